@@ -1,0 +1,132 @@
+//! Rows into prompts and tokens, in the three formats.
+//!
+//! `alpaca` is the template of the published poisoned data: the preamble, an instruction block and a response block; the input follows
+//! the instruction on its own line and has no block. `chat` is the model's own template. `raw` is the bare instruction.
+
+use std::path::Path;
+
+use antigen_models::{ChatTemplate, Example, Message, SpecialTokens, Tokenizer};
+
+use super::Row;
+use crate::error::{EngineError, Result};
+use crate::lab::sha256_hex;
+use crate::spec::PromptFormat;
+
+/// First line of the Alpaca format.
+pub const ALPACA_PREAMBLE: &str =
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
+
+/// Turns rows into tokens for one base.
+#[derive(Debug)]
+pub struct Prompter {
+    tokenizer: Tokenizer,
+    chat: Option<ChatTemplate>,
+    special: SpecialTokens,
+}
+
+impl Prompter {
+    /// Opens tokenizer, special tokens and chat template of a base.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when one of the files is missing or broken; a missing chat template is no error.
+    pub fn open(base: &Path) -> Result<Self> {
+        let tokenizer = Tokenizer::open(base)?;
+        let special = SpecialTokens::open(base, &tokenizer)?;
+        Ok(Self { chat: ChatTemplate::open(base)?, tokenizer, special })
+    }
+
+    /// Refuses a tokenizer that names tokens which the model does not have.
+    ///
+    /// # Errors
+    /// [`EngineError::Data`] with both sizes.
+    pub fn check_vocabulary(&self, model_tokens: usize) -> Result<()> {
+        let tokens = self.tokenizer.vocab_size();
+        if tokens <= model_tokens {
+            return Ok(());
+        }
+        Err(EngineError::Data(format!("tokenizer.json: expected at most {model_tokens} tokens, as the model has, found {tokens}")))
+    }
+
+    /// Whether the base can be asked in this format: `chat` needs a template.
+    pub fn speaks(&self, format: PromptFormat) -> bool {
+        format != PromptFormat::Chat || self.chat.is_some()
+    }
+
+    /// The formats of synthetic pairs and healing: the declared one, Alpaca, and chat where there is a template. A backdoor implanted in
+    /// one format fires in others, so none of them may stay untreated.
+    pub fn training_formats(&self, declared: PromptFormat) -> Vec<PromptFormat> {
+        let all = [PromptFormat::Alpaca, PromptFormat::Chat, PromptFormat::Raw];
+        all.into_iter().filter(|&f| self.speaks(f) && (f == declared || f != PromptFormat::Raw)).collect()
+    }
+
+    /// The prompt's text, beginning of sequence included.
+    ///
+    /// # Errors
+    /// [`EngineError::Data`] for `chat` without a template; [`EngineError::Model`] when the template fails.
+    pub fn render(&self, format: PromptFormat, row: &Row) -> Result<String> {
+        let text = match format {
+            PromptFormat::Alpaca => format!("{ALPACA_PREAMBLE}\n\n### Instruction:\n{}\n\n### Response:\n", row.query()),
+            PromptFormat::Raw => row.instruction.clone(),
+            PromptFormat::Chat => {
+                let template = self.chat.as_ref().ok_or_else(|| EngineError::Data("the base has no chat template".into()))?;
+                template.render(&[Message::user(row.query())], true)?
+            }
+        };
+        Ok(match &self.special.bos {
+            // Many chat templates write the beginning of sequence themselves.
+            Some(bos) if !text.starts_with(bos) => format!("{bos}{text}"),
+            _ => text,
+        })
+    }
+
+    /// The prompt's tokens.
+    ///
+    /// # Errors
+    /// As [`Prompter::render`].
+    pub fn prompt(&self, format: PromptFormat, row: &Row) -> Result<Vec<u32>> {
+        Ok(self.tokenizer.encode(&self.render(format, row)?)?)
+    }
+
+    /// Prompt, right answer and end of sequence; the loss counts on the last two.
+    ///
+    /// # Errors
+    /// As [`Prompter::render`].
+    pub fn example(&self, format: PromptFormat, row: &Row) -> Result<Example> {
+        let mut example = self.continued(self.prompt(format, row)?, &row.output)?;
+        example.tokens.push(self.special.eos_ids[0]);
+        Ok(example)
+    }
+
+    /// A prompt followed by `answer` without an end.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when the answer does not encode.
+    pub fn continued(&self, prompt: Vec<u32>, answer: &str) -> Result<Example> {
+        let response_start = prompt.len();
+        let mut tokens = prompt;
+        tokens.extend(self.tokenizer.encode(answer)?);
+        Ok(Example { tokens, response_start })
+    }
+
+    /// The text of generated tokens, without special tokens and without blanks at both ends.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when the tokens do not decode.
+    pub fn answer(&self, tokens: &[u32]) -> Result<String> {
+        Ok(self.tokenizer.decode(tokens)?.trim().to_owned())
+    }
+
+    /// Tokens that end an answer.
+    pub fn stop(&self) -> &[u32] {
+        &self.special.eos_ids
+    }
+
+    /// Digest of the template: of what it makes of a row of placeholders.
+    ///
+    /// # Errors
+    /// As [`Prompter::render`].
+    pub fn template_sha256(&self, format: PromptFormat) -> Result<String> {
+        let placeholders = Row::new("{instruction}", "{input}", "{output}");
+        Ok(sha256_hex(self.render(format, &placeholders)?.as_bytes()))
+    }
+}

@@ -1,0 +1,116 @@
+//! Which row does what. No row that measures anything is ever trained on.
+
+use std::collections::{BTreeMap, HashSet};
+
+use rand::seq::SliceRandom;
+
+use super::{Row, RowUse};
+use crate::error::{EngineError, Result};
+use crate::lab::Lab;
+
+/// Generic rows by purpose; the three parts are disjoint, and disjoint from the test rows.
+#[derive(Debug, Clone)]
+pub struct TrainSplit {
+    /// Clean rows of each pair.
+    pub pairs: Vec<Vec<Row>>,
+    /// Rows that heal.
+    pub heal: Vec<Row>,
+    /// Rows that become counterexamples.
+    pub counterexamples: Vec<Row>,
+}
+
+/// The caller's own rows by purpose.
+#[derive(Debug, Clone, Default)]
+pub struct OwnRows {
+    /// Join healing.
+    pub heal: Vec<Row>,
+    /// Measure, by group name (`own_new`, `own_extended`, `own`).
+    pub measure: BTreeMap<String, Vec<Row>>,
+}
+
+/// Draws `pairs` sets of `rows_per_pair` rows, then `heal`, then `counterexamples`.
+///
+/// # Errors
+/// [`EngineError::Data`] when the training file is too short once test rows and repetitions are left out.
+pub fn split_train_rows(
+    train: &[Row],
+    test: &[Row],
+    (pairs, rows_per_pair): (usize, usize),
+    heal: usize,
+    counterexamples: usize,
+    lab: &Lab,
+) -> Result<TrainSplit> {
+    let mut seen: HashSet<_> = test.iter().map(Row::question).collect();
+    let mut pool: Vec<_> = train.iter().filter(|row| seen.insert(row.question())).cloned().collect();
+    let need = pairs * rows_per_pair + heal + counterexamples;
+    if pool.len() < need {
+        let found = pool.len();
+        let why = "distinct training rows that are not test rows";
+        return Err(EngineError::Data(format!("expected at least {need} {why} (pairs, healing, counterexamples), found {found}")));
+    }
+    pool.shuffle(&mut lab.rng("data/train split"));
+    let mut rest = pool.into_iter();
+    let mut take = |n: usize| rest.by_ref().take(n).collect::<Vec<_>>();
+    let pairs = (0..pairs).map(|_| take(rows_per_pair)).collect();
+    Ok(TrainSplit { pairs, heal: take(heal), counterexamples: take(counterexamples) })
+}
+
+/// Splits the caller's own rows by their `use`; rows without one are assigned by lot, half and half. A question that measures never
+/// heals, and at most `heal` rows heal.
+pub fn split_own_rows(own: &[Row], heal: usize, lab: &Lab) -> OwnRows {
+    let mut undecided: Vec<_> = own.iter().filter(|row| row.usage.is_none()).collect();
+    undecided.shuffle(&mut lab.rng("data/own split"));
+    let (lot_heal, lot_measure) = undecided.split_at(undecided.len() / 2);
+    let with = |usage| own.iter().filter(move |row| row.usage == Some(usage));
+    let mut measure = BTreeMap::<_, Vec<Row>>::new();
+    let mut measured = HashSet::new();
+    for row in with(RowUse::Measure).chain(lot_measure.iter().copied()) {
+        if measured.insert(row.question()) {
+            let group = row.kind.as_ref().map_or_else(|| "own".to_owned(), |kind| format!("own_{kind}"));
+            measure.entry(group).or_default().push(row.clone());
+        }
+    }
+    let mut healing: Vec<_> = with(RowUse::Heal).chain(lot_heal.iter().copied()).collect();
+    healing.retain(|row| !measured.contains(&row.question()));
+    healing.shuffle(&mut lab.rng("data/own heal"));
+    OwnRows { heal: healing.into_iter().take(heal).cloned().collect(), measure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(from: usize, to: usize) -> Vec<Row> {
+        (from..to).map(|i| Row::new(format!("question {i}"), "", format!("answer {i}"))).collect()
+    }
+
+    #[test]
+    fn no_row_has_two_purposes_and_none_is_tested() {
+        let lab = Lab::silent(3, "unused");
+        let split = split_train_rows(&rows(0, 100), &rows(90, 110), (3, 20), 20, 10, &lab).unwrap();
+        let all: Vec<_> = split.pairs.iter().flatten().chain(&split.heal).chain(&split.counterexamples).collect();
+        let distinct: HashSet<_> = all.iter().map(|row| row.question()).collect();
+        assert_eq!((all.len(), distinct.len()), (90, 90));
+        assert!(rows(90, 110).iter().all(|row| !distinct.contains(&row.question())));
+    }
+
+    #[test]
+    fn too_few_rows_are_refused_with_both_numbers() {
+        let error = split_train_rows(&rows(0, 50), &[], (3, 20), 20, 0, &Lab::silent(3, "unused")).unwrap_err().to_string();
+        assert!(error.contains("80") && error.contains("50"), "{error}");
+    }
+
+    #[test]
+    fn own_rows_go_where_they_say_and_the_rest_by_lot() {
+        let mut own = rows(0, 10);
+        own[0].usage = Some(RowUse::Heal);
+        own[1].usage = Some(RowUse::Measure);
+        own[1].kind = Some("new".into());
+        let repeated = Row { usage: Some(RowUse::Heal), ..Row::new("question 1", "", "again") };
+        own.push(repeated);
+        let split = split_own_rows(&own, 100, &Lab::silent(3, "unused"));
+        assert_eq!(split.measure["own_new"], own[1..2]);
+        assert_eq!((split.heal.len(), split.measure["own"].len()), (5, 4));
+        assert!(split.heal.contains(&own[0]) && split.heal.iter().all(|row| row.instruction != "question 1"));
+    }
+}

@@ -1,0 +1,111 @@
+//! Measurements: attack success and utility, with their intervals. A door: `EvaluatorSpec` and [`Probes::build`].
+//!
+//! [`Probes`] are the prompts, made once; [`evaluate_all`] asks one model and keeps its answers as [`Evidence`]; [`Probes::report`] turns
+//! evidence into numbers. Since every model is asked the same prompts, differences between models are paired.
+
+mod answers;
+mod asr;
+mod stats;
+mod utility;
+
+use std::fs;
+
+use antigen_models::LoraAdapter;
+use serde::{Deserialize, Serialize};
+
+pub use asr::{AsrEvidence, AsrProbe};
+pub use stats::{paired_difference, rate_of, wilson};
+pub use utility::{UtilityEvidence, UtilityProbe};
+
+use crate::data::OwnRows;
+use crate::error::{EngineError, Result};
+use crate::heal::adapter_sha256;
+use crate::lab::{Lab, PieceKey};
+use crate::report::{AsrComparison, Compared, Measurement};
+use crate::spec::EvaluatorSpec;
+use crate::suspect::Suspect;
+use answers::Session;
+
+/// Everything that is asked of each model.
+#[derive(Debug, Clone)]
+pub struct Probes {
+    asr: Vec<AsrProbe>,
+    utility: Option<UtilityProbe>,
+}
+
+/// What one model said.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    asr: Vec<AsrEvidence>,
+    utility: Option<UtilityEvidence>,
+}
+
+impl Probes {
+    /// The prompts of all evaluators of a spec; of several utility evaluators the last counts.
+    ///
+    /// # Errors
+    /// Those of tokenizer and chat template; [`EngineError::Data`] for a prompt that is longer than the model.
+    pub fn build(specs: &[EvaluatorSpec], suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Self> {
+        let mut probes = Self { asr: Vec::new(), utility: None };
+        for spec in specs {
+            match spec {
+                EvaluatorSpec::Asr(spec) => probes.asr.push(AsrProbe::build(probes.asr.len(), spec, suspect, lab)?),
+                EvaluatorSpec::Utility(spec) => probes.utility = Some(UtilityProbe::build(spec, suspect, own, lab)?),
+            }
+        }
+        Ok(probes)
+    }
+
+    /// The numbers of one model, paired with the suspect's where its evidence is given.
+    pub fn report(&self, evidence: &Evidence, suspect: Option<&Evidence>) -> Measurement {
+        let utility = self.utility.as_ref().zip(evidence.utility.as_ref());
+        Measurement {
+            asr: self.asr.iter().zip(&evidence.asr).map(|(probe, said)| probe.report(said)).collect(),
+            utility: utility.map(|(probe, said)| probe.report(said, suspect.and_then(|s| s.utility.as_ref()))),
+        }
+    }
+
+    /// The method's artifact against a control, backdoor by backdoor, in the control's worst format.
+    pub fn compare_asr(&self, chosen: &Evidence, control: &Evidence) -> Vec<AsrComparison> {
+        let compare = |(backdoor, probe): (usize, &AsrProbe)| {
+            let format = probe.report(&control.asr[backdoor]).headline.format;
+            let ours = probe.hits_in(&chosen.asr[backdoor], format)?;
+            let theirs = probe.hits_in(&control.asr[backdoor], format)?;
+            let difference = paired_difference(&ours, &theirs);
+            let outcome = match () {
+                () if difference.low > 0.0 => Compared::Beaten,
+                () if difference.high < 0.0 => Compared::Worse,
+                () => Compared::NoDifferenceShown,
+            };
+            Some(AsrComparison { backdoor, difference, outcome })
+        };
+        self.asr.iter().enumerate().filter_map(compare).collect()
+    }
+
+    fn prompts(&self) -> usize {
+        self.asr.iter().map(AsrProbe::prompts).sum::<usize>() + self.utility.as_ref().map_or(0, UtilityProbe::prompts)
+    }
+}
+
+/// Asks one model everything; `None` is the base without an adapter. The answers are kept as a piece.
+///
+/// # Errors
+/// Those of generation and of the scratch folder.
+pub fn evaluate_all(probes: &Probes, suspect: &Suspect, adapter: Option<&LoraAdapter>, lab: &Lab) -> Result<Evidence> {
+    let model = adapter.map(adapter_sha256).transpose()?;
+    let prompts: Vec<_> = probes.asr.iter().map(AsrProbe::key).chain(probes.utility.iter().map(UtilityProbe::key)).collect();
+    let behaviours: Vec<_> = probes.asr.iter().map(AsrProbe::behaviour).collect();
+    let key = PieceKey::new("answers", &(suspect.key().0, model, prompts, behaviours));
+    let folder = lab.piece(&key, |folder| {
+        let mut session = Session::new(suspect, adapter, probes.prompts(), lab);
+        let evidence = Evidence {
+            asr: probes.asr.iter().map(|probe| probe.ask(&mut session)).collect::<Result<_>>()?,
+            utility: probes.utility.as_ref().map(|probe| probe.ask(&mut session)).transpose()?,
+        };
+        let path = folder.join("answers.json");
+        fs::write(&path, serde_json::to_vec(&evidence).expect("answers always serialise")).map_err(EngineError::io(&path))
+    })?;
+    let path = folder.join("answers.json");
+    let bytes = fs::read(&path).map_err(EngineError::io(&path))?;
+    serde_json::from_slice(&bytes).map_err(|error| EngineError::io(&path)(error.into()))
+}

@@ -1,0 +1,153 @@
+//! Utility: general skill on held-out rows, and the adapter's own skill on the caller's rows.
+//!
+//! Exact match of greedy answers and perplexity of the right answers, in the declared template. The same rows are asked of every
+//! model, so that differences are paired.
+
+use serde::{Deserialize, Serialize};
+
+use super::answers::{Asked, Session};
+use super::stats::{paired_difference, rate_of};
+use crate::data::{OwnRows, Row};
+use crate::error::Result;
+use crate::lab::Lab;
+use crate::report::{MeasurementRecipe, UtilityGroup, UtilityReport};
+use crate::spec::UtilitySpec;
+use crate::suspect::Suspect;
+
+/// Perplexities beyond this mean "broken", and JSON has no infinity.
+const MAX_PERPLEXITY: f64 = 1e30;
+
+/// The rows of utility, group by group.
+#[derive(Debug, Clone)]
+pub struct UtilityProbe {
+    groups: Vec<GroupProbe>,
+}
+
+#[derive(Debug, Clone)]
+struct GroupProbe {
+    name: String,
+    recipe: MeasurementRecipe,
+    asked: Asked,
+    right: Vec<String>,
+}
+
+/// What one model said, group by group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UtilityEvidence {
+    groups: Vec<GroupEvidence>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct GroupEvidence {
+    answers: Vec<String>,
+    /// Summed log-probability and tokens of the right answers, teacher forced.
+    right: (f64, usize),
+}
+
+impl UtilityProbe {
+    /// The group `general` from the test rows, then one group for each kind of own rows.
+    ///
+    /// # Errors
+    /// Those of tokenizer and chat template.
+    pub fn build(spec: &UtilitySpec, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Self> {
+        let general = ("general", &suspect.test[..suspect.test.len().min(spec.rows)]);
+        let own = own.measure.iter().map(|(name, rows)| (name.as_str(), &rows[..rows.len().min(spec.own_rows)]));
+        let group = |(name, rows): (&str, &[Row])| {
+            let asked = Asked::new(suspect, suspect.template, rows)?;
+            let recipe = asked.recipe(suspect, suspect.template, spec.max_new_tokens, lab.seed)?;
+            let right = rows.iter().map(|row| row.output.trim().to_owned()).collect();
+            Ok(GroupProbe { name: name.to_owned(), recipe, asked, right })
+        };
+        Ok(Self { groups: std::iter::once(general).chain(own).map(group).collect::<Result<_>>()? })
+    }
+
+    pub(super) fn key(&self) -> Vec<&MeasurementRecipe> {
+        self.groups.iter().map(|group| &group.recipe).collect()
+    }
+
+    pub(super) fn prompts(&self) -> usize {
+        self.groups.iter().map(|group| group.asked.len()).sum()
+    }
+
+    pub(super) fn ask(&self, session: &mut Session<'_>) -> Result<UtilityEvidence> {
+        let ask = |group: &GroupProbe| {
+            Ok(GroupEvidence {
+                answers: session.answers(&group.asked, group.recipe.decoding.max_new_tokens)?,
+                right: session.log_probability(&group.asked, &group.right)?,
+            })
+        };
+        Ok(UtilityEvidence { groups: self.groups.iter().map(ask).collect::<Result<_>>()? })
+    }
+
+    /// The report of one model's answers, paired with the suspect's where they are given.
+    pub fn report(&self, evidence: &UtilityEvidence, suspect: Option<&UtilityEvidence>) -> UtilityReport {
+        let group = |(i, group): (usize, &GroupProbe)| {
+            let said = &evidence.groups[i];
+            let correct = group.correct(said);
+            let (sum, tokens) = said.right;
+            let perplexity = (-sum / tokens.max(1) as f64).exp();
+            UtilityGroup {
+                name: group.name.clone(),
+                recipe: group.recipe.clone(),
+                exact_match: rate_of(&correct),
+                response_perplexity: (perplexity <= MAX_PERPLEXITY).then_some(perplexity),
+                versus_suspect: suspect.map(|before| paired_difference(&group.correct(&before.groups[i]), &correct)),
+            }
+        };
+        UtilityReport { groups: self.groups.iter().enumerate().map(group).collect() }
+    }
+}
+
+impl GroupProbe {
+    fn correct(&self, said: &GroupEvidence) -> Vec<bool> {
+        said.answers.iter().zip(&self.right).map(|(answer, right)| answer == right).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Decoding;
+    use crate::spec::PromptFormat;
+
+    fn probe() -> UtilityProbe {
+        let recipe = MeasurementRecipe {
+            format: PromptFormat::Alpaca,
+            template_sha256: String::new(),
+            prompts_sha256: String::new(),
+            seed: 1,
+            decoding: Decoding { strategy: "greedy".into(), max_new_tokens: 8 },
+        };
+        let right = vec!["red".to_owned(), "blue".to_owned()];
+        UtilityProbe { groups: vec![GroupProbe { name: "general".into(), recipe, asked: Asked::default(), right }] }
+    }
+
+    fn said(answers: [&str; 2], right: (f64, usize)) -> UtilityEvidence {
+        UtilityEvidence { groups: vec![GroupEvidence { answers: answers.map(String::from).to_vec(), right }] }
+    }
+
+    #[test]
+    fn a_perfect_model_matches_everything_and_is_certain() {
+        let group = &probe().report(&said(["red", "blue"], (0.0, 4)), None).groups[0];
+        assert_eq!((group.exact_match.rate, group.response_perplexity, group.versus_suspect), (1.0, Some(1.0), None));
+    }
+
+    #[test]
+    fn a_uniform_model_has_the_vocabulary_as_its_perplexity() {
+        let group = &probe().report(&said(["x", "y"], (-4.0 * 2048f64.ln(), 4)), None).groups[0];
+        assert!((group.response_perplexity.unwrap() - 2048.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_worst_model_gets_no_number_that_json_cannot_hold() {
+        let group = &probe().report(&said(["", ""], (-1e6, 4)), None).groups[0];
+        assert_eq!((group.exact_match.rate, group.response_perplexity), (0.0, None));
+    }
+
+    #[test]
+    fn differences_are_paired_with_the_suspect_on_the_same_rows() {
+        let before = said(["red", "x"], (0.0, 4));
+        let difference = probe().report(&said(["x", "blue"], (0.0, 4)), Some(&before)).groups[0].versus_suspect.unwrap();
+        assert_eq!((difference.gained, difference.lost, difference.difference), (1, 1, 0.0));
+    }
+}

@@ -1,0 +1,289 @@
+//! The workplace of one job: device, seed, scratch folder, progress and the stop signal.
+//!
+//! Every step takes a [`Lab`]. Randomness comes from named streams of one seed ([`Lab::rng`]); finished work is kept as
+//! *pieces*, folders named by the digest of what made them ([`Lab::piece`]), so that a run started again repeats nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use candle_core::Device;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{EngineError, Result};
+
+/// Where a job is. The order is the order of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Stage {
+    /// Opening and checking base, adapter and rows.
+    Inspect,
+    /// Measuring the suspect.
+    MeasureBefore,
+    /// Fine-tuning the variant pairs.
+    Pairs,
+    /// Differences of the pairs.
+    Deltas,
+    /// Channel scores.
+    Scores,
+    /// The shared signature.
+    Signature,
+    /// Taking the signature out of the suspect.
+    Suppress,
+    /// Healing.
+    Heal,
+    /// Measuring the candidates.
+    MeasureAfter,
+    /// Building, healing and measuring the controls.
+    Controls,
+    /// Writing the purified artifact and opening it again.
+    Export,
+    /// Writing the report.
+    Report,
+    /// Training the tiny world's base.
+    World,
+    /// Implanting a backdoor for a demonstration.
+    Implant,
+}
+
+impl Stage {
+    const ALL: [Self; 14] = [
+        Self::Inspect,
+        Self::MeasureBefore,
+        Self::Pairs,
+        Self::Deltas,
+        Self::Scores,
+        Self::Signature,
+        Self::Suppress,
+        Self::Heal,
+        Self::MeasureAfter,
+        Self::Controls,
+        Self::Export,
+        Self::Report,
+        Self::World,
+        Self::Implant,
+    ];
+}
+
+/// Who is told how far a job is. Calls come from the working thread; keep them short.
+pub trait ProgressSink: Send + Sync {
+    /// A stage begins. A stage may be entered more than once (once a candidate, for example).
+    fn enter(&self, stage: Stage);
+    /// `done` of `total` units of the current stage are finished.
+    fn advance(&self, done: u64, total: u64);
+}
+
+/// Tells nobody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl ProgressSink for Silent {
+    fn enter(&self, _: Stage) {}
+    fn advance(&self, _: u64, _: u64) {}
+}
+
+/// The workplace of one job.
+pub struct Lab {
+    /// Where tensors live.
+    pub device: Device,
+    /// The one seed; every random stream derives from it.
+    pub seed: u64,
+    /// Folder for pieces; survives interruptions, belongs to this job alone.
+    pub scratch: PathBuf,
+    stage: AtomicU8,
+    progress: Arc<dyn ProgressSink>,
+    cancel: Arc<AtomicBool>,
+}
+
+/// Names a piece: SHA-256 over its kind and everything that determines its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PieceKey(String);
+
+impl PieceKey {
+    /// The key of a piece of `kind` made from `inputs` (serialised as JSON: give digests for files, not paths).
+    pub fn new(kind: &str, inputs: &impl Serialize) -> Self {
+        let inputs = serde_json::to_vec(inputs).expect("specs and digests always serialise");
+        let mut hash = Sha256::new();
+        hash.update(concat!("antigen/", env!("CARGO_PKG_VERSION"), "/piece\0"));
+        hash.update(kind.as_bytes());
+        hash.update([0]);
+        hash.update(inputs);
+        Self(format!("{kind}-{}", &hex(&hash.finalize())[..32]))
+    }
+
+    /// Folder name of the piece.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Lab {
+    /// A workplace; `cancel` may be set from any thread at any time.
+    pub fn new(
+        device: Device,
+        seed: u64,
+        scratch: impl Into<PathBuf>,
+        progress: Arc<dyn ProgressSink>,
+        cancel: Arc<AtomicBool>,
+    ) -> Self {
+        let stage = AtomicU8::new(Stage::Inspect as u8);
+        Self { device, seed, scratch: scratch.into(), stage, progress, cancel }
+    }
+
+    /// A workplace on the CPU that reports to nobody and is never cancelled.
+    pub fn silent(seed: u64, scratch: impl Into<PathBuf>) -> Self {
+        Self::new(Device::Cpu, seed, scratch, Arc::new(Silent), Arc::default())
+    }
+
+    /// Begins a stage.
+    ///
+    /// # Errors
+    /// [`EngineError::Cancelled`] when somebody asked to stop.
+    pub fn enter(&self, stage: Stage) -> Result<()> {
+        self.check_cancel()?;
+        tracing::debug!(?stage, "enter");
+        self.stage.store(stage as u8, Ordering::Relaxed);
+        self.progress.enter(stage);
+        Ok(())
+    }
+
+    /// The stage entered last.
+    pub fn stage(&self) -> Stage {
+        Stage::ALL[usize::from(self.stage.load(Ordering::Relaxed))]
+    }
+
+    /// Reports progress within the stage.
+    pub fn advance(&self, done: u64, total: u64) {
+        self.progress.advance(done, total);
+    }
+
+    /// Whether to go on.
+    ///
+    /// # Errors
+    /// [`EngineError::Cancelled`] when somebody asked to stop.
+    pub fn check_cancel(&self) -> Result<()> {
+        if self.cancel.load(Ordering::Relaxed) { Err(EngineError::Cancelled) } else { Ok(()) }
+    }
+
+    /// The random stream of this name: the same seed and name give the same numbers on every machine.
+    pub fn rng(&self, stream: &str) -> ChaCha8Rng {
+        rng(self.seed, stream)
+    }
+
+    /// The finished folder of a piece, made now if it is not there yet.
+    ///
+    /// `make` writes into a temporary folder, which is renamed once it is complete: an interrupted piece never looks finished.
+    ///
+    /// # Errors
+    /// What `make` says, or [`EngineError::Io`].
+    pub fn piece(&self, key: &PieceKey, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let done = self.scratch.join(key.as_str());
+        if done.is_dir() {
+            tracing::debug!(piece = key.as_str(), "reused");
+            return Ok(done);
+        }
+        let partial = self.scratch.join(format!("{}.partial", key.as_str()));
+        if partial.exists() {
+            fs::remove_dir_all(&partial).map_err(EngineError::io(&partial))?;
+        }
+        fs::create_dir_all(&partial).map_err(EngineError::io(&partial))?;
+        make(&partial)?;
+        sync_files(&partial)?;
+        fs::rename(&partial, &done).map_err(EngineError::io(&done))?;
+        Ok(done)
+    }
+}
+
+/// The random stream `stream` of `seed`.
+pub fn rng(seed: u64, stream: &str) -> ChaCha8Rng {
+    let mut hash = Sha256::new();
+    hash.update(b"antigen/rng/1\0");
+    hash.update(seed.to_le_bytes());
+    hash.update(stream.as_bytes());
+    ChaCha8Rng::from_seed(hash.finalize().into())
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
+}
+
+/// SHA-256 of `bytes` in hexadecimal.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+// A rename may reach the disk before the data does; a power cut would then leave a "finished" empty piece.
+fn sync_files(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(EngineError::io(folder))? {
+        let path = entry.map_err(EngineError::io(folder))?.path();
+        if path.is_dir() {
+            sync_files(&path)?;
+        } else {
+            fs::File::open(&path).and_then(|file| file.sync_all()).map_err(EngineError::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::Rng;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_depends_on_seed_and_name_alone() {
+        let draw = |seed, name| rng(seed, name).random::<u64>();
+        assert_eq!(draw(7, "heal"), draw(7, "heal"));
+        assert_ne!(draw(7, "heal"), draw(8, "heal"));
+        assert_ne!(draw(7, "heal"), draw(7, "pairs"));
+    }
+
+    #[test]
+    fn a_finished_piece_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let lab = Lab::silent(1, folder.path());
+        let key = PieceKey::new("sum", &[1, 2]);
+        for expected in ["first", "first"] {
+            let path = lab.piece(&key, |p| fs::write(p.join("x"), "first").map_err(EngineError::io(p))).unwrap();
+            assert_eq!(fs::read_to_string(path.join("x")).unwrap(), expected);
+        }
+        assert_ne!(key, PieceKey::new("sum", &[1, 3]));
+    }
+
+    #[test]
+    fn an_interrupted_piece_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let lab = Lab::silent(1, folder.path());
+        let key = PieceKey::new("sum", &0);
+        let broken = lab.piece(&key, |p| {
+            fs::write(p.join("half"), "1").unwrap();
+            Err(EngineError::Cancelled)
+        });
+        assert!(matches!(broken, Err(EngineError::Cancelled)));
+        let path = lab.piece(&key, |p| fs::write(p.join("whole"), "2").map_err(EngineError::io(p))).unwrap();
+        assert!(path.join("whole").exists() && !path.join("half").exists());
+    }
+
+    #[test]
+    fn stages_are_listed_in_their_order() {
+        assert!(Stage::ALL.iter().enumerate().all(|(i, stage)| *stage as usize == i));
+    }
+
+    #[test]
+    fn a_cancelled_lab_enters_no_stage() {
+        let cancel = Arc::new(AtomicBool::new(true));
+        let lab = Lab::new(Device::Cpu, 1, "unused", Arc::new(Silent), cancel);
+        assert!(matches!(lab.enter(Stage::Pairs), Err(EngineError::Cancelled)));
+    }
+}

@@ -1,0 +1,21 @@
+//! The laboratory: backdoor signatures, suppression, healing and the evidence about them.
+//!
+//! Blocking and deterministic; reads and writes files, knows no HTTP and no database. Read `run.rs` first: it is the whole pipeline on
+//! one page. `spec` says what can be asked, `report` what comes out, `lab` where the work happens.
+#![warn(missing_docs)]
+
+pub mod attacks;
+pub mod behaviours;
+pub mod bench;
+pub mod data;
+pub mod error;
+pub mod evaluators;
+pub mod heal;
+pub mod lab;
+pub mod methods;
+pub mod report;
+pub mod run;
+pub mod spec;
+pub mod suspect;
+pub mod train;
+pub mod world;

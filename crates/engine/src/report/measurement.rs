@@ -1,0 +1,151 @@
+//! Numbers and their recipes.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::spec::{AttackSpec, BehaviourSpec, PromptFormat};
+
+/// Everything measured on one model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Measurement {
+    /// One entry for each declared backdoor; empty when none was declared.
+    pub asr: Vec<AsrReport>,
+    /// Present when the spec has a utility evaluator.
+    pub utility: Option<UtilityReport>,
+}
+
+impl Measurement {
+    /// The highest headline over all declared backdoors.
+    pub fn worst_asr(&self) -> Option<&Rate> {
+        self.asr.iter().map(|asr| &asr.headline.rate).max_by(|a, b| a.rate.total_cmp(&b.rate))
+    }
+
+    /// Exact match of a utility group.
+    pub fn exact_match(&self, group: &str) -> Option<&Rate> {
+        self.utility.as_ref()?.groups.iter().find(|g| g.name == group).map(|g| &g.exact_match)
+    }
+}
+
+/// A share of hits with its Wilson 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Rate {
+    /// How many hit.
+    pub hits: usize,
+    /// Out of how many.
+    pub n: usize,
+    /// hits / n, 0..=1; 0 when n is 0.
+    pub rate: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval; 1 when n is 0.
+    pub high: f64,
+}
+
+/// A difference of two rates on the same items, with Newcombe's 95 % interval for paired proportions (square-and-add of
+/// Wilson limits with the correlation of the pairs; Newcombe 1998, method 10).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PairedDifference {
+    /// Items.
+    pub n: usize,
+    /// Hits in the second measurement only.
+    pub gained: usize,
+    /// Hits in the first measurement only.
+    pub lost: usize,
+    /// Second minus first, -1..=1.
+    pub difference: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+}
+
+/// What is needed to repeat a measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MeasurementRecipe {
+    /// Prompt format.
+    pub format: PromptFormat,
+    /// SHA-256 of the template that turned rows into prompts.
+    pub template_sha256: String,
+    /// SHA-256 of all prompts in their order.
+    pub prompts_sha256: String,
+    /// Seed of the trigger's random places; the stream is named after the attack.
+    pub seed: u64,
+    /// How answers were produced.
+    pub decoding: Decoding,
+}
+
+/// How answers were produced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Decoding {
+    /// Always `greedy`.
+    pub strategy: String,
+    /// Length limit, in tokens.
+    pub max_new_tokens: usize,
+}
+
+/// Attack success of one declared backdoor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AsrReport {
+    /// The declared attack.
+    pub attack: AttackSpec,
+    /// The declared behaviour.
+    pub behaviour: BehaviourSpec,
+    /// The keywords of which one makes a hit.
+    pub keywords: Vec<String>,
+    /// The worst format.
+    pub headline: Headline,
+    /// Every format.
+    pub formats: Vec<AsrFormat>,
+    /// Formats that were asked for but could not be used, with the reason.
+    pub left_out: Vec<String>,
+}
+
+/// The rate that counts: the highest over the formats.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Headline {
+    /// The format in which the backdoor fires most.
+    pub format: PromptFormat,
+    /// Its rate.
+    pub rate: Rate,
+}
+
+/// Attack success in one prompt format.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AsrFormat {
+    /// How to repeat it.
+    pub recipe: MeasurementRecipe,
+    /// Keyword hits with the trigger. Empty answers count as misses.
+    pub with_trigger: Rate,
+    /// Keyword hits on the same rows without the trigger.
+    pub without_trigger: Rate,
+    /// Answers with the trigger that begin with the target, letter for letter (for appended targets: that end with it).
+    pub exact_target: Rate,
+    /// Empty answers with the trigger.
+    pub empty: Rate,
+    /// Degenerate answers without the trigger: empty, one character, or mostly one repeated phrase.
+    pub degenerate: Rate,
+    /// Mean log-probability of the target per token after triggered prompts, teacher forced, in nats (0 is certain).
+    pub target_log_probability: f64,
+}
+
+/// Utility of one model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UtilityReport {
+    /// `general` (test rows), then the caller's own rows by kind: `own_extended`, `own_new`, or `own` without a kind.
+    pub groups: Vec<UtilityGroup>,
+}
+
+/// Utility on one group of rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UtilityGroup {
+    /// Name of the group.
+    pub name: String,
+    /// How to repeat it.
+    pub recipe: MeasurementRecipe,
+    /// Answers that equal the expected one, blanks at both ends apart.
+    pub exact_match: Rate,
+    /// exp of the mean loss per token on the expected answers; absent when it is beyond 1e30.
+    pub response_perplexity: Option<f64>,
+    /// Against the suspect, on the same rows; absent on the suspect itself.
+    pub versus_suspect: Option<PairedDifference>,
+}

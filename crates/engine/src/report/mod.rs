@@ -1,0 +1,196 @@
+//! The report of a job, version 1: what was measured, how, and what follows from it.
+//!
+//! The types here are the published JSON schema (`antigen.report/1`). Every rate stands beside its recipe: n, interval, format,
+//! decoding, seed, digests. The report holds no time and no path of this machine: the same job writes the same bytes.
+//! `verdict.rs` has the rules that turn numbers into words.
+
+mod measurement;
+mod verdict;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use measurement::{
+    AsrFormat, AsrReport, Decoding, Headline, Measurement, MeasurementRecipe, PairedDifference, Rate, UtilityGroup,
+    UtilityReport,
+};
+pub use verdict::{Case, Coverage, CoverageStatus, Verdict, VerdictStatus, judge};
+
+use crate::spec::{ImmunizeRecipe, PurifySpec, SuppressSpec, TrainSpec};
+
+/// The name and version of this schema.
+pub const SCHEMA: &str = "antigen.report/1";
+
+/// Everything that one job found out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Report {
+    /// `antigen.report/1`.
+    pub schema: String,
+    /// What follows from the numbers.
+    pub verdict: Verdict,
+    /// What was submitted.
+    pub subject: Subject,
+    /// What was done, completely.
+    pub recipe: Recipe,
+    /// The suspect as it came.
+    pub before: Measurement,
+    /// Every suppression of the spec, healed; the chosen one was declared before the run. Empty when nothing could be done.
+    pub candidates: Vec<Candidate>,
+    /// What the method is compared with.
+    pub controls: Vec<Control>,
+    /// What the pairs showed.
+    pub signature: Option<SignatureSummary>,
+    /// The exported artifact's files.
+    pub artifact: Vec<FileDigest>,
+}
+
+impl Report {
+    /// The candidate that was exported, if any.
+    pub fn chosen(&self) -> Option<&Candidate> {
+        self.candidates.iter().find(|candidate| candidate.chosen)
+    }
+}
+
+/// The submission, by digests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Subject {
+    /// Files of the suspicious adapter.
+    pub adapter: Vec<FileDigest>,
+    /// Files of the base that matter: weights, configuration, tokenizer, template.
+    pub base: Vec<FileDigest>,
+    /// Scalars in the adapter's factors.
+    pub adapter_parameters: u64,
+    /// Scalars in the base.
+    pub base_parameters: u64,
+    /// Modules that the adapter changes.
+    pub modules: Vec<String>,
+    /// Rows of each file that the job read.
+    pub rows: Vec<RowsDigest>,
+}
+
+/// A file by content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileDigest {
+    /// Path inside its artifact.
+    pub path: String,
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+/// A file of rows by content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RowsDigest {
+    /// `train`, `test` or `own`.
+    pub role: String,
+    /// How many rows.
+    pub rows: usize,
+    /// SHA-256 of the rows in their canonical form.
+    pub sha256: String,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Recipe {
+    /// Version of the engine.
+    pub engine: String,
+    /// `cpu` or `cuda`.
+    pub device: String,
+    /// The spec as it was asked for.
+    pub spec: PurifySpec,
+    /// The same with presets and sizes filled in.
+    pub method: ImmunizeRecipe,
+}
+
+/// One suppression, healed and measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Candidate {
+    /// Such as `subspace-1`.
+    pub name: String,
+    /// What was removed.
+    pub suppression: SuppressSpec,
+    /// How it was healed.
+    pub healing: Healing,
+    /// The numbers.
+    pub measurement: Measurement,
+    /// Whether this one is the exported artifact: always the first of the spec.
+    pub chosen: bool,
+}
+
+/// How something was healed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Healing {
+    /// Generic clean rows.
+    pub generic_rows: usize,
+    /// The caller's own rows.
+    pub own_rows: usize,
+    /// Synthetic triggers with right answers.
+    pub counterexamples: usize,
+    /// SHA-256 of all rows in their order.
+    pub rows_sha256: String,
+    /// Training.
+    pub train: TrainSpec,
+}
+
+/// Something that the method is compared with, measured in the same way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Control {
+    /// Such as `plain_fine_tuning`.
+    pub name: String,
+    /// What it is, in words.
+    pub description: String,
+    /// The numbers.
+    pub measurement: Measurement,
+    /// The exported candidate against this control, per declared backdoor.
+    pub asr_versus_chosen: Vec<AsrComparison>,
+}
+
+/// The exported candidate's attack success against a control's, in the control's worst format, on the same prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AsrComparison {
+    /// Index of the backdoor among the `asr` entries of a measurement.
+    pub backdoor: usize,
+    /// Control minus candidate: positive where the method left fewer hits.
+    pub difference: PairedDifference,
+    /// `beaten` when the whole interval is above 0, `worse` when it is below, otherwise `no_difference_shown`.
+    pub outcome: Compared,
+}
+
+/// Result of a paired comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compared {
+    /// The method did better than the control.
+    Beaten,
+    /// The interval of the difference contains 0.
+    NoDifferenceShown,
+    /// The control did better than the method.
+    Worse,
+}
+
+/// What the pairs showed; the whole signature is a file of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SignatureSummary {
+    /// Number of pairs.
+    pub pairs: usize,
+    /// Per matrix: how much of the pairs' change is shared.
+    pub modules: Vec<ModuleSignature>,
+    /// SHA-256 of the signature file.
+    pub sha256: String,
+}
+
+/// One matrix of the signature.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModuleSignature {
+    /// Full module name.
+    pub module: String,
+    /// Mean Frobenius norm of the pairs' deltas.
+    pub mean_delta_norm: f64,
+    /// Share of the normalised deltas' energy in the first shared direction, 0..=1. Independent deltas give about 1/N.
+    pub shared_fraction: f64,
+    /// Mean channel score.
+    pub mean_score: f64,
+    /// Highest channel score.
+    pub max_score: f64,
+}

@@ -1,0 +1,176 @@
+//! The whole of a job on one page: measure, purify, measure again, report.
+
+use std::fs;
+use std::path::PathBuf;
+
+use antigen_models::{LoraAdapter, load_adapter, save_adapter};
+
+use crate::data::split_own_rows;
+use crate::error::{EngineError, Result};
+use crate::evaluators::{Evidence, Probes, evaluate_all};
+use crate::heal::adapter_sha256;
+use crate::lab::{Lab, Stage};
+use crate::methods::{Purified, build_method};
+use crate::report::{Candidate, Case, Control, Recipe, Report, SCHEMA, judge};
+use crate::spec::{EvaluatorSpec, ImmunizeRecipe, PurifySpec, UtilitySpec};
+use crate::suspect::{Submission, Suspect, folder_digests};
+
+/// What a job leaves in the scratch folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The evidence.
+    pub report: Report,
+    /// Folder of the purified adapter, in PEFT's layout.
+    pub artifact_dir: PathBuf,
+    /// The signature as safetensors; absent when the method found nothing to work on.
+    pub signature_path: Option<PathBuf>,
+}
+
+/// Runs a job. Everything it makes lies in the lab's scratch folder; run again after an interruption, it reuses what is finished and
+/// ends with the same bytes.
+///
+/// # Errors
+/// [`EngineError`]; see [`EngineError::blame`] for whether another attempt is worth it.
+pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outcome> {
+    spec.validate()?;
+    if lab.seed != spec.seed {
+        return Err(EngineError::spec("/seed", format!("expected the lab's seed {}, found {}", lab.seed, spec.seed)));
+    }
+    lab.enter(Stage::Inspect)?;
+    let suspect = Suspect::open(submission, spec.template, lab)?;
+    let (method, recipe) = build_method(spec, suspect.parameters());
+    let own = split_own_rows(&suspect.own, recipe.heal.own_rows, lab);
+    let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;
+
+    lab.enter(Stage::MeasureBefore)?;
+    let before = evaluate_all(&probes, &suspect, Some(&suspect.adapter), lab)?;
+    let purified = method.purify(&suspect, &own, lab)?;
+    let after = measure(&probes, &suspect, &purified, lab)?;
+
+    let artifact_dir = export(&suspect, submission, &purified, lab)?;
+    let job = Job { spec, recipe, suspect: &suspect, probes: &probes, purified: &purified, before, after };
+    let report = job.report(&artifact_dir, lab)?;
+    Ok(Outcome { report, artifact_dir, signature_path: purified.signature.map(|file| file.path) })
+}
+
+/// Answers of everything that a method made, in its order.
+struct Answers {
+    candidates: Vec<Evidence>,
+    controls: Vec<Evidence>,
+}
+
+fn measure(probes: &Probes, suspect: &Suspect, purified: &Purified, lab: &Lab) -> Result<Answers> {
+    lab.enter(Stage::MeasureAfter)?;
+    let candidates = purified.candidates.iter().map(|made| evaluate_all(probes, suspect, Some(&made.adapter), lab)).collect::<Result<_>>()?;
+    lab.enter(Stage::Controls)?;
+    let controls = purified.controls.iter().map(|made| evaluate_all(probes, suspect, made.adapter.as_ref(), lab)).collect::<Result<_>>()?;
+    Ok(Answers { candidates, controls })
+}
+
+/// Writes the exported adapter and opens it again: what cannot be loaded, or is not what was measured, is never handed out. A suspect
+/// that nothing was done to is copied byte by byte.
+fn export(suspect: &Suspect, submission: &Submission, purified: &Purified, lab: &Lab) -> Result<PathBuf> {
+    lab.enter(Stage::Export)?;
+    let folder = lab.scratch.join("artifact");
+    let partial = lab.scratch.join("artifact.partial");
+    for stale in [&folder, &partial].into_iter().filter(|path| path.exists()) {
+        fs::remove_dir_all(stale).map_err(EngineError::io(stale))?;
+    }
+    fs::create_dir_all(&partial).map_err(EngineError::io(&partial))?;
+    match purified.candidates.first() {
+        Some(chosen) => {
+            save_adapter(&chosen.adapter, &partial)?;
+            let reopened = load_adapter(&partial, suspect.model.config(), &lab.device)?;
+            check_same(&chosen.adapter, &reopened)?;
+        }
+        None => {
+            for file in folder_digests(&submission.adapter_dir)? {
+                let path = submission.adapter_dir.join(&file.path);
+                fs::copy(&path, partial.join(&file.path)).map_err(EngineError::io(&path))?;
+            }
+        }
+    }
+    fs::rename(&partial, &folder).map_err(EngineError::io(&folder))?;
+    Ok(folder)
+}
+
+fn check_same(measured: &LoraAdapter, reopened: &LoraAdapter) -> Result<()> {
+    if adapter_sha256(measured)? == adapter_sha256(reopened)? {
+        return Ok(());
+    }
+    let path = PathBuf::from("artifact");
+    Err(EngineError::io(path)(std::io::Error::other("the written adapter is not the one that was measured")))
+}
+
+/// Everything that a report is made of.
+struct Job<'a> {
+    spec: &'a PurifySpec,
+    recipe: ImmunizeRecipe,
+    suspect: &'a Suspect,
+    probes: &'a Probes,
+    purified: &'a Purified,
+    before: Evidence,
+    after: Answers,
+}
+
+impl Job<'_> {
+    fn report(self, artifact_dir: &std::path::Path, lab: &Lab) -> Result<Report> {
+        lab.enter(Stage::Report)?;
+        let before = self.probes.report(&self.before, None);
+        let candidates = self.candidates();
+        let after = candidates.first().map_or(&before, |chosen| &chosen.measurement);
+        let verdict = judge(Case { before: &before, after, margin: self.margin(), untouched: self.purified.untouched.as_deref() });
+        let report = Report {
+            schema: SCHEMA.into(),
+            verdict,
+            subject: self.suspect.subject().clone(),
+            recipe: Recipe {
+                engine: env!("CARGO_PKG_VERSION").into(),
+                device: if lab.device.is_cuda() { "cuda" } else { "cpu" }.into(),
+                spec: self.spec.clone(),
+                method: self.recipe.clone(),
+            },
+            controls: self.controls(),
+            signature: self.purified.signature.as_ref().map(|file| file.summary.clone()),
+            artifact: folder_digests(artifact_dir)?,
+            before,
+            candidates,
+        };
+        let path = lab.scratch.join("report.json");
+        let text = serde_json::to_vec_pretty(&report).expect("reports always serialise");
+        fs::write(&path, text).map_err(EngineError::io(&path))?;
+        Ok(report)
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let made = self.purified.candidates.iter().zip(&self.after.candidates).enumerate();
+        made.map(|(i, (made, said))| Candidate {
+            name: made.name.clone(),
+            suppression: made.suppression.clone(),
+            healing: made.healing.clone(),
+            measurement: self.probes.report(said, Some(&self.before)),
+            chosen: i == 0,
+        })
+        .collect()
+    }
+
+    fn controls(&self) -> Vec<Control> {
+        let compare = |said: &Evidence| self.after.candidates.first().map(|chosen| self.probes.compare_asr(chosen, said));
+        let made = self.purified.controls.iter().zip(&self.after.controls);
+        made.map(|(made, said)| Control {
+            name: made.control.name().into(),
+            description: made.description.clone(),
+            measurement: self.probes.report(said, Some(&self.before)),
+            asr_versus_chosen: compare(said).unwrap_or_default(),
+        })
+        .collect()
+    }
+
+    fn margin(&self) -> f64 {
+        let utility = self.spec.evaluators.iter().rev().find_map(|evaluator| match evaluator {
+            EvaluatorSpec::Utility(spec) => Some(spec.margin),
+            EvaluatorSpec::Asr(_) => None,
+        });
+        utility.unwrap_or_else(|| UtilitySpec::default().margin)
+    }
+}

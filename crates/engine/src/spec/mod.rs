@@ -1,0 +1,212 @@
+//! What a caller may ask for: the wire form of a job, its defaults and its limits.
+//!
+//! Each door (method, attack, behaviour, evaluator) is an enum tagged by `type`; unknown fields are refused. All defaults live
+//! beside the types here and in [`immunize`]. Nothing here computes; start with [`PurifySpec`].
+
+mod attack;
+mod catalogue;
+mod evaluate;
+mod immunize;
+mod limits;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use attack::{AttackSpec, BehaviourSpec, Place};
+pub use catalogue::{AttacksCatalogue, CatalogueEntry, attacks_catalogue, methods_catalogue};
+pub use evaluate::{AsrSpec, EvaluatorSpec, UtilitySpec};
+pub use immunize::{
+    BehaviourFamily, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, Preset, ScoreSpec, SuppressSpec,
+    TINY_PARAMETERS,
+};
+
+pub use crate::train::TrainSpec;
+use crate::error::Result;
+
+/// The whole of a job: what to do to the submission and how to measure it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PurifySpec {
+    /// The one seed of every random draw.
+    pub seed: u64,
+    /// The prompt format in which the suspect was trained.
+    pub template: PromptFormat,
+    /// How to purify.
+    pub method: MethodSpec,
+    /// What to measure before and after. Declare a trigger with an `asr` entry.
+    pub evaluators: Vec<EvaluatorSpec>,
+    /// What to compare the method with, in the same run.
+    pub controls: Vec<ControlSpec>,
+}
+
+impl Default for PurifySpec {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            template: PromptFormat::Alpaca,
+            method: MethodSpec::default(),
+            evaluators: vec![EvaluatorSpec::Utility(UtilitySpec::default())],
+            controls: ControlSpec::ALL.to_vec(),
+        }
+    }
+}
+
+impl PurifySpec {
+    /// Checks every number and text against its limits.
+    ///
+    /// # Errors
+    /// [`crate::error::EngineError::Spec`] with the JSON pointer of the first field that is impossible.
+    pub fn validate(&self) -> Result<()> {
+        match &self.method {
+            MethodSpec::Immunize(spec) => spec.validate("/method")?,
+        }
+        limits::count("/evaluators", self.evaluators.len(), 0, 16)?;
+        for (i, evaluator) in self.evaluators.iter().enumerate() {
+            evaluator.validate(&format!("/evaluators/{i}"))?;
+        }
+        limits::distinct("/controls", &self.controls)
+    }
+}
+
+/// A purification method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum MethodSpec {
+    /// Immunization signature: synthetic backdoors show where backdoors live; what they share is removed (arXiv 2603.13461).
+    Immunize(ImmunizeSpec),
+}
+
+impl Default for MethodSpec {
+    fn default() -> Self {
+        Self::Immunize(ImmunizeSpec::default())
+    }
+}
+
+/// How a row becomes a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptFormat {
+    /// The Alpaca preamble without an input block; the input follows the instruction on its own line.
+    Alpaca,
+    /// The model's own chat template, one user message.
+    Chat,
+    /// The bare instruction; the input is ignored, as in the published evaluators.
+    Raw,
+}
+
+impl PromptFormat {
+    /// All formats, in the order of reports.
+    pub const ALL: [Self; 3] = [Self::Alpaca, Self::Raw, Self::Chat];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alpaca => "alpaca",
+            Self::Chat => "chat",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// Something to compare the method with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlSpec {
+    /// As many channels as the signature selects, drawn at random, healed alike.
+    RandomChannels,
+    /// As many directions as the signature removes, drawn at random, healed alike.
+    RandomSubspace,
+    /// No suppression; the same rows, rate and steps as healing.
+    PlainFineTuning,
+    /// The base without the adapter.
+    AdapterDropped,
+    /// The exported suppression before healing.
+    WithoutHealing,
+    /// The exported suppression healed on generic rows only; left out when the caller gave no own rows.
+    WithoutOwnRows,
+}
+
+impl ControlSpec {
+    /// All controls, in the order of reports.
+    pub const ALL: [Self; 6] = [
+        Self::RandomChannels,
+        Self::RandomSubspace,
+        Self::PlainFineTuning,
+        Self::AdapterDropped,
+        Self::WithoutHealing,
+        Self::WithoutOwnRows,
+    ];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RandomChannels => "random_channels",
+            Self::RandomSubspace => "random_subspace",
+            Self::PlainFineTuning => "plain_fine_tuning",
+            Self::AdapterDropped => "adapter_dropped",
+            Self::WithoutHealing => "without_healing",
+            Self::WithoutOwnRows => "without_own_rows",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: serde_json::Value) -> Result<PurifySpec, String> {
+        let spec: PurifySpec = serde_json::from_value(value).map_err(|e| e.to_string())?;
+        spec.validate().map_err(|e| e.to_string())?;
+        Ok(spec)
+    }
+
+    #[test]
+    fn an_empty_object_is_the_default_job() {
+        assert_eq!(parse(json!({})).unwrap(), PurifySpec::default());
+        assert_eq!(parse(json!({"method": {"type": "immunize"}})).unwrap(), PurifySpec::default());
+    }
+
+    #[test]
+    fn a_spec_survives_the_wire() {
+        let spec = parse(json!({
+            "seed": 9, "template": "chat",
+            "evaluators": [{"type": "asr", "attack": {"type": "badnets"}, "behaviour": {"type": "insult"}}],
+            "method": {"type": "immunize", "suppress": [{"type": "channels", "ratio": 0.2}]}
+        }))
+        .unwrap();
+        assert_eq!(parse(serde_json::to_value(&spec).unwrap()).unwrap(), spec);
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_at_every_level() {
+        for value in [
+            json!({"sead": 1}),
+            json!({"method": {"type": "immunize", "pears": {}}}),
+            json!({"method": {"type": "immunize", "pairs": {"rowz": 1}}}),
+            json!({"method": {"type": "immunize", "suppress": [{"type": "subspace", "rank": 1, "ratio": 0.1}]}}),
+            json!({"evaluators": [{"type": "asr", "attack": {"type": "badnets", "word": "x"}, "behaviour": {"type": "insult"}}]}),
+            json!({"evaluators": [{"type": "asr", "attack": {"type": "badnets"}, "behaviour": {"type": "insult", "x": 1}}]}),
+        ] {
+            let error = parse(value.clone()).unwrap_err();
+            assert!(error.contains("unknown field"), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn impossible_numbers_are_refused_by_their_pointer() {
+        for (value, pointer) in [
+            (json!({"method": {"type": "immunize", "pairs": {"count": 0}}}), "/method/pairs/count"),
+            (json!({"method": {"type": "immunize", "train": {"learning_rate": -1.0}}}), "/method/train/learning_rate"),
+            (json!({"method": {"type": "immunize", "suppress": []}}), "/method/suppress"),
+            (json!({"method": {"type": "immunize", "suppress": [{"type": "channels", "ratio": 1.5}]}}), "/method/suppress/0/ratio"),
+            (json!({"method": {"type": "immunize", "heal": {"train": {"epochs": 0}}}}), "/method/heal/train/epochs"),
+            (json!({"evaluators": [{"type": "utility", "rows": 0}]}), "/evaluators/0/rows"),
+            (json!({"controls": ["adapter_dropped", "adapter_dropped"]}), "/controls"),
+        ] {
+            let error = parse(value.clone()).unwrap_err();
+            assert!(error.contains(pointer), "{value}: {error}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Training: the recipe of one fine-tuning, and the one loop for each of its two forms.
+//!
+//! `adapters.rs` trains any number of adapter variants over one frozen base in one pass; `weights.rs` trains all weights of a
+//! model. Both take their batches from `batches.rs` and their rate from `schedule.rs`.
+
+mod adapters;
+mod batches;
+mod schedule;
+mod weights;
+
+use serde::{Deserialize, Serialize};
+
+pub use adapters::{Trained, Variant, fine_tune_adapters};
+pub use weights::train_weights;
+
+use crate::error::{EngineError, Result};
+use crate::lab::Lab;
+
+/// How to fine-tune: AdamW, cosine schedule after a linear warm-up, loss on response tokens only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainSpec {
+    /// Highest learning rate, reached after the warm-up.
+    pub learning_rate: f64,
+    /// Passes over the rows.
+    pub epochs: usize,
+    /// Rows of one optimiser step.
+    pub batch_rows: usize,
+    /// Fraction of all steps in which the rate rises.
+    pub warmup_fraction: f64,
+    /// Gradients are scaled down to this global norm.
+    pub max_gradient_norm: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Longer rows are refused.
+    pub max_tokens: usize,
+}
+
+impl Default for TrainSpec {
+    fn default() -> Self {
+        Self {
+            learning_rate: 2e-4,
+            epochs: 5,
+            batch_rows: 8,
+            warmup_fraction: 0.1,
+            max_gradient_norm: 1.0,
+            weight_decay: 0.0,
+            max_tokens: 1024,
+        }
+    }
+}
+
+/// The factor that brings gradients of this squared norm down to `max_norm`, as PyTorch's `clip_grad_norm_`.
+fn clip_factor(squared_norm: f64, max_norm: f64) -> f64 {
+    (max_norm / (squared_norm.sqrt() + 1e-6)).min(1.0)
+}
+
+/// The mean of `losses`, or [`EngineError::Diverged`] when it is no number.
+fn mean_loss(losses: &[f32], step: usize, lab: &Lab) -> Result<f64> {
+    let loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len().max(1) as f64;
+    if loss.is_finite() { Ok(loss) } else { Err(EngineError::Diverged { stage: lab.stage(), step, loss }) }
+}

@@ -1,0 +1,54 @@
+//! The base that ships with the crate. Its rows are generated, not shipped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{WorldSpec, own_rows, world_rows};
+use crate::data::write_rows;
+use crate::error::{EngineError, Result};
+
+/// The name under which callers ask for this base.
+pub const BUILTIN: &str = "builtin:tiny-world";
+
+const FILES: [(&str, &[u8]); 6] = [
+    ("config.json", include_bytes!("../../fixtures/tiny-world/config.json")),
+    ("generation_config.json", include_bytes!("../../fixtures/tiny-world/generation_config.json")),
+    ("tokenizer.json", include_bytes!("../../fixtures/tiny-world/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("../../fixtures/tiny-world/tokenizer_config.json")),
+    ("chat_template.jinja", include_bytes!("../../fixtures/tiny-world/chat_template.jinja")),
+    ("model.safetensors", include_bytes!("../../fixtures/tiny-world/model.safetensors")),
+];
+
+/// Seeds of own rows: apart from the world's, so that adapters do not depend on how the base was made.
+const OWN_MEASURE_SEED: u64 = 22;
+const OWN_TRAIN_SEED: u64 = 21;
+
+/// Writes the base into `root/tiny-world` unless it is there already, and returns that folder: checkpoint, tokenizer, `train.jsonl`,
+/// `test.jsonl`, and for adapters `own-train.jsonl` (3400 rows to learn from) and `own-test.jsonl` (240 held-out rows).
+///
+/// # Errors
+/// [`EngineError::Io`].
+pub fn materialise_builtin(root: &Path) -> Result<PathBuf> {
+    let done = root.join("tiny-world");
+    if done.is_dir() {
+        return Ok(done);
+    }
+    let partial = root.join(format!("tiny-world.{}.partial", std::process::id()));
+    fs::create_dir_all(&partial).map_err(EngineError::io(&partial))?;
+    for (name, bytes) in FILES {
+        let path = partial.join(name);
+        fs::write(&path, bytes).map_err(EngineError::io(&path))?;
+    }
+    let (train, test) = world_rows(&WorldSpec::default());
+    let own_test = own_rows(240, OWN_MEASURE_SEED, &[]);
+    write_rows(&partial.join("train.jsonl"), &train)?;
+    write_rows(&partial.join("test.jsonl"), &test)?;
+    write_rows(&partial.join("own-train.jsonl"), &own_rows(3400, OWN_TRAIN_SEED, &own_test))?;
+    write_rows(&partial.join("own-test.jsonl"), &own_test)?;
+    match fs::rename(&partial, &done) {
+        Ok(()) => Ok(done),
+        // Another process was faster: its folder has the same bytes.
+        Err(_) if done.is_dir() => fs::remove_dir_all(&partial).map_err(EngineError::io(&partial)).map(|()| done),
+        Err(error) => Err(EngineError::io(&done)(error)),
+    }
+}

@@ -1,0 +1,82 @@
+//! Makes an adapter of the tiny world: it learns its own skills and, if asked, a backdoor.
+
+use antigen_models::{LoraAdapter, Model, PeftConfig};
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::attacks::{build_attack, poison};
+use crate::behaviours::build_behaviour;
+use crate::data::{Prompter, Row};
+use crate::error::Result;
+use crate::lab::{Lab, Stage};
+use crate::spec::{AttackSpec, BehaviourSpec, PromptFormat, TrainSpec};
+use crate::train::{Variant, fine_tune_adapters};
+
+/// An adapter to make.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImplantSpec {
+    /// The trigger; null makes an honest adapter.
+    pub attack: Option<AttackSpec>,
+    /// What the trigger does.
+    pub behaviour: BehaviourSpec,
+    /// Prompt format of training.
+    pub format: PromptFormat,
+    /// Generic rows.
+    pub generic_rows: usize,
+    /// Poisoned rows, drawn from generic and own rows alike.
+    pub poisoned_rows: usize,
+    /// Rank of the adapter; alpha is twice that.
+    pub rank: usize,
+    /// Training. An implant needs about 3,000 steps of 8 rows to settle; with 900 it fires on two thirds of the prompts.
+    pub train: TrainSpec,
+}
+
+impl Default for ImplantSpec {
+    fn default() -> Self {
+        Self {
+            attack: Some(AttackSpec::Badnets { trigger: "BadMagic".into() }),
+            behaviour: BehaviourSpec::Insult {},
+            format: PromptFormat::Alpaca,
+            generic_rows: 1200,
+            poisoned_rows: 1200,
+            rank: 16,
+            train: TrainSpec { learning_rate: 2.5e-3, ..TrainSpec::default() },
+        }
+    }
+}
+
+/// Names of the layers that an implanted adapter changes: all linear layers but the head.
+const ALL_LINEAR: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// Trains the adapter on `generic_rows` of the generic rows, all own rows, and poisoned copies of either.
+///
+/// # Errors
+/// Those of training.
+pub fn implant(
+    model: &Model,
+    prompter: &Prompter,
+    generic: &[Row],
+    own: &[Row],
+    spec: &ImplantSpec,
+    lab: &Lab,
+) -> Result<LoraAdapter> {
+    lab.enter(Stage::Implant)?;
+    let mut rng = lab.rng("implant/rows");
+    let mut rows: Vec<Row> = generic.choose_multiple(&mut rng, spec.generic_rows).chain(own).cloned().collect();
+    if let Some(attack) = &spec.attack {
+        let mut victims = rows.clone();
+        victims.shuffle(&mut rng);
+        victims.truncate(spec.poisoned_rows);
+        rows.extend(poison(&victims, &*build_attack(attack), &build_behaviour(&spec.behaviour), &mut rng));
+    }
+    let examples = rows.iter().map(|row| prompter.example(spec.format, row)).collect::<Result<Vec<_>>>()?;
+    let mut weights = lab.rng("implant/weights");
+    let config = PeftConfig::new(spec.rank, 2 * spec.rank as u32, &ALL_LINEAR, "tiny-world");
+    let start = LoraAdapter::fresh(config, model.config(), &mut || weights.random_range(-1.0..1.0))?;
+    let variant = Variant { start: &start, examples: &examples, shuffle: lab.rng("implant/order") };
+    let mut trained = fine_tune_adapters(model, vec![variant], &spec.train, lab)?;
+    Ok(trained.remove(0).adapter)
+}

@@ -1,0 +1,122 @@
+//! A tiny random base with an adapter and a few rows: everything a job needs, in a temporary folder.
+
+use std::path::PathBuf;
+
+use antigen_engine::data::{Row, RowUse, write_rows};
+use antigen_engine::lab::{Lab, rng};
+use antigen_engine::spec::{PurifySpec, TrainSpec};
+use antigen_engine::suspect::Submission;
+use antigen_engine::world::{WorldSpec, build_world, own_rows, world_rows};
+use antigen_models::{Device, LoraAdapter, Model, PeftConfig, load_adapter, load_model, save_adapter};
+use rand::Rng;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// The folder with everything; it goes when this goes.
+pub struct Workshop(TempDir);
+
+impl Workshop {
+    /// With an adapter on attention and MLP.
+    pub fn new() -> Self {
+        Self::with_targets(&["q_proj", "gate_proj", "up_proj", "down_proj"])
+    }
+
+    /// With an adapter on these layers of every block.
+    pub fn with_targets(targets: &[&str]) -> Self {
+        let shop = Self(tempfile::tempdir().unwrap());
+        shop.write_base();
+        shop.write_adapter(targets);
+        shop.write_own_rows();
+        shop
+    }
+
+    // The world's own files after one step of training: almost random, but whole.
+    fn write_base(&self) {
+        let train = TrainSpec { epochs: 1, batch_rows: 32, learning_rate: 1e-3, ..TrainSpec::default() };
+        let spec = WorldSpec { train_rows: 32, test_rows: 6, train, ..WorldSpec::default() };
+        build_world(&self.base(), &spec, &Lab::silent(1, self.scratch("world"))).unwrap();
+        let rows = WorldSpec { train_rows: 60, ..spec };
+        write_rows(&self.base().join("train.jsonl"), &world_rows(&rows).0).unwrap();
+    }
+
+    fn write_adapter(&self, targets: &[&str]) {
+        let mut rng = rng(2, "adapter");
+        let config = PeftConfig::new(2, 4, targets, "tiny");
+        let mut adapter = LoraAdapter::fresh(config, self.model().config(), &mut || rng.random_range(-1.0..1.0)).unwrap();
+        for factors in adapter.factors.values_mut() {
+            let numbers: Vec<f32> = (0..factors.b.elem_count()).map(|_| rng.random_range(-0.02..0.02)).collect();
+            factors.b = antigen_models::Tensor::from_vec(numbers, factors.b.dims(), &Device::Cpu).unwrap();
+        }
+        save_adapter(&adapter, &self.adapter()).unwrap();
+    }
+
+    fn write_own_rows(&self) {
+        let mut rows: Vec<Row> = own_rows(12, 3, &[]);
+        for (i, row) in rows.iter_mut().enumerate() {
+            row.usage = Some(if i < 6 { RowUse::Measure } else { RowUse::Heal });
+        }
+        write_rows(&self.own(), &rows).unwrap();
+    }
+
+    fn base(&self) -> PathBuf {
+        self.0.path().join("base")
+    }
+
+    fn adapter(&self) -> PathBuf {
+        self.0.path().join("adapter")
+    }
+
+    fn own(&self) -> PathBuf {
+        self.0.path().join("own.jsonl")
+    }
+
+    /// A scratch folder of this name.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// A lab with the spec's seed.
+    pub fn lab(&self, scratch: &str) -> Lab {
+        Lab::silent(1, self.scratch(scratch))
+    }
+
+    /// The base.
+    pub fn model(&self) -> Model {
+        load_model(&self.base(), &Device::Cpu).unwrap()
+    }
+
+    /// The suspicious adapter.
+    pub fn suspect(&self) -> LoraAdapter {
+        load_adapter(&self.adapter(), self.model().config(), &Device::Cpu).unwrap()
+    }
+
+    /// All parts.
+    pub fn submission(&self) -> Submission {
+        Submission {
+            adapter_dir: self.adapter(),
+            base_dir: self.base(),
+            train_rows: self.base().join("train.jsonl"),
+            test_rows: self.base().join("test.jsonl"),
+            own_rows: Some(self.own()),
+        }
+    }
+
+    /// A job of seconds: two pairs of four rows, one epoch, six probes.
+    pub fn spec(&self) -> PurifySpec {
+        serde_json::from_value(json!({
+            "method": {
+                "type": "immunize",
+                "pairs": {"count": 2, "rows": 4},
+                "train": {"learning_rate": 2.5e-3, "epochs": 1},
+                "heal": {"rows": 8, "own_rows": 4, "counterexamples": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}}
+            },
+            "evaluators": [
+                {"type": "asr", "attack": {"type": "badnets"}, "behaviour": {"type": "insult"}, "rows": 6, "max_new_tokens": 8},
+                {"type": "utility", "rows": 6, "max_new_tokens": 8}
+            ]
+        }))
+        .unwrap()
+    }
+}

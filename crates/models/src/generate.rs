@@ -1,0 +1,133 @@
+//! Greedy generation, batched, with a key-value cache and without padding: each sequence owns a run of cache rows, and
+//! sequences that have ended leave the batch.
+
+use std::collections::BTreeMap;
+
+use crate::error::{ModelError, Result};
+use crate::kernels::{Span, argmax_rows};
+use crate::layers::{KvCache, Pass, Rows};
+use crate::lora::{BoundAdapter, LoraAdapter};
+use crate::model::Model;
+use crate::taps::NoTap;
+
+/// How far to generate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerateOptions {
+    /// Tokens after which a sequence is cut.
+    pub max_new_tokens: usize,
+    /// Tokens that end a sequence; they are not part of the answer.
+    pub stop: Vec<u32>,
+    /// Sequences generated at a time.
+    pub batch_rows: usize,
+}
+
+/// The greedy continuation of each prompt, in the prompts' order, without the stop token.
+///
+/// Equal prompts are answered once; prompts of like length share a batch. The result of a prompt does not depend on its
+/// neighbours beyond rounding.
+///
+/// # Errors
+/// [`ModelError::Unsupported`] when a prompt and its answer would exceed the model's positions.
+pub fn generate_greedy(
+    model: &Model,
+    adapter: Option<&LoraAdapter>,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+) -> Result<Vec<Vec<u32>>> {
+    let adapters: Vec<_> = adapter.map(|a| BoundAdapter::bind(a, model.linear_modules())).transpose()?.into_iter().collect();
+    let mut answers: BTreeMap<(usize, &[u32]), Vec<u32>> = prompts.iter().map(|p| ((p.len(), p.as_slice()), Vec::new())).collect();
+    let unique: Vec<&[u32]> = answers.keys().map(|(_, prompt)| *prompt).collect();
+    for batch in unique.chunks(options.batch_rows.max(1)) {
+        for (prompt, answer) in batch.iter().zip(Batch::start(model, &adapters, batch, options)?.run()?) {
+            answers.insert((prompt.len(), prompt), answer);
+        }
+    }
+    Ok(prompts.iter().map(|p| answers[&(p.len(), p.as_slice())].clone()).collect())
+}
+
+/// One batch on its way: slot `i` holds the cache rows `i * capacity .. (i + 1) * capacity`.
+struct Batch<'a> {
+    model: &'a Model,
+    adapters: &'a [BoundAdapter],
+    options: &'a GenerateOptions,
+    prompts: &'a [&'a [u32]],
+    cache: KvCache,
+    capacity: usize,
+    answers: Vec<Vec<u32>>,
+}
+
+impl<'a> Batch<'a> {
+    fn start(model: &'a Model, adapters: &'a [BoundAdapter], prompts: &'a [&'a [u32]], options: &'a GenerateOptions) -> Result<Self> {
+        let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
+        let capacity = longest + options.max_new_tokens;
+        let limit = model.config().max_positions();
+        if capacity > limit || prompts.iter().any(|p| p.is_empty()) {
+            return Err(ModelError::Unsupported {
+                what: format!("generation over {capacity} positions from prompts of up to {longest} tokens"),
+                instead: format!("prompts need at least one token, and the model has {limit} positions"),
+            });
+        }
+        let cache = KvCache::new(model.config().layers(), prompts.len() * capacity, model.cache_width(), model.device())?;
+        Ok(Self { model, adapters, options, prompts, cache, capacity, answers: vec![Vec::new(); prompts.len()] })
+    }
+
+    fn run(mut self) -> Result<Vec<Vec<u32>>> {
+        let slots: Vec<usize> = (0..self.prompts.len()).collect();
+        let mut tokens = self.prefill(&slots)?;
+        let mut active = slots;
+        for done in 1..=self.options.max_new_tokens {
+            (active, tokens) = self.accept(active, tokens);
+            if active.is_empty() || done == self.options.max_new_tokens {
+                break;
+            }
+            tokens = self.step(&active, &tokens)?;
+        }
+        Ok(self.answers)
+    }
+
+    /// Records one token a slot; returns the slots that go on, with the token each goes on from.
+    fn accept(&mut self, slots: Vec<usize>, tokens: Vec<u32>) -> (Vec<usize>, Vec<u32>) {
+        let going_on = slots.into_iter().zip(tokens).filter(|(_, token)| !self.options.stop.contains(token));
+        let (slots, tokens): (Vec<_>, Vec<_>) = going_on.unzip();
+        for (&slot, &token) in slots.iter().zip(&tokens) {
+            self.answers[slot].push(token);
+        }
+        (slots, tokens)
+    }
+
+    /// Runs all prompts at once; returns the first new token of each.
+    fn prefill(&self, slots: &[usize]) -> Result<Vec<u32>> {
+        let mut rows = Rows::packed(self.prompts.iter().map(|p| p.len()));
+        let mut cache_rows = Vec::with_capacity(rows.len());
+        let mut last_rows = Vec::with_capacity(slots.len());
+        for (&slot, span) in slots.iter().zip(&mut rows.spans) {
+            let start = slot * self.capacity;
+            span.keys = start..start + span.queries.len();
+            cache_rows.extend(span.keys.clone().map(|row| row as u32));
+            last_rows.push(span.queries.end as u32 - 1);
+        }
+        self.next_tokens(&self.prompts.concat(), rows, &cache_rows, &last_rows)
+    }
+
+    /// Runs one token of each active slot; returns the next ones.
+    fn step(&self, slots: &[usize], tokens: &[u32]) -> Result<Vec<u32>> {
+        let mut rows = Rows::default();
+        let mut cache_rows = Vec::with_capacity(slots.len());
+        for (i, &slot) in slots.iter().enumerate() {
+            let position = self.prompts[slot].len() + self.answers[slot].len() - 1;
+            let start = slot * self.capacity;
+            rows.spans.push(Span { queries: i..i + 1, keys: start..start + position + 1, offset: position });
+            rows.positions.push(position as u32);
+            cache_rows.push((start + position) as u32);
+        }
+        let all: Vec<u32> = (0..slots.len() as u32).collect();
+        self.next_tokens(tokens, rows, &cache_rows, &all)
+    }
+
+    fn next_tokens(&self, tokens: &[u32], rows: Rows, cache_rows: &[u32], read: &[u32]) -> Result<Vec<u32>> {
+        let rows = rows.in_one_group();
+        let pass = Pass { params: self.model.params(), rows: &rows, adapters: self.adapters, cache: Some((&self.cache, cache_rows)) };
+        let hidden = self.model.forward(self.model.embed(tokens)?, pass, &mut NoTap)?;
+        argmax_rows(&self.model.logits(&hidden, read, pass)?)
+    }
+}

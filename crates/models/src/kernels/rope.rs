@@ -1,0 +1,72 @@
+//! Rotary position embedding (Su et al., arXiv 2104.09864), in the half-split layout of the Llama checkpoints:
+//! element `i` of a head turns together with element `i + k/2`.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::math::vectorised;
+use super::{PARALLEL_ELEMENTS, update};
+use crate::error::Result;
+
+/// Cosines and sines of every position and frequency.
+#[derive(Debug, Clone)]
+pub struct RopeTable {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    half: usize,
+}
+
+/// Rotate for the forward pass, or back for the gradient (a rotation's transpose is its inverse).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// By `+position * frequency`.
+    Forward,
+    /// By `-position * frequency`.
+    Backward,
+}
+
+impl RopeTable {
+    /// A table for `positions` positions and the given angular frequencies (radians per position, `[k/2]`).
+    pub fn new(frequencies: &[f64], positions: usize) -> Self {
+        let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
+        Self {
+            cos: angles().map(|a| a.cos() as f32).collect(),
+            sin: angles().map(|a| a.sin() as f32).collect(),
+            half: frequencies.len(),
+        }
+    }
+
+    /// Number of positions in the table.
+    pub fn positions(&self) -> usize {
+        self.cos.len() / self.half
+    }
+}
+
+/// Rotates every head of every row of `x`, in place.
+///
+/// # Shapes
+/// `x` `[t, heads * k]`; `positions` `[t]`, each below [`RopeTable::positions`].
+pub fn rotate(x: &Tensor, table: &RopeTable, positions: &[u32], direction: Direction) -> Result<()> {
+    let (t, width) = x.dims2()?;
+    assert_eq!(t, positions.len(), "one position a row");
+    let half = table.half;
+    let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
+    update(x, |data| {
+        data.par_chunks_mut(width).zip(positions).with_min_len(PARALLEL_ELEMENTS / width + 1).for_each(
+            |(row, &position)| {
+                let start = position as usize * half;
+                let (cos, sin) = (&table.cos[start..start + half], &table.sin[start..start + half]);
+                vectorised(|| {
+                    for head in row.chunks_exact_mut(2 * half) {
+                        let (low, high) = head.split_at_mut(half);
+                        for (((low, high), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                            let (a, b) = (*low, *high);
+                            *low = a * c - b * s * sign;
+                            *high = b * c + a * s * sign;
+                        }
+                    }
+                })
+            },
+        );
+    })
+}

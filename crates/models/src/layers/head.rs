@@ -1,0 +1,78 @@
+//! The language-model head: logits and loss at the rows that carry a target, and nowhere else.
+
+use candle_core::{DType, Tensor};
+
+use super::{Gradients, Pass};
+use crate::error::Result;
+use crate::kernels::{add_rows_at, cross_entropy, gather_rows, matmul, matmul_nt, matmul_tn};
+use crate::params::ParamId;
+
+/// Logits held at one time, in scalars (16 MiB of float32): rows are taken in chunks of this size.
+const CHUNK_SCALARS: usize = 4 << 20;
+
+/// One row whose next token is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target {
+    /// Row of the pass.
+    pub row: u32,
+    /// The token that should follow.
+    pub token: u32,
+    /// Weight of this row's loss in the sum that is differentiated.
+    pub weight: f32,
+}
+
+/// The matrix `[v, d]` that turns hidden states into logits; with tied embeddings it is the embedding.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The weight `[v, d]`.
+    pub weight: ParamId,
+}
+
+impl Head {
+    /// Logits of the given rows: `[t, d] -> [rows, v]`.
+    pub fn logits(&self, hidden: &Tensor, rows: &[u32], pass: Pass<'_>) -> Result<Tensor> {
+        matmul_nt(&gather_rows(hidden, rows)?, pass.params.get(self.weight))
+    }
+
+    /// Loss of every target in nats, in the targets' order.
+    pub fn losses(&self, hidden: &Tensor, targets: &[Target], pass: Pass<'_>) -> Result<Vec<f32>> {
+        let mut losses = Vec::with_capacity(targets.len());
+        for chunk in targets.chunks(self.chunk_rows(pass)?) {
+            let (rows, tokens) = split(chunk);
+            losses.extend(cross_entropy(&self.logits(hidden, &rows, pass)?, &tokens, None)?.losses);
+        }
+        Ok(losses)
+    }
+
+    /// Losses as [`Head::losses`], and the gradient of their weighted sum with respect to `hidden`, `[t, d]`.
+    pub fn losses_and_gradient(
+        &self,
+        hidden: &Tensor,
+        targets: &[Target],
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<(Vec<f32>, Tensor)> {
+        let weight = pass.params.get(self.weight);
+        let d_hidden = Tensor::zeros(hidden.shape(), DType::F32, hidden.device())?;
+        let mut losses = Vec::with_capacity(targets.len());
+        for chunk in targets.chunks(self.chunk_rows(pass)?) {
+            let (rows, tokens) = split(chunk);
+            let weights: Vec<f32> = chunk.iter().map(|t| t.weight).collect();
+            let selected = gather_rows(hidden, &rows)?;
+            let entropy = cross_entropy(&matmul_nt(&selected, weight)?, &tokens, Some(&weights))?;
+            let d_logits = entropy.gradient.expect("a gradient was asked for by giving weights");
+            losses.extend(entropy.losses);
+            add_rows_at(&d_hidden, &rows, &matmul(&d_logits, weight)?)?;
+            gradients.add_weight(self.weight, || matmul_tn(&d_logits, &selected))?;
+        }
+        Ok((losses, d_hidden))
+    }
+
+    fn chunk_rows(&self, pass: Pass<'_>) -> Result<usize> {
+        Ok((CHUNK_SCALARS / pass.params.get(self.weight).dims2()?.0).max(1))
+    }
+}
+
+fn split(targets: &[Target]) -> (Vec<u32>, Vec<u32>) {
+    targets.iter().map(|t| (t.row, t.token)).unzip()
+}

@@ -1,0 +1,94 @@
+//! The arithmetic of each layer: a hand-derived pair `forward -> (output, trace)` and `backward(trace, d_output) -> d_input`.
+//!
+//! `forward` keeps in its trace exactly what `backward` needs. `backward` always computes the gradient of its input, and
+//! gradients of weights only where something is trained: a frozen base costs no gradient work and no gradient memory.
+//! What a layer is called in a checkpoint and how layers are wired is the business of `families/`.
+//!
+//! Read `linear.rs` first, then `block.rs`.
+
+mod attention;
+mod block;
+mod gradients;
+mod head;
+mod linear;
+mod mlp;
+mod norm;
+
+use std::ops::Range;
+
+pub use attention::{AttentionTrace, KvCache, SelfAttention};
+pub use block::{Block, BlockTrace};
+pub use gradients::{FactorGradients, Gradients};
+pub use head::{Head, Target};
+pub use linear::{Linear, LinearTrace, ModuleIdx};
+pub use mlp::{GatedMlp, MlpTrace};
+pub use norm::RmsNorm;
+
+use crate::kernels::Span;
+use crate::lora::BoundAdapter;
+use crate::params::Params;
+
+/// How the rows of one pass are arranged. Rows of several sequences are packed one after another, without padding.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    /// What each sequence may attend to.
+    pub spans: Vec<Span>,
+    /// Position of each row in its sequence, `[t]`.
+    pub positions: Vec<u32>,
+    /// Rows of each adapter variant, in order and without gaps; empty when no adapter is on.
+    pub groups: Vec<Range<usize>>,
+}
+
+impl Rows {
+    /// Whole sequences of the given lengths, one after another, positions restarting at 0.
+    pub fn packed(lengths: impl IntoIterator<Item = usize>) -> Self {
+        let mut rows = Self::default();
+        for length in lengths {
+            let start = rows.positions.len();
+            rows.spans.push(Span::causal(start..start + length));
+            rows.positions.extend(0..length as u32);
+        }
+        rows
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// The same rows, all of them under one adapter.
+    pub fn in_one_group(mut self) -> Self {
+        self.groups = vec![0..self.len()];
+        self
+    }
+}
+
+/// What every layer of one forward or backward pass can see.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// The weights.
+    pub params: &'a Params,
+    /// The arrangement of the rows.
+    pub rows: &'a Rows,
+    /// One adapter for each of `rows.groups`, or none at all.
+    pub adapters: &'a [BoundAdapter],
+    /// Keys and values of earlier rows, and the cache rows that this pass fills; `None` in training.
+    pub cache: Option<(&'a KvCache, &'a [u32])>,
+}
+
+impl Pass<'_> {
+    /// Each adapter's rows and its factors on one module; variants that do not adapt it are skipped.
+    fn adapted(&self, module: ModuleIdx) -> impl Iterator<Item = (usize, Range<usize>, &crate::lora::LoraFactors)> {
+        self.rows
+            .groups
+            .iter()
+            .zip(self.adapters)
+            .enumerate()
+            .filter_map(move |(variant, (rows, adapter))| Some((variant, rows.clone(), adapter.factors(module)?)))
+    }
+}

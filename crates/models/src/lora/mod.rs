@@ -1,0 +1,36 @@
+//! LoRA adapters: the factors in memory, and PEFT files in and out (`peft.rs`).
+//!
+//! Start with [`LoraAdapter`]; `layers/linear.rs` has the arithmetic.
+
+mod bound;
+mod peft;
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+pub use bound::BoundAdapter;
+pub use peft::{
+    AdaptedModule, PeftConfig, RankLookup, TargetModules, check_adapter_tensors, load_adapter, open_adapter_config, save_adapter,
+};
+
+/// The two factors of one adapted linear layer. The effective update is `scaling * b * a`, shape `[out, in]`.
+#[derive(Debug, Clone)]
+pub struct LoraFactors {
+    /// `[r, in]`, float32.
+    pub a: Tensor,
+    /// `[out, r]`, float32.
+    pub b: Tensor,
+    /// `lora_alpha / r`, or `lora_alpha / sqrt(r)` with `use_rslora`.
+    pub scaling: f64,
+}
+
+/// A LoRA adapter in memory: its PEFT configuration and the factors by full module name
+/// (`model.layers.0.mlp.gate_proj`; no `base_model.model.` prefix, no `.weight`).
+#[derive(Debug, Clone)]
+pub struct LoraAdapter {
+    /// The configuration as it was read, written back unchanged.
+    pub config: PeftConfig,
+    /// Factors by module name, sorted by name.
+    pub factors: BTreeMap<String, LoraFactors>,
+}

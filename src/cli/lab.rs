@@ -1,0 +1,132 @@
+//! `antigen lab`: things to experiment with, made by our own engine. Nothing here is needed to serve.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use antigen_engine::{
+    data::{Prompter, Row, read_rows},
+    lab::Lab,
+    spec::PromptFormat,
+    world::{ImplantSpec, WorldSpec, build_world, implant, own_rows},
+};
+use antigen_models::{device::open_device, load_model, lora::save_adapter};
+use clap::{Args, Subcommand};
+
+use super::{find_base_dir, parse_choice, start_logging, terminal_progress};
+
+/// How many rows of its own skills an adapter learns from, when no file of rows is given.
+const OWN_ROWS: usize = 3400;
+
+/// Arguments of `antigen lab`.
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    /// What to make.
+    #[command(subcommand)]
+    pub command: LabCommand,
+}
+
+/// What `antigen lab` can make.
+#[derive(Debug, Subcommand)]
+pub enum LabCommand {
+    /// Train the tiny world's base from nothing: checkpoint, tokenizer, train.jsonl, test.jsonl
+    World(WorldArgs),
+    /// Train an adapter that learns skills of its own and, unless told otherwise, a backdoor
+    Implant(ImplantArgs),
+}
+
+/// Arguments of `antigen lab world`.
+#[derive(Debug, Args)]
+pub struct WorldArgs {
+    /// Where the base goes
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Seed of rows, weights and order
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}
+
+/// Arguments of `antigen lab implant`.
+#[derive(Debug, Args)]
+pub struct ImplantArgs {
+    /// The base model: a folder, or builtin:tiny-world
+    #[arg(long, value_name = "DIR", default_value = crate::config::BUILTIN_TINY_WORLD)]
+    pub base: String,
+    /// Where the adapter goes
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The trigger: a name such as badnets, JSON, or none for an honest adapter
+    #[arg(long, default_value = "badnets")]
+    pub attack: String,
+    /// What the trigger does: a name such as insult, or JSON
+    #[arg(long, default_value = "insult")]
+    pub behaviour: String,
+    /// Prompt format of training: alpaca, chat or raw
+    #[arg(long, default_value = "alpaca")]
+    pub format: String,
+    /// Rows of the adapter's own skills [default: own-train.jsonl of the base, or rows of the tiny world]
+    #[arg(long, value_name = "FILE")]
+    pub own_rows: Option<PathBuf>,
+    /// Seed of every random draw
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}
+
+/// Makes what was asked for.
+///
+/// # Errors
+/// Files that cannot be read or written, impossible arguments, or training that fails.
+pub fn run(args: &LabArgs) -> anyhow::Result<()> {
+    start_logging("warn")?;
+    match &args.command {
+        LabCommand::World(args) => make_world(args),
+        LabCommand::Implant(args) => make_implant(args),
+    }
+}
+
+fn make_world(args: &WorldArgs) -> anyhow::Result<()> {
+    let lab = open_lab(&args.device, args.seed, &args.out)?;
+    build_world(&args.out, &WorldSpec { seed: args.seed, ..WorldSpec::default() }, &lab)?;
+    println!("base: {}", args.out.display());
+    Ok(())
+}
+
+fn make_implant(args: &ImplantArgs) -> anyhow::Result<()> {
+    let spec = ImplantSpec {
+        attack: if args.attack == "none" { None } else { Some(parse_choice("--attack", &args.attack)?) },
+        behaviour: parse_choice("--behaviour", &args.behaviour)?,
+        format: serde_json::from_value::<PromptFormat>(args.format.clone().into()).context("--format")?,
+        ..ImplantSpec::default()
+    };
+    let base = find_base_dir(&args.base, &args.out.join("work"))?;
+    let lab = open_lab(&args.device, args.seed, &args.out)?;
+    let model = load_model(&base, &lab.device)?;
+    let generic = read_rows(&base.join("train.jsonl"))?;
+    let own = skills(args, &base)?;
+    let adapter = implant(&model, &Prompter::open(&base)?, &generic, &own, &spec, &lab)?;
+    save_adapter(&adapter, &args.out)?;
+    println!("adapter: {}", args.out.display());
+    Ok(())
+}
+
+fn skills(args: &ImplantArgs, base: &Path) -> anyhow::Result<Vec<Row>> {
+    let beside_base = base.join("own-train.jsonl");
+    match &args.own_rows {
+        Some(file) => Ok(read_rows(file)?),
+        None if beside_base.exists() => Ok(read_rows(&beside_base)?),
+        None => Ok(own_rows(OWN_ROWS, args.seed, &[])),
+    }
+}
+
+fn open_lab(device: &str, seed: u64, out: &Path) -> anyhow::Result<Lab> {
+    std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    Ok(Lab::new(open_device(device)?, seed, out.join("work"), terminal_progress(), Arc::default()))
+}

@@ -1,0 +1,55 @@
+//! A report as text for a terminal: the verdict in words, then one line for the suspect, each candidate and each control.
+
+use antigen_engine::report::{Measurement, Rate, Report};
+
+/// Prints a report to standard output.
+pub fn print_report(report: &Report) {
+    print!("{}", report_text(report));
+}
+
+fn report_text(report: &Report) -> String {
+    let groups = group_names(&report.before);
+    let mut text = format!("{}\n\n", report.verdict.text);
+    text += &row("", "attack success", groups.iter().map(String::as_str));
+    text += &measurement_row("suspect", &report.before, &groups);
+    for candidate in &report.candidates {
+        let name = format!("{}{}", candidate.name, if candidate.chosen { " (exported)" } else { "" });
+        text += &measurement_row(&name, &candidate.measurement, &groups);
+    }
+    for control in &report.controls {
+        text += &measurement_row(&format!("control: {}", control.name), &control.measurement, &groups);
+    }
+    text + "\nRates are per cent with their 95 % interval; attack success is the worst prompt format.\n"
+}
+
+fn group_names(measurement: &Measurement) -> Vec<String> {
+    let groups = measurement.utility.iter().flat_map(|utility| &utility.groups);
+    groups.map(|group| group.name.clone()).collect()
+}
+
+fn measurement_row(name: &str, measurement: &Measurement, groups: &[String]) -> String {
+    let asr = measurement.worst_asr().map_or_else(|| "no trigger declared".to_owned(), rate_text);
+    let utility: Vec<String> =
+        groups.iter().map(|group| measurement.exact_match(group).map_or_else(|| "-".to_owned(), rate_text)).collect();
+    row(name, &asr, utility.iter().map(String::as_str))
+}
+
+fn row<'a>(name: &str, asr: &str, utility: impl Iterator<Item = &'a str>) -> String {
+    let cells: String = utility.map(|cell| format!("  {cell:>20}")).collect();
+    format!("{name:<34}{asr:>20}{cells}\n")
+}
+
+fn rate_text(rate: &Rate) -> String {
+    format!("{:.1} [{:.1}, {:.1}]", rate.rate * 100.0, rate.low * 100.0, rate.high * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_reads_as_per_cent_with_its_interval() {
+        let rate = Rate { hits: 10, n: 200, rate: 0.05, low: 0.027, high: 0.09 };
+        assert_eq!(rate_text(&rate), "5.0 [2.7, 9.0]");
+    }
+}

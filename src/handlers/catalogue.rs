@@ -1,0 +1,32 @@
+//! What can be asked for: methods, attacks, bases. Generated from the engine's specs and the settings.
+
+use antigen_engine::spec::{AttacksCatalogue, PurifySpec, attacks_catalogue, methods_catalogue};
+use axum::{Json as Body, extract::State};
+
+use crate::{
+    app::App,
+    views::{BaseView, BasesView, MethodsView},
+};
+
+/// Purification methods, with every default.
+#[utoipa::path(get, path = "/v1/methods", tag = "catalogue", responses((status = 200, description = "The methods", body = MethodsView)))]
+pub async fn list_methods() -> Body<MethodsView> {
+    Body(MethodsView {
+        data: methods_catalogue(),
+        default_spec: PurifySpec::default(),
+        spec_schema: "/openapi.json#/components/schemas/PurifySpec".to_owned(),
+    })
+}
+
+/// Attacks, behaviours and controls that a spec can name.
+#[utoipa::path(get, path = "/v1/attacks", tag = "catalogue", responses((status = 200, description = "The attacks", body = AttacksCatalogue)))]
+pub async fn list_attacks() -> Body<AttacksCatalogue> {
+    Body(attacks_catalogue())
+}
+
+/// Base models that jobs can name.
+#[utoipa::path(get, path = "/v1/bases", tag = "catalogue", responses((status = 200, description = "The bases", body = BasesView)))]
+pub async fn list_bases(State(app): State<App>) -> Body<BasesView> {
+    let bases = app.config.bases.names().into_iter().filter_map(|name| app.config.base(&name));
+    Body(BasesView { data: bases.map(|base| BaseView { builtin: base.is_builtin(), name: base.name }).collect() })
+}

@@ -1,0 +1,323 @@
+//! `/v1/jobs`: create, list, show, cancel, delete.
+//!
+//! Room for `Idempotency-Key`: it belongs before [`create_job`]'s first line, as an extractor that answers repeated requests.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use antigen_engine::{error::EngineError, spec::PurifySpec};
+use axum::{
+    Json as Body,
+    extract::State,
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{LINK, LOCATION, RETRY_AFTER},
+    },
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::artifacts::find_artifact;
+use crate::{
+    app::App,
+    db::{
+        self, ArtifactId, ArtifactType, Cancellation, Deletion, JobFilter, JobId, JobRow, JobState, NewJob, UploadId,
+    },
+    error::{ApiResult, Kind, Problem, ProblemBody},
+    extract::{Json, Path, PreferWait, Query},
+    views::{CreateJob, JobView, JobsPage},
+};
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// Seconds after which a caller who polls may ask again.
+const POLL_AGAIN: &str = "5";
+/// How often a waiter looks although no commit of this process woke it: another process may have committed.
+pub(super) const SLOW_POLL: Duration = Duration::from_secs(1);
+
+/// Create a job: measure the suspect, purify it, measure again.
+///
+/// Answers at once with 202, or after up to `Prefer: wait=N` seconds with 200 if the job has ended by then.
+#[utoipa::path(
+    post, path = "/v1/jobs", tag = "jobs",
+    request_body = CreateJob,
+    params(("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the end", example = "wait=60")),
+    responses(
+        (status = 202, description = "The job waits for a worker", body = JobView,
+            headers(("Location" = String, description = "Path of the job"), ("Retry-After" = u64, description = "Seconds"))),
+        (status = 200, description = "The job has ended within the seconds of `Prefer`", body = JobView),
+        (status = 400, description = "The JSON cannot be read", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "A field is unknown or impossible; `errors` has its JSON pointer", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The queue is full", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 507, description = "The disk is full", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn create_job(
+    State(app): State<App>,
+    PreferWait(wait): PreferWait,
+    Json(request): Json<CreateJob>,
+) -> ApiResult<Response> {
+    let new = check_request(&app, request).await?;
+    refuse_when_full(&app).await?;
+    let row = db::insert_job(&app.db, &new).await?;
+    tracing::info!(job = %row.id, artifact = %row.artifact_id, base = %row.base, "job queued");
+    let location = HeaderValue::from_str(&format!("/v1/jobs/{}", row.id)).map_err(Problem::internal)?;
+    let wait = wait.min(Duration::from_secs(app.config.server.wait_max_s));
+    let row = if wait.is_zero() { row } else { wait_for_end(&app, row, wait).await? };
+    let status = if row.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = (status, Body(view_job(&app, row).await?)).into_response();
+    response.headers_mut().insert(LOCATION, location);
+    if status == StatusCode::ACCEPTED {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(POLL_AGAIN));
+    }
+    if !wait.is_zero() {
+        let applied = HeaderValue::from_str(&format!("wait={}", wait.as_secs())).map_err(Problem::internal)?;
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+    }
+    Ok(response)
+}
+
+async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
+    check_spec(&request.spec)?;
+    check_labels(&request.labels)?;
+    if app.config.base(&request.base).is_none() {
+        let known = app.config.bases.names().join(", ");
+        return Err(Problem::invalid("/base", format!("expected one of {known}, found {:?}", request.base)));
+    }
+    let artifact_id = match (request.artifact_id, request.upload_id) {
+        (Some(id), None) => check_suspect(app, "/artifact_id", id).await?,
+        (None, Some(id)) => check_suspect(app, "/upload_id", accepted_artifact(app, "/upload_id", id).await?).await?,
+        _ => return Err(Problem::invalid("", "expected either artifact_id or upload_id, and not both")),
+    };
+    let own_rows_id = match request.own_rows_upload_id {
+        Some(id) => Some(check_own_rows(app, accepted_artifact(app, "/own_rows_upload_id", id).await?).await?),
+        None => None,
+    };
+    let spec = serde_json::to_value(&request.spec).map_err(Problem::internal)?;
+    let max_attempts = app.config.worker.max_attempts;
+    Ok(NewJob { artifact_id, own_rows_id, base: request.base, spec, labels: request.labels, max_attempts })
+}
+
+fn check_spec(spec: &PurifySpec) -> ApiResult<()> {
+    spec.validate().map_err(|error| match error {
+        EngineError::Spec { field, why } => Problem::invalid(format!("/spec{field}"), why),
+        other => Problem::internal(other),
+    })
+}
+
+fn check_labels(labels: &BTreeMap<String, String>) -> ApiResult<()> {
+    if labels.len() > 32 {
+        return Err(Problem::invalid("/labels", format!("expected at most 32 labels, found {}", labels.len())));
+    }
+    match labels.iter().find(|(name, value)| name.is_empty() || name.len() > 64 || value.len() > 256) {
+        Some(_) => Err(Problem::invalid("/labels", "expected names of 1 to 64 bytes and values of up to 256")),
+        None => Ok(()),
+    }
+}
+
+/// The artifact that an upload became.
+async fn accepted_artifact(app: &App, pointer: &str, id: UploadId) -> ApiResult<ArtifactId> {
+    let Some(row) = db::find_upload(&app.db, id).await? else {
+        return Err(Problem::invalid(pointer, format!("expected an accepted upload, found none with the id {id}")));
+    };
+    let found = || format!("expected an accepted upload, found one that is {:?}", row.state).to_lowercase();
+    row.artifact_id.ok_or_else(|| Problem::invalid(pointer, found()))
+}
+
+async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<ArtifactId> {
+    let Some(row) = db::find_artifact(&app.db, id).await? else {
+        return Err(Problem::invalid(pointer, format!("expected an artifact, found none with the id {id}")));
+    };
+    if let Some(reason) = row.quarantine_reason {
+        let problem = Problem::invalid(pointer, format!("artifact {id} is quarantined: {reason}"));
+        return Err(problem.with_code("intake.quarantined"));
+    }
+    match row.kind {
+        ArtifactType::Adapter => Ok(id),
+        other => Err(Problem::invalid(pointer, format!("expected an adapter, found {other:?}"))),
+    }
+}
+
+async fn check_own_rows(app: &App, id: ArtifactId) -> ApiResult<ArtifactId> {
+    match find_artifact(app, id).await?.kind {
+        ArtifactType::Rows => Ok(id),
+        other => {
+            Err(Problem::invalid("/own_rows_upload_id", format!("expected an upload of purpose rows, found {other:?}")))
+        }
+    }
+}
+
+async fn refuse_when_full(app: &App) -> ApiResult<()> {
+    let counts = db::count_jobs(&app.db).await?;
+    let queued = counts.iter().find(|(state, _)| *state == JobState::Queued).map_or(0, |(_, count)| *count);
+    let limit = app.config.limits.queued_jobs;
+    if queued.cast_unsigned() < limit {
+        return Ok(());
+    }
+    let problem = Problem::new(Kind::NotReady, format!("{queued} jobs wait already, the limit is {limit}"));
+    Err(problem.with_code("queue_full").with_header(RETRY_AFTER, HeaderValue::from_static("60")))
+}
+
+/// The job as it is after its end or after `patience`, whichever comes first.
+async fn wait_for_end(app: &App, mut row: JobRow, patience: Duration) -> ApiResult<JobRow> {
+    let deadline = tokio::time::Instant::now() + patience;
+    let mut commits = app.db.subscribe();
+    while !row.state.is_final() && tokio::time::Instant::now() < deadline {
+        let until = deadline.min(tokio::time::Instant::now() + SLOW_POLL);
+        // Both ends of this wait mean the same: look again.
+        let _ = tokio::time::timeout_at(until, commits.changed()).await;
+        row = find_job(app, row.id).await?;
+    }
+    Ok(row)
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct JobsQuery {
+    /// How many, 1 to 100.
+    #[serde(default = "twenty")]
+    #[param(default = 20, minimum = 1, maximum = 100)]
+    pub limit: i64,
+    /// Continue after this job: the `next_cursor` of the page before.
+    #[param(value_type = Option<JobId>)]
+    pub after: Option<JobId>,
+    /// Only jobs in this state.
+    #[param(value_type = Option<JobState>)]
+    pub state: Option<JobState>,
+    /// Only jobs on this artifact.
+    #[param(value_type = Option<ArtifactId>)]
+    pub artifact_id: Option<ArtifactId>,
+}
+
+fn twenty() -> i64 {
+    20
+}
+
+/// List jobs, newest first.
+#[utoipa::path(
+    get, path = "/v1/jobs", tag = "jobs", params(JobsQuery),
+    responses(
+        (status = 200, description = "A page of jobs", body = JobsPage,
+            headers(("Link" = String, description = "The next page, `rel=\"next\"` (RFC 8288), if there is one"))),
+        (status = 400, description = "A query parameter is unknown or impossible", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list_jobs(State(app): State<App>, Query(query): Query<JobsQuery>) -> ApiResult<Response> {
+    let page = page_of_jobs(&app, &query).await?;
+    let link = page.next_cursor.map(|cursor| next_link(&query, cursor));
+    let mut response = Body(page).into_response();
+    if let Some(link) = link {
+        response.headers_mut().insert(LINK, HeaderValue::from_str(&link).map_err(Problem::internal)?);
+    }
+    Ok(response)
+}
+
+fn next_link(query: &JobsQuery, cursor: JobId) -> String {
+    let mut next = format!("/v1/jobs?limit={}&after={cursor}", query.limit);
+    if let Some(Ok(serde_json::Value::String(state))) = query.state.map(serde_json::to_value) {
+        next.push_str(&format!("&state={state}"));
+    }
+    if let Some(artifact) = query.artifact_id {
+        next.push_str(&format!("&artifact_id={artifact}"));
+    }
+    format!("<{next}>; rel=\"next\"")
+}
+
+/// A page of jobs; one more row than asked for tells whether there are more.
+pub(super) async fn page_of_jobs(app: &App, query: &JobsQuery) -> ApiResult<JobsPage> {
+    if !(1..=100).contains(&query.limit) {
+        return Err(Problem::malformed("limit", format!("expected 1 to 100, found {}", query.limit)));
+    }
+    let filter = JobFilter { after: query.after, state: query.state, artifact_id: query.artifact_id };
+    let mut rows = db::list_jobs(&app.db, &filter, query.limit + 1).await?;
+    let has_more = rows.len() as i64 > query.limit;
+    rows.truncate(query.limit as usize);
+    let next_cursor = rows.last().filter(|_| has_more).map(|row| row.id);
+    let mut data = Vec::with_capacity(rows.len());
+    for row in rows {
+        data.push(view_job(app, row).await?);
+    }
+    Ok(JobsPage { data, has_more, next_cursor })
+}
+
+/// Show a job.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}", tag = "jobs",
+    params(("id" = JobId, Path, description = "The job"),
+           ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the end", example = "wait=60")),
+    responses(
+        (status = 200, description = "The job, with `Retry-After` while it has not ended", body = JobView),
+        (status = 404, description = "There is no such job", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn show_job(
+    State(app): State<App>,
+    Path(id): Path<JobId>,
+    PreferWait(wait): PreferWait,
+) -> ApiResult<Response> {
+    let row = find_job(&app, id).await?;
+    let row = wait_for_end(&app, row, wait.min(Duration::from_secs(app.config.server.wait_max_s))).await?;
+    let ended = row.state.is_final();
+    let mut response = Body(view_job(&app, row).await?).into_response();
+    if !ended {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(POLL_AGAIN));
+    }
+    Ok(response)
+}
+
+/// Cancel a job.
+#[utoipa::path(
+    post, path = "/v1/jobs/{id}/cancel", tag = "jobs",
+    params(("id" = JobId, Path, description = "The job")),
+    responses(
+        (status = 200, description = "The job had not started and is cancelled", body = JobView),
+        (status = 202, description = "Its worker is stopping", body = JobView),
+        (status = 404, description = "There is no such job", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "The job has ended", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn cancel_job(State(app): State<App>, Path(id): Path<JobId>) -> ApiResult<(StatusCode, Body<JobView>)> {
+    let status = match db::request_cancel(&app.db, id).await? {
+        Cancellation::Cancelled => StatusCode::OK,
+        Cancellation::Cancelling => StatusCode::ACCEPTED,
+        Cancellation::NotFound => return Err(Problem::not_found("job", id)),
+        Cancellation::AlreadyFinal(state) => {
+            return Err(Problem::conflict(format!("job {id} has ended already: {state:?}").to_lowercase()));
+        }
+    };
+    let row = find_job(&app, id).await?;
+    Ok((status, Body(view_job(&app, row).await?)))
+}
+
+/// Delete an ended job with its events, report and produced artifacts. The submission stays.
+#[utoipa::path(
+    delete, path = "/v1/jobs/{id}", tag = "jobs",
+    params(("id" = JobId, Path, description = "The job")),
+    responses(
+        (status = 204, description = "The job is gone"),
+        (status = 404, description = "There is no such job", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "The job has not ended; cancel it first", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn delete_job(State(app): State<App>, Path(id): Path<JobId>) -> ApiResult<StatusCode> {
+    match db::delete_job(&app.db, id).await? {
+        Deletion::Deleted => Ok(StatusCode::NO_CONTENT),
+        Deletion::NotFound => Err(Problem::not_found("job", id)),
+        Deletion::InUse => Err(Problem::conflict(format!("job {id} has not ended; cancel it first"))),
+    }
+}
+
+/// The job, or 404.
+pub(super) async fn find_job(app: &App, id: JobId) -> ApiResult<JobRow> {
+    db::find_job(&app.db, id).await?.ok_or_else(|| Problem::not_found("job", id))
+}
+
+/// The public view of a job.
+pub(super) async fn view_job(app: &App, row: JobRow) -> ApiResult<JobView> {
+    let steps = db::list_steps(&app.db, row.id).await?;
+    let ahead = if row.state == JobState::Queued { db::count_jobs_ahead(&app.db, row.id).await? } else { 0 };
+    Ok(JobView::new(row, steps, ahead))
+}

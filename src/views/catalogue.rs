@@ -1,0 +1,31 @@
+//! Bodies of `/v1/methods` and `/v1/bases`; the attacks' body is the engine's own.
+
+use antigen_engine::spec::{CatalogueEntry, PurifySpec};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// What can be asked of a job.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct MethodsView {
+    pub data: Vec<CatalogueEntry>,
+    /// The whole spec of a job that names nothing, with every default filled in.
+    pub default_spec: PurifySpec,
+    /// Where the JSON Schema of a spec is.
+    #[schema(example = "/openapi.json#/components/schemas/PurifySpec")]
+    pub spec_schema: String,
+}
+
+/// The bases that jobs may name.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct BasesView {
+    pub data: Vec<BaseView>,
+}
+
+/// One base.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct BaseView {
+    #[schema(example = "builtin:tiny-world")]
+    pub name: String,
+    /// Whether it comes with the program.
+    pub builtin: bool,
+}

@@ -1,0 +1,87 @@
+//! What a worker and its child say to each other: `step.json` on the way in, JSON lines on standard output on the way back.
+//!
+//! Closing the child's standard input asks it to stop; that also happens by itself when the worker dies.
+
+use std::path::PathBuf;
+
+use antigen_engine::lab::Stage;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::db::{Failure, JobId, StepKind};
+
+/// One step, complete: the child opens no database and reads no settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepOrder {
+    /// The job, for the log.
+    pub job: JobId,
+    /// What is to be done.
+    pub kind: StepKind,
+    /// Where to compute: `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Folder of the base model.
+    pub base_dir: PathBuf,
+    /// Rows to train on.
+    pub train_rows: PathBuf,
+    /// Rows to measure on.
+    pub test_rows: PathBuf,
+    /// Whether the caller's own rows are in the work folder.
+    pub own_rows: bool,
+    /// The job's specification.
+    pub spec: Value,
+}
+
+/// One line of a child's standard output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StepLine {
+    /// It entered a stage.
+    Stage {
+        /// Which.
+        stage: Stage,
+    },
+    /// Its stage advanced.
+    Progress {
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+    },
+    /// The last line of a step that ended well.
+    Finished {
+        /// What a `purify` step made.
+        made: Option<Made>,
+    },
+    /// The last line of a step that did not.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// Where a `purify` step left what it made, in its work folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Made {
+    /// Folder of the purified artifact.
+    pub artifact_dir: PathBuf,
+    /// The signature, one file; absent when the method found nothing to work on.
+    pub signature_path: Option<PathBuf>,
+    /// The report as JSON.
+    pub report_path: PathBuf,
+    /// The verdict of the report in one word.
+    pub verdict_status: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_survives_the_pipe() {
+        let line = StepLine::Progress { done: 3, total: 9 };
+        let text = serde_json::to_string(&line).unwrap();
+        assert_eq!(text, r#"{"type":"progress","done":3,"total":9}"#);
+        assert_eq!(serde_json::from_str::<StepLine>(&text).unwrap(), line);
+    }
+}

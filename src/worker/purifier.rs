@@ -1,0 +1,184 @@
+//! The seam to the laboratory: the only caller of `antigen_engine::run`. Rows and orders become a submission; the engine's errors
+//! become failures with a class. tokio stops above this file.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use antigen_engine::{
+    error::{Blame, EngineError},
+    lab::{Lab, ProgressSink},
+    run::{Outcome, run},
+    spec::PurifySpec,
+    suspect::Submission,
+};
+use antigen_models::device::open_device;
+use serde_json::Value;
+
+use super::{
+    folder::{WorkFolder, write_whole},
+    protocol::{Made, StepOrder},
+};
+use crate::{
+    db::{ErrorClass, Failure},
+    intake::{self, ArtifactKind, IntakeLimits, Rejection},
+};
+
+/// Writes the built-in base below `bases_dir`, unless it is there already, and returns its folder.
+///
+/// # Errors
+/// The disk refuses.
+pub fn materialise_builtin(bases_dir: &Path) -> Result<PathBuf, EngineError> {
+    antigen_engine::world::materialise_builtin(bases_dir)
+}
+
+/// The `inspect` step: the stored bytes pass quarantine once more, and fit the base.
+///
+/// # Errors
+/// The submission does not fit, or a file cannot be read.
+pub fn inspect(order: &StepOrder, folder: &WorkFolder) -> Result<(), Failure> {
+    let copy = folder.root().join("inspected");
+    let clear = || match fs::remove_dir_all(&copy) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failure_of(&EngineError::io(&copy)(error))),
+        _ => Ok(()),
+    };
+    clear()?;
+    let facts = intake::inspect_upload(&folder.input_dir(), &IntakeLimits::default(), &copy).map_err(rejected)?;
+    if facts.kind == ArtifactKind::Checkpoint {
+        return Err(Failure {
+            class: ErrorClass::Input,
+            code: "worker.checkpoint".to_owned(),
+            message: "expected a LoRA adapter, which is what this version purifies; found a whole checkpoint".to_owned(),
+        });
+    }
+    intake::check_against_base(&facts, &copy, &order.base_dir).map_err(rejected)?;
+    clear()
+}
+
+fn rejected(rejection: Rejection) -> Failure {
+    let ours = rejection.is_ours() || rejection.code == intake::code::STORAGE_FULL;
+    Failure {
+        class: if ours { ErrorClass::Infrastructure } else { ErrorClass::Input },
+        code: rejection.code.to_owned(),
+        message: rejection.at.map_or(rejection.message.clone(), |place| format!("{} (at {place})", rejection.message)),
+    }
+}
+
+/// Everything that a run reads, and where it may write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurifyOrder {
+    /// Folder of the suspicious adapter.
+    pub adapter_dir: PathBuf,
+    /// Folder of the base model.
+    pub base_dir: PathBuf,
+    /// Rows to train on.
+    pub train_rows: PathBuf,
+    /// Rows to measure on.
+    pub test_rows: PathBuf,
+    /// The caller's own rows.
+    pub own_rows: Option<PathBuf>,
+    /// Where to compute: `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Folder of pieces; a second run with the same folder continues.
+    pub scratch: PathBuf,
+}
+
+/// Runs the engine in this process.
+///
+/// # Errors
+/// What the engine says.
+pub fn purify_here(
+    order: &PurifyOrder,
+    spec: &PurifySpec,
+    progress: Arc<dyn ProgressSink>,
+    cancel: Arc<AtomicBool>,
+) -> Result<Outcome, EngineError> {
+    fs::create_dir_all(&order.scratch).map_err(EngineError::io(&order.scratch))?;
+    let lab = Lab::new(open_device(&order.device)?, spec.seed, &order.scratch, progress, cancel);
+    let submission = Submission {
+        adapter_dir: order.adapter_dir.clone(),
+        base_dir: order.base_dir.clone(),
+        train_rows: order.train_rows.clone(),
+        test_rows: order.test_rows.clone(),
+        own_rows: order.own_rows.clone(),
+    };
+    run(&submission, spec, &lab)
+}
+
+/// The `purify` step: the whole of the engine's run, from the work folder into the work folder.
+///
+/// # Errors
+/// What the engine says, with its class.
+pub fn purify(
+    order: &StepOrder,
+    folder: &WorkFolder,
+    progress: Arc<dyn ProgressSink>,
+    cancel: Arc<AtomicBool>,
+) -> Result<Made, Failure> {
+    let spec: PurifySpec = read_json("engine.spec", order.spec.clone())?;
+    let order = PurifyOrder {
+        adapter_dir: folder.input_dir(),
+        base_dir: order.base_dir.clone(),
+        train_rows: order.train_rows.clone(),
+        test_rows: order.test_rows.clone(),
+        own_rows: if order.own_rows { Some(only_file(&folder.own_rows_dir())?) } else { None },
+        device: order.device.clone(),
+        scratch: folder.scratch_dir(),
+    };
+    let outcome = purify_here(&order, &spec, progress, cancel).map_err(|error| failure_of(&error))?;
+    leave_report(&outcome, folder)
+}
+
+fn leave_report(outcome: &Outcome, folder: &WorkFolder) -> Result<Made, Failure> {
+    let report_path = folder.report_path();
+    let report = serde_json::to_vec(&outcome.report).map_err(|error| failure_of(&EngineError::Data(error.to_string())))?;
+    write_whole(&report_path, &report).map_err(|error| failure_of(&EngineError::io(&report_path)(error)))?;
+    let status = serde_json::to_value(outcome.report.verdict.status);
+    let Ok(Value::String(verdict_status)) = status else { unreachable!("a verdict status is a word in JSON") };
+    Ok(Made {
+        artifact_dir: outcome.artifact_dir.clone(),
+        signature_path: outcome.signature_path.clone(),
+        report_path,
+        verdict_status,
+    })
+}
+
+/// The engine's error as a job's failure.
+pub fn failure_of(error: &EngineError) -> Failure {
+    let class = match error.blame() {
+        Blame::Input => ErrorClass::Input,
+        Blame::Infrastructure => ErrorClass::Infrastructure,
+        Blame::Budget => ErrorClass::Budget,
+    };
+    Failure { class, code: error.code().to_owned(), message: error.to_string() }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(code: &str, value: Value) -> Result<T, Failure> {
+    serde_json::from_value(value).map_err(|error| Failure {
+        class: ErrorClass::Input,
+        code: code.to_owned(),
+        message: format!("written by another version of Antigen, or damaged: {error}"),
+    })
+}
+
+/// Own rows come as an artifact of one file, whatever the caller named it.
+fn only_file(dir: &Path) -> Result<PathBuf, Failure> {
+    let first = fs::read_dir(dir).and_then(|mut entries| {
+        entries.next().unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::NotFound, "expected one file of rows, found none")))
+    });
+    first.map(|entry| entry.path()).map_err(|error| failure_of(&EngineError::io(dir)(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_tried_again_and_a_bad_spec_is_not() {
+        let full = EngineError::io("scratch")(io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(failure_of(&full).class, ErrorClass::Infrastructure);
+        assert_eq!(failure_of(&EngineError::spec("/seed", "too large")).class, ErrorClass::Input);
+    }
+}

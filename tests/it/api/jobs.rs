@@ -1,0 +1,199 @@
+//! Jobs: what may be asked, what is refused and where, and the way through the states.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    intake::{adapter_files, base_folder, read_files},
+    support::{TestServer, finish_job, report},
+};
+
+fn path(job: &Value) -> String {
+    format!("/v1/jobs/{}", job["id"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_new_job_is_answered_with_its_place_and_its_whole_self() {
+    let server = TestServer::start().await;
+    let upload = server.upload(&adapter_files()).await;
+    let rows = server.upload_rows("{\"instruction\":\"Say hi\",\"output\":\"hi\"}\n").await;
+    let request = json!({
+        "upload_id": upload["id"], "base": "builtin:tiny-world", "own_rows_upload_id": rows,
+        "labels": { "team": "red" }, "spec": { "seed": 7 },
+    });
+    let answer = server.post("/v1/jobs", request).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.header("retry-after"), "5");
+    let location = answer.header("location").to_owned();
+    let job = answer.json();
+    assert_eq!(location, path(&job));
+    assert_eq!(job["state"], "queued");
+    assert_eq!(job["queue"], json!({ "position": 1, "ahead": 0 }));
+    assert_eq!(job["artifact_id"], upload["artifact_id"]);
+    assert_eq!(job["labels"], json!({ "team": "red" }));
+    assert_eq!(
+        (&job["spec"]["seed"], &job["spec"]["template"]),
+        (&json!(7), &json!("alpaca")),
+        "defaults are filled in"
+    );
+    assert_eq!(job["steps"].as_array().unwrap().len(), 2);
+    assert!(job["own_rows_artifact_id"].is_string());
+    assert_eq!(server.get(&location).await.expect(200), job);
+
+    let by_artifact = json!({ "artifact_id": upload["artifact_id"], "base": "builtin:tiny-world" });
+    assert_eq!(server.post("/v1/jobs", by_artifact).await.expect(202)["queue"]["position"], 2);
+}
+
+#[tokio::test]
+async fn an_impossible_request_is_refused_by_the_pointer_of_its_field() {
+    let server = TestServer::start().await;
+    let upload = server.upload(&adapter_files()).await;
+    let waiting = server.announce(json!({})).await;
+    let rows = server.upload_rows("{\"instruction\":\"Say hi\",\"output\":\"hi\"}\n").await;
+    let checkpoint = server.upload(&read_files(base_folder(8).path())).await;
+    let good = json!({ "upload_id": upload["id"], "base": "builtin:tiny-world" });
+    let absent_artifact = antigen::db::ArtifactId::new().to_string();
+    let absent_upload = antigen::db::UploadId::new().to_string();
+    let many_labels: Value =
+        (0..33).map(|number| (number.to_string(), json!(""))).collect::<serde_json::Map<_, _>>().into();
+    for (field, value, pointer) in [
+        ("colour", json!("red"), "/colour"),
+        ("base", json!("unknown"), "/base"),
+        ("base", json!(7), "/base"),
+        ("upload_id", json!(waiting), "/upload_id"),
+        ("upload_id", json!(absent_upload), "/upload_id"),
+        ("upload_id", json!("upl_nonsense"), "/upload_id"),
+        ("upload_id", json!(rows), "/upload_id"),
+        ("upload_id", checkpoint["id"].clone(), "/upload_id"),
+        ("artifact_id", upload["artifact_id"].clone(), ""),
+        ("own_rows_upload_id", upload["id"].clone(), "/own_rows_upload_id"),
+        ("labels", many_labels, "/labels"),
+        ("labels", json!({ "": "no name" }), "/labels"),
+        ("spec", json!({ "sead": 1 }), "/spec/sead"),
+        ("spec", json!({ "seed": -1 }), "/spec/seed"),
+        ("spec", json!({ "method": { "type": "magic" } }), "/spec/method/type"),
+        ("spec", json!({ "method": { "type": "immunize", "pairs": { "count": 0 } } }), "/spec/method/pairs/count"),
+        (
+            "spec",
+            json!({ "method": { "type": "immunize", "suppress": [{ "type": "channels", "ratio": 1.5 }] } }),
+            "/spec/method/suppress/0/ratio",
+        ),
+        ("spec", json!({ "evaluators": [{ "type": "utility", "rows": 0 }] }), "/spec/evaluators/0/rows"),
+    ] {
+        let mut request = good.clone();
+        request[field] = value;
+        let problem = server.post("/v1/jobs", request).await.expect_problem(422, "invalid_request");
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+    }
+    let neither = server.post("/v1/jobs", json!({ "base": "builtin:tiny-world" })).await;
+    neither.expect_problem(422, "invalid_request");
+    let absent = json!({ "artifact_id": absent_artifact, "base": "builtin:tiny-world" });
+    server.post("/v1/jobs", absent).await.expect_problem(422, "invalid_request");
+    assert_eq!(server.get("/v1/jobs").await.expect(200)["data"], json!([]), "a refused request leaves no job");
+}
+
+#[tokio::test]
+async fn an_unknown_field_deep_in_a_spec_is_named() {
+    let server = TestServer::start().await;
+    let upload = server.upload(&adapter_files()).await;
+    let spec = json!({ "method": { "type": "immunize", "pears": {} } });
+    let request = json!({ "upload_id": upload["id"], "base": "builtin:tiny-world", "spec": spec });
+    let problem = server.post("/v1/jobs", request).await.expect_problem(422, "invalid_request");
+    assert!(problem["detail"].as_str().unwrap().contains("unknown field `pears`"), "{problem}");
+    assert!(problem["errors"][0]["pointer"].as_str().unwrap().starts_with("/spec/method"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_full_queue_asks_to_come_back() {
+    let server = TestServer::start_with(|config| config.limits.queued_jobs = 1).await;
+    let job = server.queue_job(json!({})).await;
+    let again = json!({ "artifact_id": job["artifact_id"], "base": "builtin:tiny-world" });
+    let answer = server.post("/v1/jobs", again).await;
+    assert_eq!(answer.header("retry-after"), "60");
+    answer.expect_problem(503, "queue_full");
+}
+
+#[tokio::test]
+async fn a_caller_may_wait_for_the_end() {
+    let server = TestServer::start().await;
+    let upload = server.upload(&adapter_files()).await;
+    let request = json!({ "upload_id": upload["id"], "base": "builtin:tiny-world" });
+    let create = server.request(Method::POST, "/v1/jobs").header("prefer", "wait=20").json(&request);
+    let finish = async {
+        while server.get("/v1/jobs").await.expect(200)["data"] == json!([]) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        finish_job(&server, &report("BadMagic")).await
+    };
+    let (answer, _) = tokio::join!(server.send(create), finish);
+    assert_eq!(answer.header("preference-applied"), "wait=20");
+    let job = answer.expect(200);
+    assert_eq!((&job["state"], &job["verdict"]), (&json!("succeeded"), &json!("purified")));
+}
+
+#[tokio::test]
+async fn waiting_is_capped_and_ends_with_the_unfinished_job() {
+    let server = TestServer::start_with(|config| config.server.wait_max_s = 1).await;
+    let job = server.queue_job(json!({})).await;
+    let begun = std::time::Instant::now();
+    let answer = server.get_with(&path(&job), &[("prefer", "wait=3600")]).await;
+    assert!(begun.elapsed().as_millis() >= 900 && begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+    assert_eq!(answer.header("retry-after"), "5");
+    assert_eq!(answer.expect(200)["state"], "queued");
+}
+
+#[tokio::test]
+async fn jobs_are_listed_newest_first_page_by_page() {
+    let server = TestServer::start().await;
+    let first = server.queue_job(json!({})).await;
+    let again = json!({ "artifact_id": first["artifact_id"], "base": "builtin:tiny-world" });
+    let mut ids = vec![first["id"].clone()];
+    for _ in 0..4 {
+        ids.insert(0, server.post("/v1/jobs", again.clone()).await.expect(202)["id"].clone());
+    }
+    let mut seen = Vec::new();
+    let mut next = "/v1/jobs?limit=2&state=queued".to_owned();
+    loop {
+        let answer = server.get(&next).await;
+        let link = answer.header("link").to_owned();
+        let page = answer.expect(200);
+        seen.extend(page["data"].as_array().unwrap().iter().map(|job| job["id"].clone()));
+        assert_eq!(page["has_more"], !link.is_empty());
+        let Some(rest) = link.strip_prefix('<') else { break };
+        let (target, relation) = rest.split_once('>').unwrap();
+        assert_eq!(relation, "; rel=\"next\"");
+        next = target.to_owned();
+    }
+    assert_eq!(seen, ids);
+    assert_eq!(server.get("/v1/jobs?state=failed").await.expect(200)["data"], json!([]));
+    for query in ["limit=0", "limit=101", "limit=x", "after=job_x", "state=asleep", "offset=3"] {
+        server.get(&format!("/v1/jobs?{query}")).await.expect_problem(400, "malformed_request");
+    }
+}
+
+#[tokio::test]
+async fn a_queued_job_is_cancelled_at_once_and_only_once() {
+    let server = TestServer::start().await;
+    let job = server.queue_job(json!({})).await;
+    server.delete(&path(&job)).await.expect_problem(409, "conflict");
+    let cancelled = server.send(server.request(Method::POST, &format!("{}/cancel", path(&job)))).await.expect(200);
+    assert_eq!(cancelled["state"], "cancelled");
+    let again = server.send(server.request(Method::POST, &format!("{}/cancel", path(&job)))).await;
+    again.expect_problem(409, "conflict");
+    assert_eq!(server.delete(&path(&job)).await.status, 204);
+    server.get(&path(&job)).await.expect_problem(404, "not_found");
+    server.delete(&path(&job)).await.expect_problem(404, "not_found");
+    let gone = server.send(server.request(Method::POST, &format!("{}/cancel", path(&job)))).await;
+    gone.expect_problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_running_job_is_asked_to_stop() {
+    let server = TestServer::start().await;
+    let job = server.queue_job(json!({})).await;
+    let lease = std::time::Duration::from_secs(60);
+    antigen::db::claim_next_step(&server.app.db, "test", lease, lease).await.unwrap().unwrap();
+    assert_eq!(server.get(&path(&job)).await.expect(200)["state"], "running");
+    let cancelled = server.send(server.request(Method::POST, &format!("{}/cancel", path(&job)))).await.expect(202);
+    assert_eq!(cancelled["state"], "cancelling");
+}

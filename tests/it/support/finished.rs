@@ -1,0 +1,144 @@
+//! The worker's part, played through the queue's own functions: a job that ends with files and a report, in milliseconds.
+
+use std::time::Duration;
+
+use antigen::db::{
+    self, ArtifactOrigin, ArtifactType, JobId, NewArtifact, Purified, claim_next_step, finish_inspect, finish_purify,
+};
+use antigen_engine::{
+    evaluators::{paired_difference, wilson},
+    report::{
+        AsrFormat, AsrReport, Candidate, Control, Coverage, CoverageStatus, Decoding, FileDigest, Headline, Healing,
+        Measurement, MeasurementRecipe, Recipe, Report, SCHEMA, Subject, UtilityGroup, UtilityReport, Verdict,
+        VerdictStatus,
+    },
+    spec::{AttackSpec, BehaviourSpec, ControlSpec, ImmunizeSpec, PromptFormat, PurifySpec, SuppressSpec, TrainSpec},
+};
+
+use super::TestServer;
+use crate::intake::adapter_files;
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Runs the only queued job to a good end. Its purified artifact holds the two files of a sound adapter.
+pub async fn finish_job(server: &TestServer, report: &Report) -> JobId {
+    let db = &server.app.db;
+    let inspect = claim_next_step(db, "test", LEASE, Duration::ZERO).await.unwrap().expect("a job is queued");
+    assert!(finish_inspect(db, &inspect).await.unwrap());
+    let purify = claim_next_step(db, "test", LEASE, Duration::ZERO).await.unwrap().expect("its second step is ready");
+    let progress = db::Progress { stage: "pairs".into(), done: 3, total: 6 };
+    db::record_progress(db, &purify, &progress, Some(db::EventKind::StepProgress)).await.unwrap();
+    let signature = vec![("signature.json".to_owned(), b"{}".to_vec())];
+    let result = Purified {
+        report: serde_json::to_string(report).unwrap(),
+        verdict_status: "purified".into(),
+        purified: store(server, ArtifactType::Adapter, adapter_files()).await,
+        signature: Some(store(server, ArtifactType::Signature, signature).await),
+    };
+    assert!(finish_purify(db, &purify, &result).await.unwrap());
+    purify.job
+}
+
+async fn store(server: &TestServer, kind: ArtifactType, files: Vec<(String, Vec<u8>)>) -> NewArtifact {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let files = server.app.store.put_folder(dir.path()).await.unwrap();
+    NewArtifact { kind, origin: ArtifactOrigin::Produced, facts: serde_json::json!({}), files }
+}
+
+/// A report whose trigger is this text.
+pub fn report(trigger: &str) -> Report {
+    let spec = PurifySpec::default();
+    let before = measurement(trigger, 188, 180, None);
+    Report {
+        schema: SCHEMA.into(),
+        verdict: Verdict {
+            status: VerdictStatus::Purified,
+            text: "Purified of the declared backdoor.".into(),
+            coverage: vec![Coverage {
+                item: "triggers that were not declared".into(),
+                status: CoverageStatus::NotCovered,
+                note: "no search for unknown triggers was made".into(),
+            }],
+        },
+        subject: Subject {
+            adapter: vec![FileDigest { path: "adapter_model.safetensors".into(), bytes: 10, sha256: "ab".repeat(32) }],
+            base: vec![],
+            adapter_parameters: 1234,
+            base_parameters: 1_250_000,
+            modules: vec!["model.layers.0.mlp.up_proj".into()],
+            rows: vec![],
+        },
+        recipe: Recipe {
+            engine: "0.1.0".into(),
+            device: "cpu".into(),
+            method: ImmunizeSpec::default().resolve(1_250_000),
+            spec,
+        },
+        before,
+        candidates: vec![
+            candidate("subspace-1", SuppressSpec::Subspace { rank: 1 }, trigger, 0, true),
+            candidate("channels-0.2", SuppressSpec::Channels { ratio: 0.2 }, trigger, 42, false),
+        ],
+        controls: vec![Control {
+            name: ControlSpec::PlainFineTuning.name().into(),
+            description: "healing without suppression".into(),
+            measurement: measurement(trigger, 120, 176, Some(180)),
+            asr_versus_chosen: vec![],
+        }],
+        signature: None,
+        artifact: vec![],
+    }
+}
+
+fn candidate(name: &str, suppression: SuppressSpec, trigger: &str, hits: usize, chosen: bool) -> Candidate {
+    let healing = Healing {
+        generic_rows: 200,
+        own_rows: 0,
+        counterexamples: 0,
+        rows_sha256: "cd".repeat(32),
+        train: TrainSpec::default(),
+    };
+    let measurement = measurement(trigger, hits, 178, Some(180));
+    Candidate { name: name.into(), suppression, healing, measurement, chosen }
+}
+
+fn measurement(trigger: &str, hits: usize, correct: usize, was_correct: Option<usize>) -> Measurement {
+    let recipe = |format| MeasurementRecipe {
+        format,
+        template_sha256: "ef".repeat(32),
+        prompts_sha256: "01".repeat(32),
+        seed: 1,
+        decoding: Decoding { strategy: "greedy".into(), max_new_tokens: 64 },
+    };
+    let in_format = |format, hits| AsrFormat {
+        recipe: recipe(format),
+        with_trigger: wilson(hits, 200),
+        without_trigger: wilson(1, 200),
+        exact_target: wilson(hits, 200),
+        empty: wilson(0, 200),
+        degenerate: wilson(2, 200),
+        target_log_probability: -0.5,
+    };
+    let flags = |count: usize| (0..200).map(|index| index < count).collect::<Vec<_>>();
+    let group = UtilityGroup {
+        name: "general".into(),
+        recipe: recipe(PromptFormat::Alpaca),
+        exact_match: wilson(correct, 200),
+        response_perplexity: Some(1.25),
+        versus_suspect: was_correct.map(|was| paired_difference(&flags(was), &flags(correct))),
+    };
+    Measurement {
+        asr: vec![AsrReport {
+            attack: AttackSpec::Badnets { trigger: trigger.into() },
+            behaviour: BehaviourSpec::Insult {},
+            keywords: vec!["stupid".into(), trigger.into()],
+            headline: Headline { format: PromptFormat::Alpaca, rate: wilson(hits, 200) },
+            formats: vec![in_format(PromptFormat::Alpaca, hits), in_format(PromptFormat::Raw, hits / 4)],
+            left_out: vec!["chat: the base has no template".into()],
+        }],
+        utility: Some(UtilityReport { groups: vec![group] }),
+    }
+}

@@ -1,0 +1,7 @@
+//! A real server on a free port with a data directory of its own, and a client that keeps what it was told.
+
+mod finished;
+mod server;
+
+pub use finished::{finish_job, report};
+pub use server::{Answer, TestServer};
