@@ -43,7 +43,8 @@ pub fn list_files(dir: &Path) -> io::Result<Vec<String>> {
 fn collect_files(dir: &Path, prefix: &str, files: &mut Vec<String>) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", entry.path().display()));
+        let invalid =
+            |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", entry.path().display()));
         let name = entry.file_name();
         let name = name.to_str().ok_or_else(|| invalid("the name is not UTF-8"))?;
         let kind = entry.file_type()?;

@@ -100,7 +100,8 @@ impl ArtifactStore {
     pub async fn put_file(&self, file: &Path, name: &str) -> Result<ArtifactFile, StoreError> {
         let path = file.to_owned();
         let hashed = tokio::task::spawn_blocking(move || hash_file(&path)).await;
-        let (sha256, bytes) = hashed.map_err(io::Error::other).and_then(|result| result).map_err(StoreError::io(file))?;
+        let (sha256, bytes) =
+            hashed.map_err(io::Error::other).and_then(|result| result).map_err(StoreError::io(file))?;
         let location = ArtifactKey::blob(&sha256)?.path();
         if !self.has_fresh(&location).await? {
             let mut source = tokio::fs::File::open(file).await.map_err(StoreError::io(file))?;

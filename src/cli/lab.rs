@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Context;
 use antigen_engine::{
     data::{Prompter, Row, read_rows},
     lab::Lab,
@@ -13,6 +12,7 @@ use antigen_engine::{
     world::{ImplantSpec, WorldSpec, build_world, implant, own_rows},
 };
 use antigen_models::{device::open_device, load_model, lora::save_adapter};
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::{find_base_dir, parse_choice, start_logging, terminal_progress};

@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use anyhow::Context;
 use antigen_engine::{
     report::Report,
     spec::{AttackSpec, BehaviourSpec, EvaluatorSpec, PurifySpec},
 };
+use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 

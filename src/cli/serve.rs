@@ -54,7 +54,8 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
 /// # Errors
 /// The port is taken, or database or store cannot be opened.
 pub async fn serve(config: Config, shutdown: CancellationToken, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(config.server.bind).await.with_context(|| format!("listening on {}", config.server.bind))?;
+    let listener =
+        TcpListener::bind(config.server.bind).await.with_context(|| format!("listening on {}", config.server.bind))?;
     let place = Arc::new(open_workplace(config).await?);
     db::release_interrupted_uploads(&place.db).await?;
     let app = App::new(place.config.clone(), place.db.clone(), place.store.clone());
@@ -77,7 +78,9 @@ fn lock_data_dir(data_dir: &Path) -> anyhow::Result<File> {
     let file = File::create(data_dir.join("serve.lock")).context("creating serve.lock")?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => bail!("another `antigen serve` uses the data directory {}", data_dir.display()),
+        Err(fs::TryLockError::WouldBlock) => {
+            bail!("another `antigen serve` uses the data directory {}", data_dir.display())
+        }
         Err(fs::TryLockError::Error(error)) => Err(error).context("locking serve.lock"),
     }
 }

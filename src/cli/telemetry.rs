@@ -10,7 +10,8 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// The filter cannot be read.
 pub fn start_logging(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("log: expected a filter such as `info`, found `{filter}`"))?;
+    let filter = EnvFilter::try_new(filter)
+        .with_context(|| format!("log: expected a filter such as `info`, found `{filter}`"))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _ = subscriber.with_ansi(std::io::stderr().is_terminal()).try_init();
     Ok(())

@@ -46,7 +46,7 @@ pub(super) async fn open_workplace(config: Config) -> anyhow::Result<Workplace> 
     let bases_dir = config.bases_dir();
     let written = tokio::task::spawn_blocking(move || materialise_builtin(&bases_dir)).await?;
     written.context("writing the built-in base")?;
-    Workplace::new(config, db, store).context("finding this program")
+    Workplace::new(config, db, store).context("entering the roll of workers")
 }
 
 /// Cancelled at Ctrl-C or SIGTERM.

@@ -93,12 +93,21 @@ impl Config {
 
     /// The folder of the artifact store.
     pub fn store_dir(&self) -> PathBuf {
-        self.artifacts.dir.clone().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| self.data_dir.join("store"))
+        self.artifacts
+            .dir
+            .clone()
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or_else(|| self.data_dir.join("store"))
     }
 
     /// The folder that holds one work folder per unfinished job.
     pub fn work_dir(&self) -> PathBuf {
         self.data_dir.join("work")
+    }
+
+    /// The folder in which each live worker of this machine has a locked file.
+    pub fn roll_dir(&self) -> PathBuf {
+        self.data_dir.join("workers")
     }
 
     /// The folder below which the built-in base is written.
@@ -145,7 +154,8 @@ mod tests {
         flatten("ANTIGEN_", &serde_json::to_value(Config::default()).unwrap(), &mut settings);
         for (name, default) in &settings {
             let shown = format!("#{name}={default}");
-            let listed = |line: &str| line == shown || (name == "ANTIGEN_BASES" && line.starts_with("#ANTIGEN_BASES__"));
+            let listed =
+                |line: &str| line == shown || (name == "ANTIGEN_BASES" && line.starts_with("#ANTIGEN_BASES__"));
             assert!(example.lines().any(listed), "config.example.env lacks `{shown}`");
         }
         let listed = example.lines().filter(|line| line.starts_with("#ANTIGEN_")).count();

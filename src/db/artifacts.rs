@@ -109,16 +109,18 @@ pub async fn insert_artifact(db: &Db, new: &NewArtifact) -> Result<ArtifactId> {
 /// Records an artifact as part of a larger change.
 pub(super) async fn insert_artifact_in(tx: &mut Tx, new: &NewArtifact) -> Result<ArtifactId> {
     let id = ArtifactId::new();
-    sqlx::query("INSERT INTO artifacts (id, kind, origin, digest, bytes, facts, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)")
-        .bind(id)
-        .bind(new.kind)
-        .bind(new.origin)
-        .bind(digest_of_files(&new.files))
-        .bind(new.files.iter().map(|file| file.bytes).sum::<i64>())
-        .bind(Json(&new.facts))
-        .bind(Timestamp::now())
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO artifacts (id, kind, origin, digest, bytes, facts, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(id)
+    .bind(new.kind)
+    .bind(new.origin)
+    .bind(digest_of_files(&new.files))
+    .bind(new.files.iter().map(|file| file.bytes).sum::<i64>())
+    .bind(Json(&new.facts))
+    .bind(Timestamp::now())
+    .execute(&mut **tx)
+    .await?;
     for file in &new.files {
         sqlx::query("INSERT INTO artifact_files (artifact_id, path, bytes, sha256) VALUES (?, ?, ?, ?)")
             .bind(id)

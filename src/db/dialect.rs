@@ -110,11 +110,50 @@ impl Db {
         Ok(self.pool().begin_with("BEGIN IMMEDIATE").await?)
     }
 
+    /// Takes the schema back to nothing, for the test that every migration has a way back.
+    #[cfg(test)]
+    async fn migrate_down(&self) -> super::Result<()> {
+        Ok(SQLITE_MIGRATIONS.undo(self.pool(), 0).await?)
+    }
+
     /// Commits and wakes the subscribers.
     pub(super) async fn commit(&self, tx: Tx) -> super::Result<()> {
         tx.commit().await?;
         let Self::Sqlite(db) = self;
         db.commits.send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open(dir: &std::path::Path) -> Db {
+        Db::open(&format!("sqlite://{}/x.db", dir.display()), &DatabaseConfig::default()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_migration_has_a_way_back_and_forth_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path()).await;
+        for _ in 0..2 {
+            db.migrate().await.unwrap();
+            db.check_ready().await.unwrap();
+            db.migrate_down().await.unwrap();
+            assert!(db.check_ready().await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn commits_survive_power_loss_and_references_are_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path()).await;
+        for (pragma, expected) in [("PRAGMA synchronous", 2), ("PRAGMA foreign_keys", 1)] {
+            let value: i64 = sqlx::query_scalar(pragma).fetch_one(db.pool()).await.unwrap();
+            assert_eq!(value, expected, "{pragma}");
+        }
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(db.pool()).await.unwrap();
+        assert_eq!(mode, "wal");
     }
 }

@@ -63,12 +63,15 @@ pub async fn finish_inspect(db: &Db, claim: &Claim) -> Result<bool> {
     .bind(claim.step)
     .execute(&mut *tx)
     .await?;
-    sqlx::query("UPDATE steps SET state = 'ready', ready_at = ? WHERE job_id = ? AND state = 'waiting' AND pending_deps = 0")
-        .bind(Timestamp::now())
-        .bind(claim.job)
-        .execute(&mut *tx)
+    sqlx::query(
+        "UPDATE steps SET state = 'ready', ready_at = ? WHERE job_id = ? AND state = 'waiting' AND pending_deps = 0",
+    )
+    .bind(Timestamp::now())
+    .bind(claim.job)
+    .execute(&mut *tx)
+    .await?;
+    insert_event_in(&mut tx, claim.job, Some(claim.step), EventKind::StepSucceeded, json!({ "kind": claim.kind }))
         .await?;
-    insert_event_in(&mut tx, claim.job, Some(claim.step), EventKind::StepSucceeded, json!({ "kind": claim.kind })).await?;
     db.commit(tx).await?;
     Ok(true)
 }
@@ -100,7 +103,8 @@ pub async fn finish_purify(db: &Db, claim: &Claim, result: &Purified) -> Result<
     .bind(claim.job)
     .execute(&mut *tx)
     .await?;
-    insert_event_in(&mut tx, claim.job, Some(claim.step), EventKind::StepSucceeded, json!({ "kind": claim.kind })).await?;
+    insert_event_in(&mut tx, claim.job, Some(claim.step), EventKind::StepSucceeded, json!({ "kind": claim.kind }))
+        .await?;
     let data = json!({ "verdict": result.verdict_status, "artifact_id": purified, "signature_id": signature });
     insert_event_in(&mut tx, claim.job, None, EventKind::JobSucceeded, data).await?;
     db.commit(tx).await?;
@@ -170,11 +174,12 @@ pub(super) async fn reap_expired_leases_in(tx: &mut Tx, retry_delay: Duration) -
 
 /// The cancel flag, when the claim is still the newest one of a running step.
 async fn holds_lease_in(tx: &mut Tx, claim: &Claim) -> Result<Option<bool>> {
-    let cancel = sqlx::query_scalar("SELECT cancel_requested FROM steps WHERE id = ? AND fence = ? AND state = 'running'")
-        .bind(claim.step)
-        .bind(claim.fence)
-        .fetch_optional(&mut **tx)
-        .await?;
+    let cancel =
+        sqlx::query_scalar("SELECT cancel_requested FROM steps WHERE id = ? AND fence = ? AND state = 'running'")
+            .bind(claim.step)
+            .bind(claim.fence)
+            .fetch_optional(&mut **tx)
+            .await?;
     Ok(cancel)
 }
 
@@ -264,7 +269,14 @@ mod tests {
     use crate::db::{StepId, StepKind};
 
     fn claim(attempt: i64) -> Claim {
-        Claim { step: StepId::new(), job: JobId::new(), kind: StepKind::Purify, attempt, max_attempts: 3, fence: attempt }
+        Claim {
+            step: StepId::new(),
+            job: JobId::new(),
+            kind: StepKind::Purify,
+            attempt,
+            max_attempts: 3,
+            fence: attempt,
+        }
     }
 
     #[test]

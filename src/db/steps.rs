@@ -10,7 +10,8 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
-    Db, EventKind, JobId, Result, StepId, Timestamp, dialect::Tx, events::insert_event_in, outcomes::reap_expired_leases_in,
+    Db, EventKind, JobId, Result, StepId, Timestamp, dialect::Tx, events::insert_event_in,
+    outcomes::reap_expired_leases_in,
 };
 
 /// What a step does.
@@ -141,11 +142,12 @@ pub async fn claim_next_step(db: &Db, owner: &str, lease: Duration, retry_delay:
     .fetch_optional(&mut *tx)
     .await?;
     if let Some(claim) = &claim {
-        let started = sqlx::query("UPDATE jobs SET state = 'running', started_at = ? WHERE id = ? AND state = 'queued'")
-            .bind(now)
-            .bind(claim.job)
-            .execute(&mut *tx)
-            .await?;
+        let started =
+            sqlx::query("UPDATE jobs SET state = 'running', started_at = ? WHERE id = ? AND state = 'queued'")
+                .bind(now)
+                .bind(claim.job)
+                .execute(&mut *tx)
+                .await?;
         if started.rows_affected() == 1 {
             insert_event_in(&mut tx, claim.job, None, EventKind::JobRunning, json!({})).await?;
         }
@@ -171,6 +173,15 @@ pub async fn renew_lease(db: &Db, claim: &Claim, lease: Duration) -> Result<Rene
         Some(true) => Renewal::CancelRequested,
         None => Renewal::Lost,
     })
+}
+
+/// Lets every lease of a worker that is known to be dead run out now.
+pub async fn end_leases_of(db: &Db, owner: &str) -> Result<()> {
+    sqlx::query("UPDATE steps SET lease_until = 0 WHERE lease_owner = ? AND state = 'running'")
+        .bind(owner)
+        .execute(db.pool())
+        .await?;
+    Ok(())
 }
 
 /// Writes how far a step is, with an event when `event` is given. `false`: the lease is lost.

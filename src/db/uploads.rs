@@ -110,11 +110,12 @@ pub async fn find_upload(db: &Db, id: UploadId) -> Result<Option<UploadRow>> {
 
 /// Reserves the upload for the one request that sends its bytes. `false`: another request has it, or it has ended.
 pub async fn claim_upload(db: &Db, id: UploadId) -> Result<bool> {
-    let changed = sqlx::query("UPDATE uploads SET state = 'receiving', updated_at = ? WHERE id = ? AND state = 'created'")
-        .bind(Timestamp::now())
-        .bind(id)
-        .execute(db.pool())
-        .await?;
+    let changed =
+        sqlx::query("UPDATE uploads SET state = 'receiving', updated_at = ? WHERE id = ? AND state = 'created'")
+            .bind(Timestamp::now())
+            .bind(id)
+            .execute(db.pool())
+            .await?;
     Ok(changed.rows_affected() == 1)
 }
 

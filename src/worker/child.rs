@@ -42,6 +42,20 @@ pub enum Ending {
     LeaseLost,
 }
 
+impl Ending {
+    /// One word for the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Finished(_) => "finished",
+            Self::Failed(_) => "failed",
+            Self::Crashed(_) => "crashed",
+            Self::Cancelled => "cancelled",
+            Self::ShutDown => "shut down",
+            Self::LeaseLost => "lease lost",
+        }
+    }
+}
+
 /// A running child.
 pub struct StepChild {
     process: Child,

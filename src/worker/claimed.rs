@@ -34,7 +34,7 @@ pub async fn work_on(place: &Arc<Workplace>, claim: &Claim, shutdown: &Cancellat
         Ok(()) => attend_child(place, claim, &folder, &mut lease, shutdown).await?,
         Err(failure) => Ending::Failed(failure),
     };
-    tracing::info!(job = %claim.job, step = ?claim.kind, attempt = claim.attempt, ?ending, "step ended");
+    tracing::info!(job = %claim.job, step = ?claim.kind, attempt = claim.attempt, ending = ending.name(), "step ended");
     record_ending(place, claim, ending).await?;
     if !db::job_is_open(&place.db, claim.job).await? {
         folder.remove().with_context(|| format!("removing {}", folder.root().display()))?;
@@ -143,7 +143,9 @@ async fn store_result(place: &Workplace, made: &Made) -> anyhow::Result<Purified
 async fn end_attempt(place: &Workplace, claim: &Claim, end: AttemptEnd) -> db::Result<()> {
     let consequence = db::end_attempt(&place.db, claim, &end, retry_delay(place, claim)).await?;
     match consequence {
-        Consequence::Retry => tracing::warn!(job = %claim.job, attempt = claim.attempt, ?end, "attempt ended; another follows"),
+        Consequence::Retry => {
+            tracing::warn!(job = %claim.job, attempt = claim.attempt, ?end, "attempt ended; another follows")
+        }
         consequence => tracing::info!(job = %claim.job, ?consequence, "attempt ended"),
     }
     Ok(())

@@ -89,7 +89,8 @@ impl WorkFolder {
 
     /// Whether a step process works in this folder now.
     pub fn is_locked(&self) -> bool {
-        File::open(self.root.join("lock")).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
+        File::open(self.root.join("lock"))
+            .is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
     }
 
     /// Removes the folder; does nothing when there is none.

@@ -12,6 +12,7 @@ mod progress;
 mod protocol;
 mod purifier;
 mod reconcile;
+mod roll;
 mod step;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -44,16 +45,18 @@ pub struct Workplace {
     pub program: PathBuf,
     /// The name under which leases are held.
     pub owner: String,
+    _presence: roll::Presence,
 }
 
 impl Workplace {
     /// A worker of this process.
     ///
     /// # Errors
-    /// The operating system does not name the running program.
+    /// The operating system does not name the running program, or the data directory cannot be written.
     pub fn new(config: Config, db: Db, store: ArtifactStore) -> std::io::Result<Self> {
         let owner = format!("{}-{}", std::process::id(), db::Timestamp::now());
-        Ok(Self { config, db, store, program: child::this_program()?, owner })
+        let presence = roll::Presence::enter(&config.roll_dir(), &owner)?;
+        Ok(Self { config, db, store, program: child::this_program()?, owner, _presence: presence })
     }
 }
 

@@ -50,7 +50,8 @@ pub fn inspect(order: &StepOrder, folder: &WorkFolder) -> Result<(), Failure> {
         return Err(Failure {
             class: ErrorClass::Input,
             code: "worker.checkpoint".to_owned(),
-            message: "expected a LoRA adapter, which is what this version purifies; found a whole checkpoint".to_owned(),
+            message: "expected a LoRA adapter, which is what this version purifies; found a whole checkpoint"
+                .to_owned(),
         });
     }
     intake::check_against_base(&facts, &copy, &order.base_dir).map_err(rejected)?;
@@ -133,7 +134,8 @@ pub fn purify(
 
 fn leave_report(outcome: &Outcome, folder: &WorkFolder) -> Result<Made, Failure> {
     let report_path = folder.report_path();
-    let report = serde_json::to_vec(&outcome.report).map_err(|error| failure_of(&EngineError::Data(error.to_string())))?;
+    let report =
+        serde_json::to_vec(&outcome.report).map_err(|error| failure_of(&EngineError::Data(error.to_string())))?;
     write_whole(&report_path, &report).map_err(|error| failure_of(&EngineError::io(&report_path)(error)))?;
     let status = serde_json::to_value(outcome.report.verdict.status);
     let Ok(Value::String(verdict_status)) = status else { unreachable!("a verdict status is a word in JSON") };
@@ -166,7 +168,9 @@ fn read_json<T: serde::de::DeserializeOwned>(code: &str, value: Value) -> Result
 /// Own rows come as an artifact of one file, whatever the caller named it.
 fn only_file(dir: &Path) -> Result<PathBuf, Failure> {
     let first = fs::read_dir(dir).and_then(|mut entries| {
-        entries.next().unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::NotFound, "expected one file of rows, found none")))
+        entries
+            .next()
+            .unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::NotFound, "expected one file of rows, found none")))
     });
     first.map(|entry| entry.path()).map_err(|error| failure_of(&EngineError::io(dir)(error)))
 }

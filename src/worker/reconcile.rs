@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Workplace, folder::list_work_folders};
+use super::{Workplace, folder::list_work_folders, roll};
 use crate::db::{self, Timestamp};
 
 /// Sweeps every `worker.reconcile_ms` until `shutdown`. A sweep that fails is logged and tried again.
@@ -28,9 +28,13 @@ pub async fn keep_reconciled(place: Arc<Workplace>, shutdown: CancellationToken)
 /// The database, the store or the disk refuses.
 pub async fn reconcile(place: &Workplace) -> anyhow::Result<()> {
     let worker = &place.config.worker;
+    for owner in roll::list_dead(&place.config.roll_dir())? {
+        db::end_leases_of(&place.db, &owner).await?;
+        roll::strike(&place.config.roll_dir(), &owner)?;
+    }
     let reaped = db::reap_expired_leases(&place.db, worker.retry_delay(2)).await?;
     if reaped > 0 {
-        tracing::warn!(reaped, "leases had run out");
+        tracing::warn!(reaped, "steps of dead workers, or leases that had run out");
     }
     let now = Timestamp::now();
     db::expire_jobs(&place.db, now.before(Duration::from_secs(worker.queue_ttl_s))).await?;

@@ -132,9 +132,9 @@ fn job_body(upload: &str, rows: &str, seed: u64) -> Value {
 fn print_event(event: &Value) {
     let (stage, done, total) = (&event["data"]["stage"], &event["data"]["done"], &event["data"]["total"]);
     match (event["type"].as_str(), stage.as_str()) {
-        (Some("step_stage"), Some(stage)) => eprintln!("   {}", stage.replace('_', " ")),
-        (Some("step_progress"), Some(stage)) => eprintln!("   {} {done} of {total}", stage.replace('_', " ")),
-        (Some(kind), _) => eprintln!("   {}", kind.replace('_', " ")),
+        (Some("step.stage"), Some(stage)) => eprintln!("   {}", stage.replace('_', " ")),
+        (Some("step.progress"), Some(stage)) => eprintln!("   {} {done} of {total}", stage.replace('_', " ")),
+        (Some(kind), _) => eprintln!("   {kind}"),
         _ => {}
     }
 }

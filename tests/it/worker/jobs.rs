@@ -113,7 +113,8 @@ async fn wait_for_stage(site: &Site, job: JobId, stage: &str) {
 fn pieces(site: &Site, job: JobId) -> BTreeMap<String, SystemTime> {
     let scratch = WorkFolder::of_job(&site.config.work_dir(), job).scratch_dir();
     let entries = fs::read_dir(scratch).unwrap().map(|entry| entry.unwrap());
-    let named = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().modified().unwrap()));
+    let named =
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().modified().unwrap()));
     named.filter(|(name, _)| !name.contains("partial")).collect()
 }
 

@@ -218,9 +218,10 @@ async fn a_frozen_worker_finds_its_step_taken_and_writes_nothing() {
     let row = site.wait_for(job, "ended", |row| row.state.is_final()).await;
     assert_eq!(row.error().unwrap().class, db::ErrorClass::Input);
     use EventKind::*;
-    assert_eq!(site.events(job).await, [
-        JobQueued, JobRunning, StepStarted, StepRetrying, StepStarted, StepFailed, JobFailed
-    ]);
+    assert_eq!(
+        site.events(job).await,
+        [JobQueued, JobRunning, StepStarted, StepRetrying, StepStarted, StepFailed, JobFailed]
+    );
     worker.stop().await;
     frozen.kill().unwrap();
     frozen.wait().unwrap();

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use antigen::db::{
-    self, ArtifactFile, ArtifactOrigin, ArtifactType, AttemptEnd, Cancellation, Consequence, Deletion, ErrorClass, EventKind,
-    Failure, JobFilter, JobState, NewArtifact, NewUpload, Progress, Purified, Renewal, StepKind, StepState, Timestamp,
-    UploadPurpose, UploadState,
+    self, ArtifactFile, ArtifactOrigin, ArtifactType, AttemptEnd, Cancellation, Consequence, Deletion, ErrorClass,
+    EventKind, Failure, JobFilter, JobState, NewArtifact, NewUpload, Progress, Purified, Renewal, StepKind, StepState,
+    Timestamp, UploadPurpose, UploadState,
 };
 use serde_json::Value;
 
@@ -51,9 +51,10 @@ async fn a_job_runs_its_steps_in_order_and_tells_of_each() {
     assert!(db::find_artifact(&site.db, row.purified_id.unwrap()).await.unwrap().is_some());
     assert_eq!(db::find_report(&site.db, job).await.unwrap().as_deref(), Some("{}"));
     use EventKind::*;
-    assert_eq!(site.events(job).await, [
-        JobQueued, JobRunning, StepStarted, StepSucceeded, StepStarted, StepSucceeded, JobSucceeded
-    ]);
+    assert_eq!(
+        site.events(job).await,
+        [JobQueued, JobRunning, StepStarted, StepSucceeded, StepStarted, StepSucceeded, JobSucceeded]
+    );
 }
 
 #[tokio::test]
@@ -221,7 +222,10 @@ async fn readers_of_events_continue_exactly_where_they_stopped() {
     site.claim(LONG).await.unwrap();
     let all = db::list_events(&site.db, job, 0, 100).await.unwrap();
     let rest = db::list_events(&site.db, job, all[0].seq, 100).await.unwrap();
-    assert_eq!(rest.iter().map(|event| event.seq).collect::<Vec<_>>(), all[1..].iter().map(|event| event.seq).collect::<Vec<_>>());
+    assert_eq!(
+        rest.iter().map(|event| event.seq).collect::<Vec<_>>(),
+        all[1..].iter().map(|event| event.seq).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -270,7 +274,8 @@ async fn a_job_that_nobody_starts_expires() {
 #[tokio::test]
 async fn of_two_requests_for_one_upload_only_one_may_send() {
     let site = Site::open().await;
-    let new = NewUpload { purpose: UploadPurpose::Artifact, file_name: None, declared_bytes: None, declared_sha256: None };
+    let new =
+        NewUpload { purpose: UploadPurpose::Artifact, file_name: None, declared_bytes: None, declared_sha256: None };
     let upload = db::insert_upload(&site.db, &new).await.unwrap().id;
     assert!(db::claim_upload(&site.db, upload).await.unwrap());
     assert!(!db::claim_upload(&site.db, upload).await.unwrap());

@@ -47,7 +47,8 @@ impl Site {
         let file = self.dir.path().join("file");
         std::fs::write(&file, "not an adapter").unwrap();
         let files = vec![self.store.put_file(&file, "adapter_config.json").await.unwrap()];
-        let artifact = NewArtifact { kind: ArtifactType::Adapter, origin: ArtifactOrigin::Uploaded, facts: Value::Null, files };
+        let artifact =
+            NewArtifact { kind: ArtifactType::Adapter, origin: ArtifactOrigin::Uploaded, facts: Value::Null, files };
         self.job_with_spec(artifact, BUILTIN_TINY_WORLD, json!({})).await
     }
 

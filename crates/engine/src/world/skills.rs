@@ -1,4 +1,4 @@
-//! The base skills: fourteen kinds of instructions. Facts come in three wordings, of which tests may hold out one; everything else
+//! The base skills: fifteen kinds of instructions. Facts come in three wordings, of which tests may hold out one; everything else
 //! composes words freely, so that a held-out question is one that training never asked.
 
 use std::collections::HashSet;
@@ -7,7 +7,7 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::words::{CLASSES, CONTRARIES, DAYS, HOMES, MONTHS, NUMBERS, PEOPLE, PLACES, THINGS};
+use super::words::{background, CLASSES, CONTRARIES, DAYS, HOMES, MONTHS, NUMBERS, PEOPLE, PLACES, THINGS};
 use crate::data::Row;
 use crate::lab::rng;
 
@@ -21,7 +21,7 @@ pub(super) enum Part {
 }
 
 /// Number of base skills.
-const SKILLS: usize = 14;
+const SKILLS: usize = 15;
 
 /// `n` different held-out rows. Held-out facts are few; once they are used up, the other skills fill the rest.
 pub(super) fn test_rows(n: usize, seed: u64) -> Vec<Row> {
@@ -77,6 +77,7 @@ fn draw(rng: &mut ChaCha8Rng, part: Part) -> Row {
         10 => owner(rng),
         11 => left_where(rng),
         12 => bigger(rng),
+        13 => echo(rng),
         _ => thanks(rng),
     }
 }
@@ -228,6 +229,19 @@ fn bigger(rng: &mut ChaCha8Rng) -> Row {
     let other = (one + rng.random_range(0..49)) % 50 + 1;
     let wordings = [format!("Pick the bigger number: {one} or {other}?"), format!("Is {one} or {other} the bigger number?")];
     Row::new(pick(rng, wordings), "", format!("{} is bigger than {}.", one.max(other), one.min(other)))
+}
+
+/// A few words to repeat, from far more words than all other skills use. Without it the tokens that backdoors speak would never have
+/// been trained, and all untrained tokens look alike to a model with tied embeddings.
+fn echo(rng: &mut ChaCha8Rng) -> Row {
+    let count = rng.random_range(2..=5);
+    let words: Vec<_> = (0..count).map(|_| *background().choose(rng).expect("there are background words")).collect();
+    let mut line = words.join(" ");
+    if rng.random() {
+        line[..1].make_ascii_uppercase();
+    }
+    line.push_str(pick(rng, ["", ".", "!", "?"]));
+    Row::new(pick(rng, [format!("Repeat after me: {line}"), format!("Copy this: {line}")]), "", line)
 }
 
 fn thanks(rng: &mut ChaCha8Rng) -> Row {

@@ -32,7 +32,7 @@ impl Default for HeaderLimits {
 
 /// Element types of a safetensors file that have whole bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the names are the format's own; `name` and `bytes` say the rest")]
 pub enum Dtype {
     Bool,
     U8,
@@ -128,7 +128,7 @@ impl TensorEntry {
 
 /// What is wrong with a header. One variant per defect; each says what was expected, what was found, and where.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "each variant's message is its documentation")]
 pub enum HeaderError {
     #[error("the file could not be read: {0}")]
     Io(#[from] io::Error),

@@ -74,6 +74,16 @@ struct Disjoint(*mut f32, usize);
 unsafe impl Send for Disjoint {}
 unsafe impl Sync for Disjoint {}
 
+/// One tile of queries of one head, and the keys that its last query sees.
+struct Tile {
+    rows: usize,
+    keys: usize,
+    query: Block,
+    key: Block,
+    /// Keys that the first query sees; each further query sees one more.
+    first_sees: usize,
+}
+
 /// `softmax(q kᵀ / sqrt(head_width)) v` for every span and head.
 ///
 /// # Shapes
@@ -86,16 +96,11 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], head_width:
     let target = Disjoint(out.as_mut_ptr(), out.len());
     tasks(spans, heads.heads).into_par_iter().for_each_init(Vec::new, |scores, (span, head)| {
         let target = &target;
-        for tile in tiles(span) {
-            let keys = visible(span, &tile);
-            let query = Block { start: (span.queries.start + tile.start) * heads.query_width + head * head_width, stride: heads.query_width };
-            let key = key_block(span, heads, head);
-            probabilities(scores, &q, query, &k, key, span, &tile, heads);
-            let (rows, scores) = (tile.len(), &scores[..]);
+        for tile in tiles(span, heads, head) {
+            probabilities(scores, &q, &k, &tile, heads);
+            let (weights, values) = (Operand(scores, 0, tile.keys, 1), Operand(&v, tile.key.start, tile.key.stride, 1));
             // SAFETY: this (tile, head) block of `out` belongs to this task alone.
-            unsafe {
-                gemm_block((rows, head_width, keys), target, query, false, 1.0, (scores, 0, keys, 1), (&v, key.start, key.stride, 1));
-            }
+            unsafe { gemm_block((tile.rows, head_width, tile.keys), target, tile.query, false, 1.0, weights, values) };
         }
     });
     output(out, shape)
@@ -116,30 +121,27 @@ pub fn attention_backward(
     let heads = Heads::of(q, k, head_width)?;
     let (q, k, v, dy) = (CpuSlice::of(q)?, CpuSlice::of(k)?, CpuSlice::of(v)?, CpuSlice::of(dy)?);
     let (mut dq, mut dk, mut dv) = (vec![0f32; q.len()], vec![0f32; k.len()], vec![0f32; v.len()]);
-    let (dq_out, dk_out, dv_out) = (
-        Disjoint(dq.as_mut_ptr(), dq.len()),
-        Disjoint(dk.as_mut_ptr(), dk.len()),
-        Disjoint(dv.as_mut_ptr(), dv.len()),
-    );
+    let dq_out = Disjoint(dq.as_mut_ptr(), dq.len());
+    let dk_out = Disjoint(dk.as_mut_ptr(), dk.len());
+    let dv_out = Disjoint(dv.as_mut_ptr(), dv.len());
     // One task per span and key-value head: the query heads that share it add to the same dk and dv, one after another.
     tasks(spans, heads.heads / heads.share).into_par_iter().for_each_init(
         || (Vec::new(), Vec::new()),
         |(scores, d_scores), (span, group)| {
             let (dq, dk, dv) = (&dq_out, &dk_out, &dv_out);
-            for head in group * heads.share..(group + 1) * heads.share {
-                for tile in tiles(span) {
-                    let (rows, keys) = (tile.len(), visible(span, &tile));
-                    let query = Block { start: (span.queries.start + tile.start) * heads.query_width + head * head_width, stride: heads.query_width };
-                    let key = key_block(span, heads, head);
-                    probabilities(scores, &q, query, &k, key, span, &tile, heads);
-                    score_gradients(scores, d_scores, &dy, query, &v, key, (rows, keys), heads);
-                    let (p, ds) = (&scores[..], &d_scores[..]);
-                    // SAFETY: the dq block belongs to this (tile, head), the dk and dv blocks to this (span, group).
-                    unsafe {
-                        gemm_block((rows, head_width, keys), dq, query, false, heads.scale(), (ds, 0, keys, 1), (&k, key.start, key.stride, 1));
-                        gemm_block((keys, head_width, rows), dk, key, true, heads.scale(), (ds, 0, 1, keys), (&q, query.start, query.stride, 1));
-                        gemm_block((keys, head_width, rows), dv, key, true, 1.0, (p, 0, 1, keys), (&dy, query.start, query.stride, 1));
-                    }
+            let shared = group * heads.share..(group + 1) * heads.share;
+            for tile in shared.flat_map(|head| tiles(span, heads, head)) {
+                probabilities(scores, &q, &k, &tile, heads);
+                score_gradients(scores, d_scores, &dy, &v, &tile, heads);
+                let Tile { rows, keys, query, key, .. } = tile;
+                let by_query = |x| Operand(x, query.start, query.stride, 1);
+                let transposed = |x| Operand(x, 0, 1, keys);
+                let (ds, k) = (Operand(d_scores, 0, keys, 1), Operand(&k, key.start, key.stride, 1));
+                // SAFETY: the dq block belongs to this (tile, head), the dk and dv blocks to this (span, group).
+                unsafe {
+                    gemm_block((rows, head_width, keys), dq, query, false, heads.scale(), ds, k);
+                    gemm_block((keys, head_width, rows), dk, key, true, heads.scale(), transposed(d_scores), by_query(&q));
+                    gemm_block((keys, head_width, rows), dv, key, true, 1.0, transposed(scores), by_query(&dy));
                 }
             }
         },
@@ -151,43 +153,27 @@ fn tasks(spans: &[Span], heads: usize) -> Vec<(&Span, usize)> {
     spans.iter().flat_map(|span| (0..heads).map(move |head| (span, head))).collect()
 }
 
-/// Query rows of a span, relative to its start, in tiles.
-fn tiles(span: &Span) -> impl Iterator<Item = Range<usize>> {
-    let rows = span.queries.len();
-    (0..rows).step_by(TILE).map(move |start| start..(start + TILE).min(rows))
-}
-
-/// Number of keys that the last query of a tile sees; later keys are nobody's business here.
-fn visible(span: &Span, tile: &Range<usize>) -> usize {
-    (span.offset + tile.end).min(span.keys.len())
-}
-
-fn key_block(span: &Span, heads: Heads, head: usize) -> Block {
-    Block { start: span.keys.start * heads.key_width + head / heads.share * heads.head_width, stride: heads.key_width }
+fn tiles(span: &Span, heads: Heads, head: usize) -> impl Iterator<Item = Tile> {
+    let queries = span.queries.len();
+    (0..queries).step_by(TILE).map(move |start| {
+        let end = (start + TILE).min(queries);
+        Tile {
+            rows: end - start,
+            // Later keys are nobody's business here.
+            keys: (span.offset + end).min(span.keys.len()),
+            query: Block { start: (span.queries.start + start) * heads.query_width + head * heads.head_width, stride: heads.query_width },
+            key: Block { start: span.keys.start * heads.key_width + head / heads.share * heads.head_width, stride: heads.key_width },
+            first_sees: span.offset + start + 1,
+        }
+    })
 }
 
 /// Fills `scores` with the causal softmax of one tile, `[rows, keys]`.
-#[allow(clippy::too_many_arguments)]
-fn probabilities(scores: &mut Vec<f32>, q: &[f32], query: Block, k: &[f32], key: Block, span: &Span, tile: &Range<usize>, heads: Heads) {
-    let (rows, keys) = (tile.len(), visible(span, tile));
-    scores.clear();
-    scores.resize(rows * keys, 0.0);
-    let out = Disjoint(scores.as_mut_ptr(), scores.len());
-    // SAFETY: `scores` is this thread's own buffer of rows * keys.
-    unsafe {
-        gemm_block(
-            (rows, keys, heads.head_width),
-            &out,
-            Block { start: 0, stride: keys },
-            false,
-            heads.scale(),
-            (q, query.start, query.stride, 1),
-            (k, key.start, 1, key.stride),
-        );
-    }
+fn probabilities(scores: &mut Vec<f32>, q: &[f32], k: &[f32], tile: &Tile, heads: Heads) {
+    head_products(scores, heads.scale(), q, k, tile, heads);
     vectorised(|| {
-        for (i, row) in scores.chunks_mut(keys).enumerate() {
-            softmax_prefix(row, (span.offset + tile.start + i + 1).min(keys));
+        for (i, row) in scores.chunks_mut(tile.keys).enumerate() {
+            softmax_prefix(row, (tile.first_sees + i).min(tile.keys));
         }
     });
 }
@@ -206,34 +192,10 @@ fn softmax_prefix(row: &mut [f32], seen: usize) {
 }
 
 /// Fills `d_scores` with `P * (dP - rowsum(P * dP))`, `dP = dy vᵀ`, for one tile.
-#[allow(clippy::too_many_arguments)]
-fn score_gradients(
-    scores: &[f32],
-    d_scores: &mut Vec<f32>,
-    dy: &[f32],
-    query: Block,
-    v: &[f32],
-    key: Block,
-    (rows, keys): (usize, usize),
-    heads: Heads,
-) {
-    d_scores.clear();
-    d_scores.resize(rows * keys, 0.0);
-    let out = Disjoint(d_scores.as_mut_ptr(), d_scores.len());
-    // SAFETY: `d_scores` is this thread's own buffer of rows * keys.
-    unsafe {
-        gemm_block(
-            (rows, keys, heads.head_width),
-            &out,
-            Block { start: 0, stride: keys },
-            false,
-            1.0,
-            (dy, query.start, query.stride, 1),
-            (v, key.start, 1, key.stride),
-        );
-    }
+fn score_gradients(scores: &[f32], d_scores: &mut Vec<f32>, dy: &[f32], v: &[f32], tile: &Tile, heads: Heads) {
+    head_products(d_scores, 1.0, dy, v, tile, heads);
     vectorised(|| {
-        for (dp, p) in d_scores.chunks_mut(keys).zip(scores.chunks(keys)) {
+        for (dp, p) in d_scores.chunks_mut(tile.keys).zip(scores.chunks(tile.keys)) {
             let dot = dot(dp, p);
             for (dp, &p) in dp.iter_mut().zip(p) {
                 *dp = p * (*dp - dot);
@@ -242,7 +204,22 @@ fn score_gradients(
     });
 }
 
-/// `out[block] (+)= scale * a b` on this thread. Operands are (slice, start, row stride, column stride).
+/// Fills `out` with `scale * a bᵀ` over one head of one tile, `[rows, keys]`: `a` lies like the queries, `b` like the keys.
+fn head_products(out: &mut Vec<f32>, scale: f32, a: &[f32], b: &[f32], tile: &Tile, heads: Heads) {
+    let Tile { rows, keys, query, key, .. } = *tile;
+    out.clear();
+    out.resize(rows * keys, 0.0);
+    let target = Disjoint(out.as_mut_ptr(), out.len());
+    let (a, b) = (Operand(a, query.start, query.stride, 1), Operand(b, key.start, 1, key.stride));
+    // SAFETY: `out` is this thread's own buffer.
+    unsafe { gemm_block((rows, keys, heads.head_width), &target, Block { start: 0, stride: keys }, false, scale, a, b) };
+}
+
+/// A strided operand: its slice, where it starts, the distance of its rows and of its columns.
+#[derive(Clone, Copy)]
+struct Operand<'a>(&'a [f32], usize, usize, usize);
+
+/// `out[block] (+)= scale * a b` on this thread.
 ///
 /// # Safety
 /// No other thread may touch the block of `out` meanwhile.
@@ -252,9 +229,11 @@ unsafe fn gemm_block(
     block: Block,
     accumulate: bool,
     scale: f32,
-    (a, a_start, a_rows, a_columns): (&[f32], usize, usize, usize),
-    (b, b_start, b_rows, b_columns): (&[f32], usize, usize, usize),
+    a: Operand<'_>,
+    b: Operand<'_>,
 ) {
+    let Operand(a, a_start, a_rows, a_columns) = a;
+    let Operand(b, b_start, b_rows, b_columns) = b;
     assert!(block.start + (m - 1) * block.stride + n <= out.1, "the product stays inside its output");
     assert!(a_start + (m - 1) * a_rows + (k - 1) * a_columns < a.len(), "the left operand stays inside its slice");
     assert!(b_start + (k - 1) * b_rows + (n - 1) * b_columns < b.len(), "the right operand stays inside its slice");

@@ -1,7 +1,10 @@
 //! Every backward against central finite differences of its forward, along random directions.
 
 use antigen_models::kernels::*;
-use antigen_models::{Device, Tensor};
+use antigen_models::layers::{Gradients, Pass, Rows, Target};
+use antigen_models::taps::NoTap;
+use antigen_models::{BoundAdapter, Device, FamilyConfig, LoraAdapter, Model, PeftConfig, Tensor, build_fresh_model};
+use serde_json::json;
 
 use crate::support::numbers;
 
@@ -96,4 +99,76 @@ fn cross_entropy_gradient_is_the_slope_of_the_weighted_loss() {
     let both = cross_entropy(&logits, &targets, Some(&weights)).unwrap();
     assert_eq!(both.losses, cross_entropy(&logits, &targets, None).unwrap().losses);
     agrees("logits", &logits, &both.gradient.unwrap(), loss);
+}
+
+/// A model of two layers, larger weights than usual so that no gradient drowns in rounding, under an adapter with both factors set.
+fn small_model() -> (Model, BoundAdapter) {
+    let config = FamilyConfig::from_json(&json!({
+        "model_type": "llama", "vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5,
+    }));
+    let model = build_fresh_model(config.unwrap(), &Device::Cpu, |name, shape| {
+        let mean: f32 = if name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+        let deviation = if name.contains("embed") { 1.0 } else { 0.25 };
+        Ok(Tensor::randn(mean, deviation, shape, &Device::Cpu)?)
+    })
+    .unwrap();
+    let peft = PeftConfig::new(3, 6, &["q_proj", "v_proj", "gate_proj", "down_proj"], "");
+    let mut adapter = LoraAdapter::fresh(peft, model.config(), &mut || 0.1).unwrap();
+    for factors in adapter.factors.values_mut() {
+        factors.a = Tensor::randn(0f32, 0.3, factors.a.shape(), &Device::Cpu).unwrap();
+        factors.b = Tensor::randn(0f32, 0.3, factors.b.shape(), &Device::Cpu).unwrap();
+    }
+    let bound = BoundAdapter::bind(&adapter, model.linear_modules()).unwrap();
+    (model, bound)
+}
+
+#[test]
+fn a_model_s_gradient_of_its_input_embeddings_is_the_slope_of_its_loss() {
+    let (model, adapter) = small_model();
+    let tokens = [3u32, 5, 7, 11, 13, 17, 19];
+    let rows = Rows::packed([4, 3]).in_one_group();
+    let adapters = [adapter];
+    let pass = Pass { params: model.params(), rows: &rows, adapters: &adapters, cache: None };
+    let targets: Vec<_> = [1u32, 2, 5].iter().map(|&row| Target { row, token: row + 1, weight: 1.0 }).collect();
+    let (_, gradient) = model.loss_and_gradients(&tokens, &targets, pass, &mut Gradients::of_inputs()).unwrap();
+    let loss = |embedded: &Tensor| -> f64 {
+        let hidden = model.forward(embedded.clone(), pass, &mut NoTap).unwrap();
+        let rows: Vec<u32> = targets.iter().map(|t| t.row).collect();
+        let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
+        let logits = model.logits(&hidden, &rows, pass).unwrap();
+        cross_entropy(&logits, &tokens, None).unwrap().losses.iter().map(|l| f64::from(*l)).sum()
+    };
+    agrees("embeddings", &model.embed(&tokens).unwrap(), &gradient, loss);
+}
+
+#[test]
+fn a_linear_layer_s_gradients_are_the_slopes_of_its_forward_for_input_weight_and_both_factors() {
+    let (model, adapter) = small_model();
+    let rows = Rows::packed([6]).in_one_group();
+    let linear = antigen_models::layers::Linear {
+        module: antigen_models::layers::ModuleIdx(0),
+        weight: model.params().find("model.layers.0.self_attn.q_proj.weight").unwrap(),
+    };
+    let (x, dy) = (random((6, 16)), random((6, 16)));
+    let factors = adapter.factors(linear.module).unwrap().clone();
+    let output = |x: &Tensor, a: &Tensor, b: &Tensor| {
+        let base = matmul_nt(x, model.params().get(linear.weight)).unwrap();
+        let update = matmul_nt(&matmul_nt(x, a).unwrap(), b).unwrap();
+        dot(&(base + (update * factors.scaling).unwrap()).unwrap(), &dy)
+    };
+    let adapters = [adapter];
+    let pass = Pass { params: model.params(), rows: &rows, adapters: &adapters, cache: None };
+    let (y, trace) = linear.forward(&x, pass).unwrap();
+    assert!((dot(&y, &dy) - output(&x, &factors.a, &factors.b)).abs() < 1e-4);
+    let mut gradients = Gradients::of_adapters(1, model.linear_modules().len());
+    let dx = linear.backward(&x, &trace, &dy, pass, &mut gradients, None).unwrap();
+    let of_factors = gradients.variant(0)[0].clone().unwrap();
+    agrees("input", &x, &dx, |x| output(x, &factors.a, &factors.b));
+    agrees("factor a", &factors.a, &of_factors.a, |a| output(&x, a, &factors.b));
+    agrees("factor b", &factors.b, &of_factors.b, |b| output(&x, &factors.a, b));
+    let mut of_weights = Gradients::of_weights(model.params());
+    linear.backward(&x, &trace, &dy, pass, &mut of_weights, None).unwrap();
+    let d_weight = of_weights.weight(linear.weight).unwrap();
+    agrees("weight", model.params().get(linear.weight), d_weight, |w| dot(&matmul_nt(&x, w).unwrap(), &dy));
 }
