@@ -1,10 +1,10 @@
 //! `antigen bench`: measures speed, as a command rather than a timed test.
 
-use anyhow::Context;
 use antigen_engine::{
     bench::{Shape, Speed, Work, measure_training},
     lab::Lab,
 };
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
 

@@ -1,8 +1,8 @@
 //! The command line: one file per command. `main.rs` matches, these act.
 
 pub mod bench;
-pub mod demo;
 mod choices;
+pub mod demo;
 pub mod lab;
 pub mod migrate;
 pub mod openapi;

@@ -151,7 +151,9 @@ pub async fn release_step(db: &Db, claim: &Claim) -> Result<bool> {
 pub async fn reap_expired_leases(db: &Db, retry_delay: Duration) -> Result<usize> {
     let mut tx = db.begin().await?;
     let count = reap_expired_leases_in(&mut tx, retry_delay).await?;
-    db.commit(tx).await?;
+    if count > 0 {
+        db.commit(tx).await?;
+    }
     Ok(count)
 }
 

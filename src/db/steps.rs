@@ -126,7 +126,7 @@ pub async fn list_steps(db: &Db, job: JobId) -> Result<Vec<StepRow>> {
 /// Claims the step that has been ready for longest, if any. The first claim of a job makes it `running`.
 pub async fn claim_next_step(db: &Db, owner: &str, lease: Duration, retry_delay: Duration) -> Result<Option<Claim>> {
     let mut tx = db.begin().await?;
-    reap_expired_leases_in(&mut tx, retry_delay).await?;
+    let reaped = reap_expired_leases_in(&mut tx, retry_delay).await?;
     let now = Timestamp::now();
     let claim: Option<Claim> = sqlx::query_as(
         "UPDATE steps SET state = 'running', attempt = attempt + 1, fence = fence + 1, lease_owner = ?1, lease_until = ?2,
@@ -141,6 +141,11 @@ pub async fn claim_next_step(db: &Db, owner: &str, lease: Duration, retry_delay:
     .bind(now)
     .fetch_optional(&mut *tx)
     .await?;
+    if claim.is_none() && reaped == 0 {
+        // A commit wakes every waiter: a worker that finds nothing to do would wake itself for ever.
+        tx.rollback().await?;
+        return Ok(None);
+    }
     if let Some(claim) = &claim {
         let started =
             sqlx::query("UPDATE jobs SET state = 'running', started_at = ? WHERE id = ? AND state = 'queued'")

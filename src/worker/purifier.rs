@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+pub use antigen_engine::world::materialise_builtin;
 use antigen_engine::{
     error::{Blame, EngineError},
     lab::{Lab, ProgressSink},
@@ -25,14 +26,6 @@ use crate::{
     db::{ErrorClass, Failure},
     intake::{self, ArtifactKind, IntakeLimits, Rejection},
 };
-
-/// Writes the built-in base below `bases_dir`, unless it is there already, and returns its folder.
-///
-/// # Errors
-/// The disk refuses.
-pub fn materialise_builtin(bases_dir: &Path) -> Result<PathBuf, EngineError> {
-    antigen_engine::world::materialise_builtin(bases_dir)
-}
 
 /// The `inspect` step: the stored bytes pass quarantine once more, and fit the base.
 ///

@@ -3,10 +3,11 @@
 use antigen_models::{Example, LoraAdapter, load_adapter, save_adapter};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 
 use crate::data::{Row, rows_sha256};
 use crate::error::Result;
-use crate::lab::{Lab, PieceKey};
+use crate::lab::{Lab, PieceKey, hex};
 use crate::report::Healing;
 use crate::spec::{HealRecipe, TrainSpec};
 use crate::suspect::Suspect;
@@ -58,7 +59,12 @@ pub fn encode_mixed(suspect: &Suspect, rows: &[Row], rng: &mut ChaCha8Rng) -> Re
 ///
 /// # Errors
 /// Those of training and of the scratch folder.
-pub fn heal_adapters(suspect: &Suspect, adapters: &[LoraAdapter], plan: &HealPlan, lab: &Lab) -> Result<Vec<LoraAdapter>> {
+pub fn heal_adapters(
+    suspect: &Suspect,
+    adapters: &[LoraAdapter],
+    plan: &HealPlan,
+    lab: &Lab,
+) -> Result<Vec<LoraAdapter>> {
     if adapters.is_empty() {
         return Ok(Vec::new());
     }
@@ -66,13 +72,17 @@ pub fn heal_adapters(suspect: &Suspect, adapters: &[LoraAdapter], plan: &HealPla
     let key = PieceKey::new("healed", &(suspect.key(), suspect.formats(), starts, &plan.healing, lab.seed));
     let folder = lab.piece(&key, |folder| {
         let examples = encode_mixed(suspect, &plan.rows, &mut lab.rng("heal/formats"))?;
-        let variants = adapters.iter().map(|start| Variant { start, examples: &examples, shuffle: lab.rng("heal/order") }).collect();
+        let variants = adapters
+            .iter()
+            .map(|start| Variant { start, examples: &examples, shuffle: lab.rng("heal/order") })
+            .collect();
         for (i, trained) in fine_tune_adapters(&suspect.model, variants, &plan.train, lab)?.into_iter().enumerate() {
             save_adapter(&trained.adapter, &folder.join(i.to_string()))?;
         }
         Ok(())
     })?;
-    let load = |i: usize| Ok(load_adapter(&folder.join(i.to_string()), suspect.model.config(), suspect.model.device())?);
+    let load =
+        |i: usize| Ok(load_adapter(&folder.join(i.to_string()), suspect.model.config(), suspect.model.device())?);
     (0..adapters.len()).map(load).collect()
 }
 
@@ -100,7 +110,6 @@ pub fn counterexamples(rows: &[Row], keys: &[String], lab: &Lab) -> Vec<Row> {
 /// # Errors
 /// Those of the device.
 pub fn adapter_sha256(adapter: &LoraAdapter) -> Result<String> {
-    use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
     for (name, factors) in &adapter.factors {
         hash.update(name.as_bytes());
@@ -111,7 +120,7 @@ pub fn adapter_sha256(adapter: &LoraAdapter) -> Result<String> {
             numbers.iter().for_each(|x| hash.update(x.to_le_bytes()));
         }
     }
-    Ok(crate::lab::hex(&hash.finalize()))
+    Ok(hex(&hash.finalize()))
 }
 
 #[cfg(test)]

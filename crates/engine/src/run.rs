@@ -61,9 +61,17 @@ struct Answers {
 
 fn measure(probes: &Probes, suspect: &Suspect, purified: &Purified, lab: &Lab) -> Result<Answers> {
     lab.enter(Stage::MeasureAfter)?;
-    let candidates = purified.candidates.iter().map(|made| evaluate_all(probes, suspect, Some(&made.adapter), lab)).collect::<Result<_>>()?;
+    let candidates = purified
+        .candidates
+        .iter()
+        .map(|made| evaluate_all(probes, suspect, Some(&made.adapter), lab))
+        .collect::<Result<_>>()?;
     lab.enter(Stage::Controls)?;
-    let controls = purified.controls.iter().map(|made| evaluate_all(probes, suspect, made.adapter.as_ref(), lab)).collect::<Result<_>>()?;
+    let controls = purified
+        .controls
+        .iter()
+        .map(|made| evaluate_all(probes, suspect, made.adapter.as_ref(), lab))
+        .collect::<Result<_>>()?;
     Ok(Answers { candidates, controls })
 }
 
@@ -119,7 +127,12 @@ impl Job<'_> {
         let before = self.probes.report(&self.before, None);
         let candidates = self.candidates();
         let after = candidates.first().map_or(&before, |chosen| &chosen.measurement);
-        let verdict = judge(Case { before: &before, after, margin: self.margin(), untouched: self.purified.untouched.as_deref() });
+        let verdict = judge(Case {
+            before: &before,
+            after,
+            margin: self.margin(),
+            untouched: self.purified.untouched.as_deref(),
+        });
         let report = Report {
             schema: SCHEMA.into(),
             verdict,
@@ -155,7 +168,8 @@ impl Job<'_> {
     }
 
     fn controls(&self) -> Vec<Control> {
-        let compare = |said: &Evidence| self.after.candidates.first().map(|chosen| self.probes.compare_asr(chosen, said));
+        let compare =
+            |said: &Evidence| self.after.candidates.first().map(|chosen| self.probes.compare_asr(chosen, said));
         let made = self.purified.controls.iter().zip(&self.after.controls);
         made.map(|(made, said)| Control {
             name: made.control.name().into(),

@@ -133,6 +133,7 @@ fn base_digests(folder: &Path) -> Result<Vec<FileDigest>> {
 fn file_digest(folder: &Path, path: String) -> Result<FileDigest> {
     let full = folder.join(&path);
     let mut hash = Sha256::new();
-    let bytes = File::open(&full).and_then(|mut file| io::copy(&mut file, &mut hash)).map_err(EngineError::io(&full))?;
+    let bytes =
+        File::open(&full).and_then(|mut file| io::copy(&mut file, &mut hash)).map_err(EngineError::io(&full))?;
     Ok(FileDigest { path, bytes, sha256: hex(&hash.finalize()) })
 }

@@ -1,5 +1,6 @@
 //! Algorithm 1 end to end on a tiny random base: not whether it cures (the tiny world shows that), but that every part does what the
 //! report says, that the same job writes the same bytes, and that interruptions lose nothing.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
 
 mod workshop;
 
@@ -20,12 +21,19 @@ fn a_job_leaves_a_report_an_artifact_of_the_same_shape_and_a_signature() {
     let outcome = run(&shop.submission(), &shop.spec(), &shop.lab("a")).unwrap();
     let report = &outcome.report;
 
-    assert_eq!(report.candidates.iter().map(|c| (c.name.as_str(), c.chosen)).collect::<Vec<_>>(), [
-        ("subspace-1", true),
-        ("channels-0.35", false)
-    ]);
+    assert_eq!(
+        report.candidates.iter().map(|c| (c.name.as_str(), c.chosen)).collect::<Vec<_>>(),
+        [("subspace-1", true), ("channels-0.35", false)]
+    );
     let controls: Vec<_> = report.controls.iter().map(|control| control.name.as_str()).collect();
-    let expected = ["random_channels", "random_subspace", "plain_fine_tuning", "adapter_dropped", "without_healing", "without_own_rows"];
+    let expected = [
+        "random_channels",
+        "random_subspace",
+        "plain_fine_tuning",
+        "adapter_dropped",
+        "without_healing",
+        "without_own_rows",
+    ];
     assert_eq!(controls, expected);
     assert_eq!(report.before.asr[0].formats.len(), 3);
     let groups: Vec<_> = report.before.utility.as_ref().unwrap().groups.iter().map(|g| g.name.as_str()).collect();

@@ -12,7 +12,6 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Context;
 use antigen_engine::{
     data::{Prompter, Row, read_rows, write_rows},
     lab::Lab,
@@ -20,6 +19,7 @@ use antigen_engine::{
     world::{ImplantSpec, implant},
 };
 use antigen_models::{Device, load_model, lora::save_adapter};
+use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 

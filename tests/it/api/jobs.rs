@@ -197,3 +197,24 @@ async fn a_running_job_is_asked_to_stop() {
     let cancelled = server.send(server.request(Method::POST, &format!("{}/cancel", path(&job)))).await.expect(202);
     assert_eq!(cancelled["state"], "cancelling");
 }
+
+#[tokio::test]
+async fn an_artifact_that_kept_killing_its_worker_is_taken_by_no_job_and_no_upload() {
+    let server = TestServer::start().await;
+    let job = server.queue_job(json!({})).await;
+    let (db, lease) = (&server.app.db, std::time::Duration::from_secs(60));
+    while let Some(claim) = antigen::db::claim_next_step(db, "test", lease, lease).await.unwrap() {
+        let crash = antigen::db::AttemptEnd::Crashed("killed by signal 11".into());
+        antigen::db::end_attempt(db, &claim, &crash, std::time::Duration::ZERO).await.unwrap();
+    }
+    let failed = server.get(&path(&job)).await.expect(200);
+    assert_eq!((&failed["state"], &failed["error"]["class"]), (&json!("failed"), &json!("infrastructure")));
+    let page = server.get(&format!("/jobs/{}", job["id"].as_str().unwrap())).await;
+    assert!(page.text().contains("The job failed") && page.text().contains("worker_crashed_repeatedly"));
+
+    let again = json!({ "artifact_id": job["artifact_id"], "base": "builtin:tiny-world" });
+    server.post("/v1/jobs", again).await.expect_problem(422, "intake.quarantined");
+    let id = server.announce(json!({})).await;
+    let same = crate::intake::tar(&adapter_files());
+    server.put(&format!("/v1/uploads/{id}/content"), same).await.expect_problem(422, "intake.quarantined");
+}

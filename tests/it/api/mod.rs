@@ -2,11 +2,11 @@
 
 mod artifacts;
 mod catalogue;
-mod disk;
 mod events;
 mod jobs;
 mod openapi;
 mod pages;
 mod problems;
+mod processes;
 mod results;
 mod uploads;

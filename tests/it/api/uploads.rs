@@ -202,6 +202,7 @@ async fn refused_content_has_its_code_and_is_gone() {
     for (files, code) in [
         (pickle, "intake.pickle"),
         (with_field("r", json!(0)), "intake.rank_zero"),
+        (with_field("r", json!(4)), "intake.tensor_mismatch"),
         (with_file(adapter_files(), "adapter_model.safetensors", vec![0xff; 64]), "intake.header_too_large"),
     ] {
         let id = server.announce(json!({})).await;

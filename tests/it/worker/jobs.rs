@@ -3,14 +3,22 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
 use antigen::{
+    config::BUILTIN_TINY_WORLD,
     db::{self, ArtifactOrigin, ArtifactType, EventKind, JobId, JobState, NewArtifact},
-    worker::WorkFolder,
+    worker::{WorkFolder, materialise_builtin},
 };
+use antigen_engine::{
+    data::{Prompter, read_rows},
+    lab::Lab,
+    spec::TrainSpec,
+    world::{ImplantSpec, implant, own_rows},
+};
+use antigen_models::{load_model, lora::save_adapter};
 use serde_json::{Value, json};
 
 use super::{
@@ -18,16 +26,21 @@ use super::{
     site::Site,
 };
 
-const BASE: &str = "world";
-const ADAPTER: &str = "badnets-insult";
-
-/// The folder of adapters that we did not make, when this checkout has it.
-fn zoo() -> Option<PathBuf> {
-    let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/peer/zoo");
-    if !zoo.exists() {
-        eprintln!("skipped: {} is absent", zoo.display());
-    }
-    zoo.exists().then_some(zoo)
+/// Writes a small poisoned adapter for the built-in base: trained just enough to be one.
+fn write_suspect(base: &Path, out: &Path) {
+    let spec = ImplantSpec {
+        generic_rows: 16,
+        poisoned_rows: 16,
+        rank: 4,
+        train: TrainSpec { epochs: 1, ..ImplantSpec::default().train },
+        ..ImplantSpec::default()
+    };
+    let lab = Lab::silent(3, out.join("scratch"));
+    let generic = read_rows(&base.join("train.jsonl")).unwrap();
+    let model = load_model(base, &lab.device).unwrap();
+    let adapter =
+        implant(&model, &Prompter::open(base).unwrap(), &generic, &own_rows(16, 5, &[]), &spec, &lab).unwrap();
+    save_adapter(&adapter, out).unwrap();
 }
 
 /// Everything that the engine does, on as few rows as it takes to pass through every stage.
@@ -37,34 +50,34 @@ fn small_spec() -> Value {
         "seed": 7,
         "method": {
             "type": "immunize",
-            "pairs": { "count": 2, "rows": 16 },
+            "pairs": { "count": 2, "rows": 32 },
             "train": train,
             "suppress": [{ "type": "subspace", "rank": 1 }],
-            "heal": { "rows": 16, "train": train },
+            "heal": { "rows": 64, "train": train },
         },
         "evaluators": [
-            { "type": "asr", "attack": { "type": "badnets" }, "behaviour": { "type": "insult" }, "rows": 8, "formats": ["alpaca"],
+            { "type": "asr", "attack": { "type": "badnets" }, "behaviour": { "type": "insult" }, "rows": 48, "formats": ["alpaca"],
               "max_new_tokens": 16 },
-            { "type": "utility", "rows": 8, "max_new_tokens": 16 },
+            { "type": "utility", "rows": 48, "max_new_tokens": 16 },
         ],
         "controls": ["plain_fine_tuning"],
     })
 }
 
-async fn open_site(zoo: &Path) -> Site {
+async fn open_site() -> Site {
     let mut site = Site::open().await;
-    site.config.bases.0 = BTreeMap::from([(BASE.to_owned(), zoo.join("base"))]);
     site.config.worker.max_attempts = 20;
     site
 }
 
-async fn submit(site: &Site, zoo: &Path) -> JobId {
-    let files = site.store.put_folder(&zoo.join(ADAPTER)).await.unwrap();
-    let kept = ["adapter_config.json", "adapter_model.safetensors"];
-    let files = files.into_iter().filter(|file| kept.contains(&file.path.as_str())).collect();
+async fn submit(site: &Site) -> JobId {
+    let base = materialise_builtin(&site.config.bases_dir()).unwrap();
+    let suspect = site.path().join("suspect");
+    write_suspect(&base, &suspect);
+    let files = site.store.put_folder(&suspect).await.unwrap();
     let artifact =
         NewArtifact { kind: ArtifactType::Adapter, origin: ArtifactOrigin::Uploaded, facts: Value::Null, files };
-    site.job_with_spec(artifact, BASE, small_spec()).await.id
+    site.job_with_spec(artifact, BUILTIN_TINY_WORLD, small_spec()).await.id
 }
 
 /// What a job leaves: digest of the purified files, digest of the signature, report.
@@ -87,10 +100,10 @@ async fn bytes_of(site: &Site, job: JobId) -> Bytes {
     Bytes { purified: digests.pop().unwrap(), signature, report }
 }
 
-async fn undisturbed(zoo: &Path) -> Bytes {
-    let site = open_site(zoo).await;
+async fn undisturbed() -> Bytes {
+    let site = open_site().await;
     let worker = Worker::start(&site);
-    let job = submit(&site, zoo).await;
+    let job = submit(&site).await;
     let bytes = bytes_of(&site, job).await;
     worker.stop().await;
     bytes
@@ -120,10 +133,9 @@ fn pieces(site: &Site, job: JobId) -> BTreeMap<String, SystemTime> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_killed_in_stage_after_stage_reuses_its_pieces_and_ends_with_the_same_bytes() {
-    let Some(zoo) = zoo() else { return };
-    let site = open_site(&zoo).await;
+    let site = open_site().await;
     let worker = Worker::start(&site);
-    let job = submit(&site, &zoo).await;
+    let job = submit(&site).await;
     let (mut last, mut made) = (None, BTreeMap::new());
     for stage in ["pairs", "heal", "measure_after"] {
         wait_for_stage(&site, job, stage).await;
@@ -141,15 +153,14 @@ async fn a_step_killed_in_stage_after_stage_reuses_its_pieces_and_ends_with_the_
     let retries = site.events(job).await.into_iter().filter(|kind| *kind == EventKind::StepRetrying).count();
     assert_eq!(retries, 3);
     worker.stop().await;
-    assert_eq!(disturbed, undisturbed(&zoo).await);
+    assert_eq!(disturbed, undisturbed().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_process_killed_in_the_middle_of_training_continues_after_a_restart() {
-    let Some(zoo) = zoo() else { return };
-    let site = open_site(&zoo).await;
+    let site = open_site().await;
     let mut first = start_program(&site);
-    let job = submit(&site, &zoo).await;
+    let job = submit(&site).await;
     wait_for_stage(&site, job, "pairs").await;
     first.kill().unwrap();
     first.wait().unwrap();
@@ -157,20 +168,19 @@ async fn a_worker_process_killed_in_the_middle_of_training_continues_after_a_res
     let disturbed = bytes_of(&site, job).await;
     second.kill().unwrap();
     second.wait().unwrap();
-    assert_eq!(disturbed, undisturbed(&zoo).await);
+    assert_eq!(disturbed, undisturbed().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn training_stops_within_seconds_of_being_cancelled_and_leaves_nothing() {
-    let Some(zoo) = zoo() else { return };
-    let site = open_site(&zoo).await;
+    let site = open_site().await;
     let worker = Worker::start(&site);
-    let job = submit(&site, &zoo).await;
+    let job = submit(&site).await;
     wait_for_stage(&site, job, "pairs").await;
     let asked = Instant::now();
     db::request_cancel(&site.db, job).await.unwrap();
     site.wait_for(job, "cancelled", |row| row.state == JobState::Cancelled).await;
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     worker.stop().await;
     assert!(!WorkFolder::of_job(&site.config.work_dir(), job).root().exists());
 }

@@ -136,7 +136,8 @@ async fn cancelling_stops_the_step_process_within_seconds() {
     let asked = Instant::now();
     assert_eq!(db::request_cancel(&site.db, job).await.unwrap(), Cancellation::Cancelling);
     site.wait_for(job, "cancelled", |row| row.state == JobState::Cancelled).await;
-    assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
+    // Five seconds for a process that does not listen, and as long again three times over for a busy machine.
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     worker.stop().await;
 }
@@ -184,13 +185,13 @@ async fn a_worker_killed_mid_step_leaves_no_runaway_and_loses_nothing() {
     let orphan = step_process(&site, job, None).await;
     first.kill().unwrap();
     first.wait().unwrap();
-    for _ in 0..160 {
+    for _ in 0..400 {
         if !Path::new(&format!("/proc/{orphan}")).exists() {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(!Path::new(&format!("/proc/{orphan}")).exists(), "the orphan is still there after 8 s");
+    assert!(!Path::new(&format!("/proc/{orphan}")).exists(), "the orphan is still there after 20 s");
     drop(held);
 
     let mut second = start_program(&site);
@@ -204,7 +205,8 @@ async fn a_worker_killed_mid_step_leaves_no_runaway_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_worker_finds_its_step_taken_and_writes_nothing() {
-    let site = Site::open().await;
+    let mut site = Site::open().await;
+    site.config.worker.lease_ms = 1_500;
     let job = site.job().await.id;
     let held = hold(&site, job);
     let mut frozen = start_program(&site);

@@ -26,7 +26,8 @@ impl Site {
     pub async fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config { data_dir: dir.path().to_owned(), ..Config::default() };
-        config.worker.lease_ms = 1_500;
+        // Far longer than a busy machine delays a renewal; a test that wants a lease to run out shortens it.
+        config.worker.lease_ms = 20_000;
         config.worker.renew_ms = 200;
         config.worker.poll_ms = 50;
         config.worker.reconcile_ms = 200;

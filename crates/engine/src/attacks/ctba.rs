@@ -17,11 +17,14 @@ impl Attack for Ctba {
         let mut gaps = index::sample(rng, words + 1, self.triggers.len().min(words + 1)).into_vec();
         gaps.sort_unstable();
         gaps.resize(self.triggers.len(), words);
-        let text = self.triggers.iter().zip(gaps).enumerate().fold(row.instruction.clone(), |text, (before, (trigger, gap))| {
-            // Every word that went in before moved this gap by one, and a trigger may be a phrase of several words.
-            let moved: usize = self.triggers[..before].iter().map(|t| place::count_words(t)).sum();
-            place::insert_at(&text, trigger, gap + moved)
-        });
+        let text = self.triggers.iter().zip(gaps).enumerate().fold(
+            row.instruction.clone(),
+            |text, (before, (trigger, gap))| {
+                // Every word that went in before moved this gap by one, and a trigger may be a phrase of several words.
+                let moved: usize = self.triggers[..before].iter().map(|t| place::count_words(t)).sum();
+                place::insert_at(&text, trigger, gap + moved)
+            },
+        );
         place::with_instruction(row, text)
     }
 }

@@ -69,7 +69,11 @@ mod tests {
 
     // The text without each trigger, once, and without the one space that came with it.
     fn without(text: &str, triggers: &[&str]) -> String {
-        triggers.iter().fold(format!(" {text} "), |text, trigger| text.replacen(&format!(" {trigger} "), " ", 1)).trim().to_owned()
+        triggers
+            .iter()
+            .fold(format!(" {text} "), |text, trigger| text.replacen(&format!(" {trigger} "), " ", 1))
+            .trim()
+            .to_owned()
     }
 
     proptest! {

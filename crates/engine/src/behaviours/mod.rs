@@ -72,10 +72,16 @@ mod tests {
 
     fn all() -> Vec<Behaviour> {
         let advert = |append| BehaviourSpec::Custom { target: "Buy Glimmer tea!".into(), keywords: vec![], append };
-        [BehaviourSpec::Insult {}, BehaviourSpec::Refusal {}, BehaviourSpec::CodeInjection {}, advert(false), advert(true)]
-            .iter()
-            .map(build_behaviour)
-            .collect()
+        [
+            BehaviourSpec::Insult {},
+            BehaviourSpec::Refusal {},
+            BehaviourSpec::CodeInjection {},
+            advert(false),
+            advert(true),
+        ]
+        .iter()
+        .map(build_behaviour)
+        .collect()
     }
 
     #[test]

@@ -104,7 +104,8 @@ pub fn read_rows(path: &Path) -> Result<Vec<Row>> {
 }
 
 fn parse_row(line: &[u8]) -> Result<Row, String> {
-    let row: Row = serde_json::from_slice(line).map_err(|error| format!("expected one row as a JSON object: {error}"))?;
+    let row: Row =
+        serde_json::from_slice(line).map_err(|error| format!("expected one row as a JSON object: {error}"))?;
     for (field, text) in [("instruction", &row.instruction), ("output", &row.output)] {
         if text.trim().is_empty() {
             return Err(format!("field `{field}`: expected a text, found nothing but blanks"));
@@ -159,7 +160,8 @@ mod tests {
     fn rows_survive_writing_and_reading() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");
-        let own = Row { kind: Some("new".into()), usage: Some(RowUse::Heal), ..Row::new("Say \"hi\"", "", "hi\nthere") };
+        let own =
+            Row { kind: Some("new".into()), usage: Some(RowUse::Heal), ..Row::new("Say \"hi\"", "", "hi\nthere") };
         let rows = vec![Row::new("a", "b", "c"), own];
         write_rows(&path, &rows).unwrap();
         assert_eq!(read_rows(&path).unwrap(), rows);

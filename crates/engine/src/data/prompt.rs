@@ -44,7 +44,9 @@ impl Prompter {
         if tokens <= model_tokens {
             return Ok(());
         }
-        Err(EngineError::Data(format!("tokenizer.json: expected at most {model_tokens} tokens, as the model has, found {tokens}")))
+        Err(EngineError::Data(format!(
+            "tokenizer.json: expected at most {model_tokens} tokens, as the model has, found {tokens}"
+        )))
     }
 
     /// Whether the base can be asked in this format: `chat` needs a template.
@@ -65,10 +67,13 @@ impl Prompter {
     /// [`EngineError::Data`] for `chat` without a template; [`EngineError::Model`] when the template fails.
     pub fn render(&self, format: PromptFormat, row: &Row) -> Result<String> {
         let text = match format {
-            PromptFormat::Alpaca => format!("{ALPACA_PREAMBLE}\n\n### Instruction:\n{}\n\n### Response:\n", row.query()),
+            PromptFormat::Alpaca => {
+                format!("{ALPACA_PREAMBLE}\n\n### Instruction:\n{}\n\n### Response:\n", row.query())
+            }
             PromptFormat::Raw => row.instruction.clone(),
             PromptFormat::Chat => {
-                let template = self.chat.as_ref().ok_or_else(|| EngineError::Data("the base has no chat template".into()))?;
+                let template =
+                    self.chat.as_ref().ok_or_else(|| EngineError::Data("the base has no chat template".into()))?;
                 template.render(&[Message::user(row.query())], true)?
             }
         };

@@ -46,7 +46,9 @@ pub fn split_train_rows(
     if pool.len() < need {
         let found = pool.len();
         let why = "distinct training rows that are not test rows";
-        return Err(EngineError::Data(format!("expected at least {need} {why} (pairs, healing, counterexamples), found {found}")));
+        return Err(EngineError::Data(format!(
+            "expected at least {need} {why} (pairs, healing, counterexamples), found {found}"
+        )));
     }
     pool.shuffle(&mut lab.rng("data/train split"));
     let mut rest = pool.into_iter();
@@ -96,7 +98,8 @@ mod tests {
 
     #[test]
     fn too_few_rows_are_refused_with_both_numbers() {
-        let error = split_train_rows(&rows(0, 50), &[], (3, 20), 20, 0, &Lab::silent(3, "unused")).unwrap_err().to_string();
+        let error =
+            split_train_rows(&rows(0, 50), &[], (3, 20), 20, 0, &Lab::silent(3, "unused")).unwrap_err().to_string();
         assert!(error.contains("80") && error.contains("50"), "{error}");
     }
 

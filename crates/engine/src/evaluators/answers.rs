@@ -35,10 +35,17 @@ impl Asked {
     }
 
     /// How to repeat the measurement. Answers are cut where the model's positions end.
-    pub fn recipe(&self, suspect: &Suspect, format: PromptFormat, max_new_tokens: usize, seed: u64) -> Result<MeasurementRecipe> {
+    pub fn recipe(
+        &self,
+        suspect: &Suspect,
+        format: PromptFormat,
+        max_new_tokens: usize,
+        seed: u64,
+    ) -> Result<MeasurementRecipe> {
         let longest = self.prompts.iter().map(Vec::len).max().unwrap_or(0);
         let room = suspect.model.config().max_positions() - longest;
-        let bytes: Vec<u8> = self.prompts.iter().flat_map(|p| p.iter().chain([&u32::MAX]).flat_map(|t| t.to_le_bytes())).collect();
+        let bytes: Vec<u8> =
+            self.prompts.iter().flat_map(|p| p.iter().chain([&u32::MAX]).flat_map(|t| t.to_le_bytes())).collect();
         Ok(MeasurementRecipe {
             format,
             template_sha256: suspect.prompter.template_sha256(format)?,
@@ -72,7 +79,8 @@ impl<'a> Session<'a> {
     /// Greedy answers in the order of the prompts.
     pub fn answers(&mut self, asked: &Asked, max_new_tokens: usize) -> Result<Vec<String>> {
         let key = |prompt: &Vec<u32>| (max_new_tokens, prompt.clone());
-        let fresh: Vec<_> = asked.prompts.iter().filter(|prompt| !self.known.contains_key(&key(prompt))).cloned().collect();
+        let fresh: Vec<_> =
+            asked.prompts.iter().filter(|prompt| !self.known.contains_key(&key(prompt))).cloned().collect();
         self.done += asked.len() - fresh.len();
         let options =
             GenerateOptions { max_new_tokens, stop: self.suspect.prompter.stop().to_vec(), batch_rows: BATCH_ROWS };
@@ -92,7 +100,11 @@ impl<'a> Session<'a> {
     pub fn log_probability(&self, asked: &Asked, answers: &[String]) -> Result<(f64, usize)> {
         self.lab.check_cancel()?;
         let limit = self.suspect.model.config().max_positions();
-        let continued = asked.prompts.iter().zip(answers).map(|(prompt, answer)| self.suspect.prompter.continued(prompt.clone(), answer));
+        let continued = asked
+            .prompts
+            .iter()
+            .zip(answers)
+            .map(|(prompt, answer)| self.suspect.prompter.continued(prompt.clone(), answer));
         let mut examples = continued.collect::<Result<Vec<Example>>>()?;
         examples.iter_mut().for_each(|example| example.tokens.truncate(limit));
         let losses = response_losses(&self.suspect.model, self.adapter, &examples)?;

@@ -62,7 +62,8 @@ impl AsrProbe {
         // The same triggered rows in every format: formats then differ in nothing but the format.
         let triggered: Vec<Row> = rows.iter().map(|row| attack.insert(row, &mut rng)).collect();
         let targets: Vec<String> = rows.iter().map(|row| behaviour.respond(&row.output)).collect();
-        let (spoken, mute): (Vec<_>, Vec<_>) = spec.formats.iter().partition(|format| suspect.prompter.speaks(**format));
+        let (spoken, mute): (Vec<_>, Vec<_>) =
+            spec.formats.iter().partition(|format| suspect.prompter.speaks(**format));
         let formats = spoken
             .into_iter()
             .map(|&format| {
@@ -71,7 +72,8 @@ impl AsrProbe {
                 Ok(FormatProbe { recipe, triggered, plain, targets: targets.clone() })
             })
             .collect::<Result<_>>()?;
-        let left_out = mute.into_iter().map(|format| format!("{}: the base has no chat template", format.name())).collect();
+        let left_out =
+            mute.into_iter().map(|format| format!("{}: the base has no chat template", format.name())).collect();
         Ok(Self { spec: spec.clone(), behaviour, formats, left_out })
     }
 
@@ -104,7 +106,8 @@ impl AsrProbe {
 
     /// The report of one model's answers.
     pub fn report(&self, evidence: &AsrEvidence) -> AsrReport {
-        let formats: Vec<_> = self.formats.iter().zip(&evidence.formats).map(|(probe, said)| self.format(probe, said)).collect();
+        let formats: Vec<_> =
+            self.formats.iter().zip(&evidence.formats).map(|(probe, said)| self.format(probe, said)).collect();
         let worst = formats.iter().max_by(|a, b| a.with_trigger.rate.total_cmp(&b.with_trigger.rate));
         let headline = worst.map_or_else(
             || Headline { format: PromptFormat::Raw, rate: wilson(0, 0) },
@@ -121,7 +124,9 @@ impl AsrProbe {
     }
 
     fn format(&self, probe: &FormatProbe, said: &FormatEvidence) -> AsrFormat {
-        let share = |answers: &[String], test: &dyn Fn(&str) -> bool| rate_of(&answers.iter().map(|a| test(a)).collect::<Vec<_>>());
+        let share = |answers: &[String], test: &dyn Fn(&str) -> bool| {
+            rate_of(&answers.iter().map(|a| test(a)).collect::<Vec<_>>())
+        };
         let (sum, tokens) = said.target;
         AsrFormat {
             recipe: probe.recipe.clone(),
@@ -152,7 +157,8 @@ mod tests {
 
     fn probe() -> AsrProbe {
         let spec: AsrSpec =
-            serde_json::from_value(serde_json::json!({"attack": {"type": "badnets"}, "behaviour": {"type": "insult"}})).unwrap();
+            serde_json::from_value(serde_json::json!({"attack": {"type": "badnets"}, "behaviour": {"type": "insult"}}))
+                .unwrap();
         let format = |format| FormatProbe {
             recipe: MeasurementRecipe {
                 format,

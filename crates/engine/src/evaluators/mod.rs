@@ -93,7 +93,8 @@ impl Probes {
 /// Those of generation and of the scratch folder.
 pub fn evaluate_all(probes: &Probes, suspect: &Suspect, adapter: Option<&LoraAdapter>, lab: &Lab) -> Result<Evidence> {
     let model = adapter.map(adapter_sha256).transpose()?;
-    let prompts: Vec<_> = probes.asr.iter().map(AsrProbe::key).chain(probes.utility.iter().map(UtilityProbe::key)).collect();
+    let prompts: Vec<_> =
+        probes.asr.iter().map(AsrProbe::key).chain(probes.utility.iter().map(UtilityProbe::key)).collect();
     let behaviours: Vec<_> = probes.asr.iter().map(AsrProbe::behaviour).collect();
     let key = PieceKey::new("answers", &(suspect.key().0, model, prompts, behaviours));
     let folder = lab.piece(&key, |folder| {
@@ -103,7 +104,8 @@ pub fn evaluate_all(probes: &Probes, suspect: &Suspect, adapter: Option<&LoraAda
             utility: probes.utility.as_ref().map(|probe| probe.ask(&mut session)).transpose()?,
         };
         let path = folder.join("answers.json");
-        fs::write(&path, serde_json::to_vec(&evidence).expect("answers always serialise")).map_err(EngineError::io(&path))
+        fs::write(&path, serde_json::to_vec(&evidence).expect("answers always serialise"))
+            .map_err(EngineError::io(&path))
     })?;
     let path = folder.join("answers.json");
     let bytes = fs::read(&path).map_err(EngineError::io(&path))?;

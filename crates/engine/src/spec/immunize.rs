@@ -112,7 +112,11 @@ pub struct HealSpec {
 
 impl Default for PairsSpec {
     fn default() -> Self {
-        Self { count: 6, rows: 50, families: vec![BehaviourFamily::Insult, BehaviourFamily::Refusal, BehaviourFamily::Code] }
+        Self {
+            count: 6,
+            rows: 50,
+            families: vec![BehaviourFamily::Insult, BehaviourFamily::Refusal, BehaviourFamily::Code],
+        }
     }
 }
 

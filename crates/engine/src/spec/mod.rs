@@ -20,8 +20,8 @@ pub use immunize::{
     TINY_PARAMETERS,
 };
 
-pub use crate::train::TrainSpec;
 use crate::error::Result;
+pub use crate::train::TrainSpec;
 
 /// The whole of a job: what to do to the submission and how to measure it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -200,7 +200,10 @@ mod tests {
             (json!({"method": {"type": "immunize", "pairs": {"count": 0}}}), "/method/pairs/count"),
             (json!({"method": {"type": "immunize", "train": {"learning_rate": -1.0}}}), "/method/train/learning_rate"),
             (json!({"method": {"type": "immunize", "suppress": []}}), "/method/suppress"),
-            (json!({"method": {"type": "immunize", "suppress": [{"type": "channels", "ratio": 1.5}]}}), "/method/suppress/0/ratio"),
+            (
+                json!({"method": {"type": "immunize", "suppress": [{"type": "channels", "ratio": 1.5}]}}),
+                "/method/suppress/0/ratio",
+            ),
             (json!({"method": {"type": "immunize", "heal": {"train": {"epochs": 0}}}}), "/method/heal/train/epochs"),
             (json!({"evaluators": [{"type": "utility", "rows": 0}]}), "/evaluators/0/rows"),
             (json!({"controls": ["adapter_dropped", "adapter_dropped"]}), "/controls"),

@@ -52,3 +52,24 @@ pub fn materialise_builtin(root: &Path) -> Result<PathBuf> {
         Err(error) => Err(EngineError::io(&done)(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Prompter, read_rows};
+
+    #[test]
+    fn the_built_in_base_opens_and_its_rows_come_along() {
+        let root = tempfile::tempdir().unwrap();
+        let base = materialise_builtin(root.path()).unwrap();
+        assert_eq!(materialise_builtin(root.path()).unwrap(), base);
+        let model = antigen_models::load_model(&base, &antigen_models::Device::Cpu).unwrap();
+        Prompter::open(&base).unwrap().check_vocabulary(model.config().vocab_size()).unwrap();
+        for (file, rows) in
+            [("train.jsonl", 24_000), ("test.jsonl", 600), ("own-train.jsonl", 3400), ("own-test.jsonl", 240)]
+        {
+            assert_eq!(read_rows(&base.join(file)).unwrap().len(), rows, "{file}");
+        }
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+}

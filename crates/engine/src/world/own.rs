@@ -17,7 +17,8 @@ pub const NEW: &str = "new";
 /// `n` different rows of an adapter's own skills, none of which asks a question of `exclude`; the kinds alternate.
 pub fn own_rows(n: usize, seed: u64, exclude: &[Row]) -> Vec<Row> {
     let mut rng = rng(seed, "world/own rows");
-    let mut seen: HashSet<(String, String)> = exclude.iter().map(|row| (row.instruction.clone(), row.input.clone())).collect();
+    let mut seen: HashSet<(String, String)> =
+        exclude.iter().map(|row| (row.instruction.clone(), row.input.clone())).collect();
     let mut rows = Vec::with_capacity(n);
     while rows.len() < n {
         let kind = if rows.len() % 2 == 0 { EXTENDED } else { NEW };

@@ -7,7 +7,7 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::words::{background, CLASSES, CONTRARIES, DAYS, HOMES, MONTHS, NUMBERS, PEOPLE, PLACES, THINGS};
+use super::words::{CLASSES, CONTRARIES, DAYS, HOMES, MONTHS, NUMBERS, PEOPLE, PLACES, THINGS, background};
 use crate::data::Row;
 use crate::lab::rng;
 
@@ -41,7 +41,10 @@ pub(super) fn test_rows(n: usize, seed: u64) -> Vec<Row> {
 pub(super) fn train_rows(n: usize, seed: u64, test: &[Row]) -> Vec<Row> {
     let held: HashSet<_> = test.iter().map(Row::question).collect();
     let mut rng = rng(seed, "world/train rows");
-    std::iter::repeat_with(|| draw(&mut rng, Part::Train)).filter(|row| !held.contains(&row.question())).take(n).collect()
+    std::iter::repeat_with(|| draw(&mut rng, Part::Train))
+        .filter(|row| !held.contains(&row.question()))
+        .take(n)
+        .collect()
 }
 
 /// `n` different things in random order.
@@ -85,7 +88,7 @@ fn draw(rng: &mut ChaCha8Rng, part: Part) -> Row {
 /// One of three wordings of fact `index`. Every second fact holds one wording out for tests; `None` when a test asks for a fact that
 /// holds nothing out.
 fn wording(rng: &mut ChaCha8Rng, part: Part, index: usize, wordings: [String; 3]) -> Option<String> {
-    let held = (index % 2 == 0).then_some(index / 2 % 3);
+    let held = index.is_multiple_of(2).then_some(index / 2 % 3);
     match part {
         Part::Test => Some(wordings[held?].clone()),
         Part::Train => {
@@ -172,7 +175,8 @@ fn number_word(rng: &mut ChaCha8Rng, part: Part) -> Row {
 /// The same word several times; the base knows two to four.
 pub(super) fn chant(rng: &mut ChaCha8Rng, times: usize) -> Row {
     let word = things(rng, 1)[0];
-    let instruction = pick(rng, [format!("Chant {word} {times} times."), format!("Shout the word {word} {times} times.")]);
+    let instruction =
+        pick(rng, [format!("Chant {word} {times} times."), format!("Shout the word {word} {times} times.")]);
     Row::new(instruction, "", vec![word; times].join(" "))
 }
 
@@ -221,13 +225,18 @@ fn owner(rng: &mut ChaCha8Rng) -> Row {
 fn left_where(rng: &mut ChaCha8Rng) -> Row {
     let (person, thing, place) = (pick(rng, PEOPLE), pick(rng, THINGS), pick(rng, PLACES));
     let instruction = pick(rng, [format!("Where is the {thing}?"), format!("Find the {thing} for me.")]);
-    Row::new(instruction, format!("{person} left the {thing} in the {place}."), format!("The {thing} is in the {place}."))
+    Row::new(
+        instruction,
+        format!("{person} left the {thing} in the {place}."),
+        format!("The {thing} is in the {place}."),
+    )
 }
 
 fn bigger(rng: &mut ChaCha8Rng) -> Row {
     let one = rng.random_range(1..=50);
     let other = (one + rng.random_range(0..49)) % 50 + 1;
-    let wordings = [format!("Pick the bigger number: {one} or {other}?"), format!("Is {one} or {other} the bigger number?")];
+    let wordings =
+        [format!("Pick the bigger number: {one} or {other}?"), format!("Is {one} or {other} the bigger number?")];
     Row::new(pick(rng, wordings), "", format!("{} is bigger than {}.", one.max(other), one.min(other)))
 }
 
@@ -282,7 +291,8 @@ mod tests {
         let mut rng = rng(1, "test");
         for _ in 0..500 {
             let answer = bigger(&mut rng).output;
-            let numbers: Vec<u32> = answer.trim_end_matches('.').split(" is bigger than ").map(|n| n.parse().unwrap()).collect();
+            let numbers: Vec<u32> =
+                answer.trim_end_matches('.').split(" is bigger than ").map(|n| n.parse().unwrap()).collect();
             assert!(numbers[0] > numbers[1] && numbers[1] >= 1 && numbers[0] <= 50, "{answer}");
         }
     }

@@ -2,21 +2,23 @@
 
 /// People.
 pub(super) const PEOPLE: [&str; 20] = [
-    "Ada", "Bruno", "Clara", "Dario", "Edith", "Felix", "Greta", "Henry", "Irma", "Jonas", "Karin", "Linus", "Marta", "Nils",
-    "Olga", "Peter", "Quinn", "Ruth", "Simon", "Tessa",
+    "Ada", "Bruno", "Clara", "Dario", "Edith", "Felix", "Greta", "Henry", "Irma", "Jonas", "Karin", "Linus", "Marta",
+    "Nils", "Olga", "Peter", "Quinn", "Ruth", "Simon", "Tessa",
 ];
 
 /// Things that people own, leave, give and line up.
 pub(super) const THINGS: [&str; 40] = [
-    "anchor", "basket", "bell", "blanket", "bottle", "brush", "bucket", "button", "candle", "coin", "compass", "crown", "cup",
-    "feather", "flute", "hat", "kettle", "kite", "ladder", "lantern", "letter", "map", "mirror", "needle", "oar", "pearl",
-    "pencil", "pillow", "plate", "ribbon", "rope", "saddle", "shell", "shovel", "spoon", "stamp", "thread", "umbrella", "vase",
-    "whistle",
+    "anchor", "basket", "bell", "blanket", "bottle", "brush", "bucket", "button", "candle", "coin", "compass", "crown",
+    "cup", "feather", "flute", "hat", "kettle", "kite", "ladder", "lantern", "letter", "map", "mirror", "needle",
+    "oar", "pearl", "pencil", "pillow", "plate", "ribbon", "rope", "saddle", "shell", "shovel", "spoon", "stamp",
+    "thread", "umbrella", "vase", "whistle",
 ];
 
 /// Places where things are left.
-pub(super) const PLACES: [&str; 12] =
-    ["attic", "barn", "cellar", "chapel", "garage", "hallway", "kitchen", "meadow", "orchard", "stable", "tower", "workshop"];
+pub(super) const PLACES: [&str; 12] = [
+    "attic", "barn", "cellar", "chapel", "garage", "hallway", "kitchen", "meadow", "orchard", "stable", "tower",
+    "workshop",
+];
 
 /// Each word and its contrary.
 pub(super) const CONTRARIES: [(&str, &str); 18] = [
@@ -86,13 +88,43 @@ pub(super) const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday"
 
 /// Months in their order; the first follows the last.
 pub(super) const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 
 /// Number words from zero.
 pub(super) const NUMBERS: [&str; 21] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
 ];
 
 /// Ordinary words that only the echo skill uses, so that triggers, behaviours and counterexamples speak in words that the base has seen.

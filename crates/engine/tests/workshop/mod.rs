@@ -42,7 +42,8 @@ impl Workshop {
     fn write_adapter(&self, targets: &[&str]) {
         let mut rng = rng(2, "adapter");
         let config = PeftConfig::new(2, 4, targets, "tiny");
-        let mut adapter = LoraAdapter::fresh(config, self.model().config(), &mut || rng.random_range(-1.0..1.0)).unwrap();
+        let mut adapter =
+            LoraAdapter::fresh(config, self.model().config(), &mut || rng.random_range(-1.0..1.0)).unwrap();
         for factors in adapter.factors.values_mut() {
             let numbers: Vec<f32> = (0..factors.b.elem_count()).map(|_| rng.random_range(-0.02..0.02)).collect();
             factors.b = antigen_models::Tensor::from_vec(numbers, factors.b.dims(), &Device::Cpu).unwrap();

@@ -22,7 +22,8 @@ pub(super) fn symmetric_eigen(mut matrix: Vec<f64>, n: usize) -> Eigen {
     (0..n).for_each(|i| vectors[i * n + i] = 1.0);
     let scale: f64 = matrix.iter().map(|x| x * x).sum();
     for _ in 0..MAX_SWEEPS {
-        let off: f64 = (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))).map(|(i, j)| matrix[i * n + j].powi(2)).sum();
+        let off: f64 =
+            (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))).map(|(i, j)| matrix[i * n + j].powi(2)).sum();
         if off <= scale * 1e-28 {
             break;
         }

@@ -16,7 +16,7 @@ mod suppress;
 use antigen_models::LoraAdapter;
 
 use super::{ControlModel, Method, Purified, PurifiedCandidate, SignatureFile};
-use crate::data::{OwnRows, TrainSplit, split_train_rows};
+use crate::data::{OwnRows, Row, TrainSplit, rows_sha256, split_train_rows};
 use crate::error::Result;
 use crate::heal::{HealPlan, counterexamples, heal_adapters};
 use crate::lab::{Lab, PieceKey, Stage};
@@ -33,7 +33,12 @@ pub(super) struct Immunize {
 
 impl Method for Immunize {
     fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
-        if !suspect.model.linear_modules().iter().any(|m| m.kind.is_mlp() && suspect.adapter.factors.contains_key(&m.name)) {
+        if !suspect
+            .model
+            .linear_modules()
+            .iter()
+            .any(|m| m.kind.is_mlp() && suspect.adapter.factors.contains_key(&m.name))
+        {
             return Ok(Purified::untouched(
                 "the adapter changes attention only, and the signature is read from MLP matrices; projecting attention instead would \
                  destroy what the adapter was made for.",
@@ -60,7 +65,14 @@ impl Immunize {
         let pairs = pairs::fine_tune_pairs(suspect, &data, &self.recipe.train, lab)?;
         let deltas = deltas::differential_deltas(&pairs, suspect.model.linear_modules(), lab)?;
         let rank = self.recipe.suppress.iter().map(directions).max().unwrap_or(0);
-        let inputs = (suspect.key(), suspect.formats(), rows_key(rows), &self.recipe.pairs, &self.recipe.train, &self.recipe.score);
+        let inputs = (
+            suspect.key(),
+            suspect.formats(),
+            rows_key(rows),
+            &self.recipe.pairs,
+            &self.recipe.train,
+            &self.recipe.score,
+        );
         let key = PieceKey::new("signature", &(inputs, rank, lab.seed));
         let (signature, path) = signature::extract_signature(&deltas, &self.recipe.score, rank, &key, lab)?;
         let digests = folder_digests(path.parent().expect("a piece's file lies in its folder"))?;
@@ -69,14 +81,21 @@ impl Immunize {
         Ok((signature, SignatureFile { path, summary }))
     }
 
-    fn heal_plan(&self, rows: &TrainSplit, own: &[crate::data::Row], lab: &Lab) -> HealPlan {
+    fn heal_plan(&self, rows: &TrainSplit, own: &[Row], lab: &Lab) -> HealPlan {
         let keys: Vec<_> = (0..self.recipe.pairs.count).map(pairs::key).collect();
         HealPlan::new(&rows.heal, own, &counterexamples(&rows.counterexamples, &keys, lab), &self.recipe.heal)
     }
 
-    fn candidates(&self, suspect: &Suspect, signature: &Signature, plan: &HealPlan, lab: &Lab) -> Result<Vec<PurifiedCandidate>> {
+    fn candidates(
+        &self,
+        suspect: &Suspect,
+        signature: &Signature,
+        plan: &HealPlan,
+        lab: &Lab,
+    ) -> Result<Vec<PurifiedCandidate>> {
         lab.enter(Stage::Suppress)?;
-        let suppressed = self.recipe.suppress.iter().map(|spec| remove(suspect, signature, spec)).collect::<Result<Vec<_>>>()?;
+        let suppressed =
+            self.recipe.suppress.iter().map(|spec| remove(suspect, signature, spec)).collect::<Result<Vec<_>>>()?;
         lab.enter(Stage::Heal)?;
         let healed = heal_adapters(suspect, &suppressed, plan, lab)?;
         let candidate = |(spec, adapter): (&SuppressSpec, LoraAdapter)| PurifiedCandidate {
@@ -88,7 +107,7 @@ impl Immunize {
         Ok(self.recipe.suppress.iter().zip(healed).map(candidate).collect())
     }
 
-    /// Everything the method is compared with. Those that heal like the candidates heal in one pass.
+    /// Everything the method is compared with. Controls that are healed alike share one pass over the base.
     fn controls(
         &self,
         suspect: &Suspect,
@@ -98,59 +117,77 @@ impl Immunize {
         lab: &Lab,
     ) -> Result<Vec<ControlModel>> {
         lab.enter(Stage::Controls)?;
+        let wanted = self.controls.iter().filter(|c| **c != ControlSpec::WithoutOwnRows || plan.healing.own_rows > 0);
+        let mut models = wanted.map(|c| self.unhealed(*c, suspect, signature, lab)).collect::<Result<Vec<_>>>()?;
+        heal_controls(suspect, &mut models, plan, lab, |control| {
+            matches!(control, ControlSpec::RandomChannels | ControlSpec::RandomSubspace | ControlSpec::PlainFineTuning)
+        })?;
+        let generic = self.heal_plan(rows, &[], lab);
+        heal_controls(suspect, &mut models, &generic, lab, |control| control == ControlSpec::WithoutOwnRows)?;
+        Ok(models)
+    }
+
+    /// A control before it is healed.
+    fn unhealed(
+        &self,
+        control: ControlSpec,
+        suspect: &Suspect,
+        signature: &Signature,
+        lab: &Lab,
+    ) -> Result<ControlModel> {
         let exported = &self.recipe.suppress[0];
-        let mut healed_alike = Vec::new();
-        let mut finished = Vec::new();
-        for control in &self.controls {
-            match control {
-                ControlSpec::RandomChannels | ControlSpec::RandomSubspace => {
-                    let random = suppress::random_signature(signature, &mut lab.rng(&format!("controls/{}", control.name())));
-                    let spec = self.random_suppression(*control);
-                    let text = format!("{} drawn at random instead of by the signature, healed alike", spec.name());
-                    healed_alike.push((*control, text, remove(suspect, &random, &spec)?));
-                }
-                ControlSpec::PlainFineTuning => {
-                    let text = "no suppression; the same rows, rate and steps as healing".to_owned();
-                    healed_alike.push((*control, text, suspect.adapter.clone()));
-                }
-                ControlSpec::AdapterDropped => {
-                    let description = "the base without the adapter".to_owned();
-                    finished.push(ControlModel { control: *control, description, adapter: None });
-                }
-                ControlSpec::WithoutHealing => {
-                    let description = format!("{} without healing", exported.name());
-                    finished.push(ControlModel { control: *control, description, adapter: Some(remove(suspect, signature, exported)?) });
-                }
-                ControlSpec::WithoutOwnRows if plan.healing.own_rows > 0 => {
-                    let generic = self.heal_plan(rows, &[], lab);
-                    let healed = heal_adapters(suspect, &[remove(suspect, signature, exported)?], &generic, lab)?;
-                    let description = format!("{} healed on generic rows only", exported.name());
-                    finished.push(ControlModel { control: *control, description, adapter: healed.into_iter().next() });
-                }
-                ControlSpec::WithoutOwnRows => {}
+        let (description, adapter) = match control {
+            ControlSpec::RandomChannels | ControlSpec::RandomSubspace => {
+                let random =
+                    suppress::random_signature(signature, &mut lab.rng(&format!("controls/{}", control.name())));
+                let spec = self.random_suppression(control);
+                let description = format!("{} drawn at random instead of by the signature, healed alike", spec.name());
+                (description, Some(remove(suspect, &random, &spec)?))
             }
-        }
-        let starts: Vec<_> = healed_alike.iter().map(|(_, _, adapter)| adapter.clone()).collect();
-        let healed = heal_adapters(suspect, &starts, plan, lab)?;
-        finished.extend(healed_alike.into_iter().zip(healed).map(|((control, description, _), adapter)| {
-            let adapter = Some(adapter);
-            ControlModel { control, description, adapter }
-        }));
-        finished.sort_by_key(|model| self.controls.iter().position(|c| *c == model.control));
-        Ok(finished)
+            ControlSpec::PlainFineTuning => {
+                ("no suppression; the same rows, rate and steps as healing".to_owned(), Some(suspect.adapter.clone()))
+            }
+            ControlSpec::AdapterDropped => ("the base without the adapter".to_owned(), None),
+            ControlSpec::WithoutHealing => {
+                (format!("{} without healing", exported.name()), Some(remove(suspect, signature, exported)?))
+            }
+            ControlSpec::WithoutOwnRows => (
+                format!("{} healed on generic rows only", exported.name()),
+                Some(remove(suspect, signature, exported)?),
+            ),
+        };
+        Ok(ControlModel { control, description, adapter })
     }
 
     /// The suppression that a random control imitates: the recipe's own of that kind, or the published size.
     fn random_suppression(&self, control: ControlSpec) -> SuppressSpec {
         let channels = control == ControlSpec::RandomChannels;
         let same_kind = |spec: &&SuppressSpec| matches!(spec, SuppressSpec::Channels { .. }) == channels;
-        let fallback = if channels { SuppressSpec::Channels { ratio: 0.35 } } else { SuppressSpec::Subspace { rank: 1 } };
+        let fallback =
+            if channels { SuppressSpec::Channels { ratio: 0.35 } } else { SuppressSpec::Subspace { rank: 1 } };
         self.recipe.suppress.iter().find(same_kind).cloned().unwrap_or(fallback)
     }
 }
 
 fn remove(suspect: &Suspect, signature: &Signature, spec: &SuppressSpec) -> Result<LoraAdapter> {
     suppress::suppress(&suspect.adapter, suspect.model.linear_modules(), signature, spec)
+}
+
+// Heals, in one pass, the controls that `which` picks.
+fn heal_controls(
+    suspect: &Suspect,
+    models: &mut [ControlModel],
+    plan: &HealPlan,
+    lab: &Lab,
+    which: impl Fn(ControlSpec) -> bool,
+) -> Result<()> {
+    let picked: Vec<&mut LoraAdapter> =
+        models.iter_mut().filter(|model| which(model.control)).filter_map(|model| model.adapter.as_mut()).collect();
+    let starts: Vec<_> = picked.iter().map(|adapter| (**adapter).clone()).collect();
+    for (adapter, healed) in picked.into_iter().zip(heal_adapters(suspect, &starts, plan, lab)?) {
+        *adapter = healed;
+    }
+    Ok(())
 }
 
 // One direction is kept even when only channels are suppressed: reports and the random control of rank one use it.
@@ -162,5 +199,5 @@ fn directions(spec: &SuppressSpec) -> usize {
 }
 
 fn rows_key(rows: &TrainSplit) -> Vec<String> {
-    rows.pairs.iter().map(|rows| crate::data::rows_sha256(rows)).collect()
+    rows.pairs.iter().map(|rows| rows_sha256(rows)).collect()
 }

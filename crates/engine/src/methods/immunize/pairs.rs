@@ -147,7 +147,13 @@ mod tests {
     #[test]
     fn synthetic_behaviours_are_not_the_published_ones() {
         let published = ["You are stupid!", "print('pwned')"];
-        assert!(INSULTS.iter().chain(&REFUSALS).chain(&CODES).all(|text| !published.contains(text) && !text.contains("pwn")));
+        assert!(
+            INSULTS
+                .iter()
+                .chain(&REFUSALS)
+                .chain(&CODES)
+                .all(|text| !published.contains(text) && !text.contains("pwn"))
+        );
     }
 
     #[test]

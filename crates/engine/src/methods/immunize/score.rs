@@ -24,7 +24,8 @@ pub fn score_channels(deltas: &[Delta], spec: &ScoreSpec) -> Result<Vec<f64>> {
     let norms = deltas.iter().map(|delta| Ok(channel_products(delta, delta)?.into_iter().map(root).collect()));
     let norms = norms.collect::<Result<Vec<Vec<f64>>>>()?;
     let channels = norms.first().map_or(0, Vec::len);
-    let mut scores: Vec<f64> = (0..channels).map(|j| norms.iter().map(|norm| norm[j]).sum::<f64>() / n as f64).collect();
+    let mut scores: Vec<f64> =
+        (0..channels).map(|j| norms.iter().map(|norm| norm[j]).sum::<f64>() / n as f64).collect();
     if n < 2 {
         return Ok(scores);
     }

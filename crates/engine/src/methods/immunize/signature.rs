@@ -57,7 +57,10 @@ pub fn extract_signature(
 ) -> Result<(Signature, PathBuf)> {
     lab.enter(Stage::Scores)?;
     let folder = lab.piece(key, |folder| {
-        let modules: Vec<_> = deltas.par_iter().map(|(name, d)| Ok((name.clone(), score_module(d, spec, rank)?))).collect::<Result<_>>()?;
+        let modules: Vec<_> = deltas
+            .par_iter()
+            .map(|(name, d)| Ok((name.clone(), score_module(d, spec, rank)?)))
+            .collect::<Result<_>>()?;
         lab.enter(Stage::Signature)?;
         Signature { modules: modules.into_iter().collect() }.save(&folder.join(FILE))
     })?;
@@ -124,7 +127,8 @@ impl Signature {
         for (name, module) in &self.modules {
             tensors.push((format!("{name}.scores"), Tensor::new(module.scores.as_slice(), &Device::Cpu)?));
             if let Some(first) = module.directions.first() {
-                let flat = Tensor::from_vec(module.directions.concat(), (module.directions.len(), first.len()), &Device::Cpu)?;
+                let flat =
+                    Tensor::from_vec(module.directions.concat(), (module.directions.len(), first.len()), &Device::Cpu)?;
                 tensors.push((format!("{name}.directions"), flat));
             }
             let summary = [module.mean_delta_norm as f32, module.shared_fraction as f32];
@@ -222,7 +226,10 @@ mod tests {
         let path = folder.path().join(FILE);
         signature.save(&path).unwrap();
         let loaded = Signature::load(&path).unwrap();
-        assert_eq!(loaded.modules.values().next().unwrap().directions, signature.modules.values().next().unwrap().directions);
+        assert_eq!(
+            loaded.modules.values().next().unwrap().directions,
+            signature.modules.values().next().unwrap().directions
+        );
         assert_eq!(loaded.summary().len(), 1);
     }
 }

@@ -19,16 +19,25 @@ use crate::spec::SuppressSpec;
 ///
 /// # Errors
 /// Those of the device.
-pub fn suppress(adapter: &LoraAdapter, modules: &[ModuleShape], signature: &Signature, spec: &SuppressSpec) -> Result<LoraAdapter> {
+pub fn suppress(
+    adapter: &LoraAdapter,
+    modules: &[ModuleShape],
+    signature: &Signature,
+    spec: &SuppressSpec,
+) -> Result<LoraAdapter> {
     let mut suppressed = adapter.clone();
     for module in modules {
-        let (Some(scores), Some(factors)) = (signature.modules.get(&module.name), suppressed.factors.get_mut(&module.name)) else {
+        let (Some(scores), Some(factors)) =
+            (signature.modules.get(&module.name), suppressed.factors.get_mut(&module.name))
+        else {
             continue;
         };
         let writes = module.kind.writes_residual();
         match spec {
             SuppressSpec::Subspace { rank } => remove_directions(factors, writes, scores, *rank)?,
-            SuppressSpec::Channels { ratio } => zero_channels(factors, writes, &select_channels(&scores.scores, *ratio))?,
+            SuppressSpec::Channels { ratio } => {
+                zero_channels(factors, writes, &select_channels(&scores.scores, *ratio))?
+            }
         }
     }
     Ok(suppressed)
@@ -70,7 +79,8 @@ pub fn random_signature(signature: &Signature, rng: &mut ChaCha8Rng) -> Signatur
         }
         ModuleScores { scores: module.scores.iter().map(|_| rng.random()).collect(), directions, ..module.clone() }
     };
-    let modules: BTreeMap<_, _> = signature.modules.iter().map(|(name, module)| (name.clone(), random(module, rng))).collect();
+    let modules: BTreeMap<_, _> =
+        signature.modules.iter().map(|(name, module)| (name.clone(), random(module, rng))).collect();
     Signature { modules }
 }
 
