@@ -113,6 +113,10 @@ fn make_implant(args: &ImplantArgs) -> anyhow::Result<()> {
     let own = skills(args, &base)?;
     let adapter = implant(&model, &Prompter::open(&base)?, &generic, &own, &spec, &lab)?;
     save_adapter(&adapter, &args.out)?;
+    let work = args.out.join("work");
+    if work.exists() {
+        std::fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
+    }
     println!("adapter: {}", args.out.display());
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Quarantine: decides what an upload is without running, unpickling or believing any of it.
 //!
-//! The way of an upload: [`sniff`] names its form, `unpack` and `receiver` turn it into a flat folder of hashed files,
+//! The way of an upload: `sniff` names its form, `unpack` and `receiver` turn it into a flat folder of hashed files,
 //! `inspect` reads headers and configuration and looks for weights that are no numbers, `check` holds it against a base.
 //! What a purifier does with it is not known here. Start at [`inspect_upload`].
 

@@ -2,7 +2,8 @@
 //!
 //! Any process here may die at any instant. What makes that harmless: the claim is a row with a lease and a fence (`db::steps`), the
 //! work lies in content-addressed pieces in the job's folder (`folder.rs`), only the holder of the folder's lock writes there
-//! (`step.rs`), and the result becomes visible in one fenced transaction (`claimed.rs`). Read `claimed.rs` first.
+//! (`step.rs`), and the result becomes visible in one fenced transaction (`claimed.rs`). `roll.rs` only makes a restart faster.
+//! Read `claimed.rs` first.
 
 mod child;
 mod claimed;

@@ -126,6 +126,7 @@ fn fresh_adapter(model: &Model) -> Result<LoraAdapter> {
 fn random_examples(shape: Shape, steps: usize) -> Vec<Example> {
     let mut rng = rng(0, "bench/tokens");
     let tokens = shape.sequence_tokens() + 1;
-    let mut example = || Example { tokens: (0..tokens).map(|_| rng.random_range(0..2048)).collect(), response_start: 1 };
+    let mut example =
+        || Example { tokens: (0..tokens).map(|_| rng.random_range(0..2048)).collect(), response_start: 1 };
     (0..steps * BATCH_ROWS).map(|_| example()).collect()
 }

@@ -46,7 +46,8 @@ pub struct Packed {
 impl Packed {
     /// Packs examples one after another; every target weighs `weight`.
     pub fn new<'a>(examples: impl IntoIterator<Item = &'a Example> + Clone, weight: f32) -> Self {
-        let mut packed = Self { rows: Rows::packed(examples.clone().into_iter().map(|e| e.tokens.len() - 1)), ..Self::default() };
+        let mut packed =
+            Self { rows: Rows::packed(examples.clone().into_iter().map(|e| e.tokens.len() - 1)), ..Self::default() };
         for example in examples {
             let start = packed.tokens.len();
             packed.tokens.extend_from_slice(&example.tokens[..example.tokens.len() - 1]);
@@ -83,7 +84,8 @@ const TOKENS_PER_PASS: usize = 4096;
 /// # Errors
 /// Device errors; [`crate::ModelError::Tensor`] when the adapter does not fit the model.
 pub fn response_losses(model: &Model, adapter: Option<&LoraAdapter>, examples: &[Example]) -> Result<Vec<ExampleLoss>> {
-    let adapters: Vec<_> = adapter.map(|a| BoundAdapter::bind(a, model.linear_modules())).transpose()?.into_iter().collect();
+    let adapters: Vec<_> =
+        adapter.map(|a| BoundAdapter::bind(a, model.linear_modules())).transpose()?.into_iter().collect();
     let mut losses = Vec::with_capacity(examples.len());
     let mut rest = examples;
     while !rest.is_empty() {

@@ -34,8 +34,10 @@ pub fn generate_greedy(
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
 ) -> Result<Vec<Vec<u32>>> {
-    let adapters: Vec<_> = adapter.map(|a| BoundAdapter::bind(a, model.linear_modules())).transpose()?.into_iter().collect();
-    let mut answers: BTreeMap<(usize, &[u32]), Vec<u32>> = prompts.iter().map(|p| ((p.len(), p.as_slice()), Vec::new())).collect();
+    let adapters: Vec<_> =
+        adapter.map(|a| BoundAdapter::bind(a, model.linear_modules())).transpose()?.into_iter().collect();
+    let mut answers: BTreeMap<(usize, &[u32]), Vec<u32>> =
+        prompts.iter().map(|p| ((p.len(), p.as_slice()), Vec::new())).collect();
     let unique: Vec<&[u32]> = answers.keys().map(|(_, prompt)| *prompt).collect();
     for batch in unique.chunks(options.batch_rows.max(1)) {
         for (prompt, answer) in batch.iter().zip(Batch::start(model, &adapters, batch, options)?.run()?) {
@@ -57,7 +59,12 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn start(model: &'a Model, adapters: &'a [BoundAdapter], prompts: &'a [&'a [u32]], options: &'a GenerateOptions) -> Result<Self> {
+    fn start(
+        model: &'a Model,
+        adapters: &'a [BoundAdapter],
+        prompts: &'a [&'a [u32]],
+        options: &'a GenerateOptions,
+    ) -> Result<Self> {
         let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
         let capacity = longest + options.max_new_tokens;
         let limit = model.config().max_positions();
@@ -67,7 +74,8 @@ impl<'a> Batch<'a> {
                 instead: format!("prompts need at least one token, and the model has {limit} positions"),
             });
         }
-        let cache = KvCache::new(model.config().layers(), prompts.len() * capacity, model.cache_width(), model.device())?;
+        let cache =
+            KvCache::new(model.config().layers(), prompts.len() * capacity, model.cache_width(), model.device())?;
         Ok(Self { model, adapters, options, prompts, cache, capacity, answers: vec![Vec::new(); prompts.len()] })
     }
 
@@ -126,7 +134,12 @@ impl<'a> Batch<'a> {
 
     fn next_tokens(&self, tokens: &[u32], rows: Rows, cache_rows: &[u32], read: &[u32]) -> Result<Vec<u32>> {
         let rows = rows.in_one_group();
-        let pass = Pass { params: self.model.params(), rows: &rows, adapters: self.adapters, cache: Some((&self.cache, cache_rows)) };
+        let pass = Pass {
+            params: self.model.params(),
+            rows: &rows,
+            adapters: self.adapters,
+            cache: Some((&self.cache, cache_rows)),
+        };
         let hidden = self.model.forward(self.model.embed(tokens)?, pass, &mut NoTap)?;
         argmax_rows(&self.model.logits(&hidden, read, pass)?)
     }

@@ -38,7 +38,13 @@ pub struct Trace {
 }
 
 impl Model {
-    pub(crate) fn new(config: FamilyConfig, modules: Vec<ModuleShape>, params: Params, wiring: Wiring, device: Device) -> Self {
+    pub(crate) fn new(
+        config: FamilyConfig,
+        modules: Vec<ModuleShape>,
+        params: Params,
+        wiring: Wiring,
+        device: Device,
+    ) -> Self {
         Self { config, modules, params, wiring, device }
     }
 
@@ -89,7 +95,13 @@ impl Model {
         Ok((hidden, Trace { blocks, before_norm }))
     }
 
-    fn run_blocks(&self, embedded: Tensor, pass: Pass<'_>, tap: &mut dyn Tap, mut keep: impl FnMut(BlockTrace)) -> Result<(Tensor, Tensor)> {
+    fn run_blocks(
+        &self,
+        embedded: Tensor,
+        pass: Pass<'_>,
+        tap: &mut dyn Tap,
+        mut keep: impl FnMut(BlockTrace),
+    ) -> Result<(Tensor, Tensor)> {
         let mut hidden = embedded;
         for (layer, block) in self.wiring.blocks.iter().enumerate() {
             tap.hidden_state(layer, &hidden);
@@ -103,7 +115,13 @@ impl Model {
     }
 
     /// Carries the gradient of the final hidden states back to the embedded input, `[t, d]`, filling `gradients` on the way.
-    pub fn backward(&self, trace: &Trace, d_hidden: &Tensor, pass: Pass<'_>, gradients: &mut Gradients) -> Result<Tensor> {
+    pub fn backward(
+        &self,
+        trace: &Trace,
+        d_hidden: &Tensor,
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
         let mut d = self.wiring.final_norm.backward(&trace.before_norm, d_hidden, pass, gradients)?;
         for (block, trace) in self.wiring.blocks.iter().zip(&trace.blocks).rev() {
             d = block.backward(trace, &d, pass, gradients)?;

@@ -27,7 +27,11 @@ impl Params {
         let name = name.into();
         let id = ParamId(self.tensors.len());
         if self.index.insert(name.clone(), id).is_some() {
-            return Err(ModelError::Tensor { tensor: name, expected: "one tensor of this name".into(), found: "two".into() });
+            return Err(ModelError::Tensor {
+                tensor: name,
+                expected: "one tensor of this name".into(),
+                found: "two".into(),
+            });
         }
         self.names.push(name);
         self.tensors.push(tensor);

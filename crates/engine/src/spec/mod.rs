@@ -1,7 +1,7 @@
 //! What a caller may ask for: the wire form of a job, its defaults and its limits.
 //!
 //! Each door (method, attack, behaviour, evaluator) is an enum tagged by `type`; unknown fields are refused. All defaults live
-//! beside the types here and in [`immunize`]. Nothing here computes; start with [`PurifySpec`].
+//! beside the types here and in `immunize.rs`. Nothing here computes; start with [`PurifySpec`].
 
 mod attack;
 mod catalogue;

@@ -47,7 +47,12 @@ pub struct Trained {
 ///
 /// # Cost
 /// `epochs * rows` forward and backward passes over the base, without gradients of the base.
-pub fn fine_tune_adapters(model: &Model, variants: Vec<Variant<'_>>, spec: &TrainSpec, lab: &Lab) -> Result<Vec<Trained>> {
+pub fn fine_tune_adapters(
+    model: &Model,
+    variants: Vec<Variant<'_>>,
+    spec: &TrainSpec,
+    lab: &Lab,
+) -> Result<Vec<Trained>> {
     let mut learners = variants.into_iter().map(|v| Learner::new(model, v, spec)).collect::<Result<Vec<_>>>()?;
     let steps = learners.iter().map(|l| l.batches.len()).max().unwrap_or(0);
     for step in 0..steps {
@@ -79,10 +84,16 @@ impl<'a> Learner<'a> {
         }
         if let Some(long) = examples.iter().find(|e| e.tokens.len() > spec.max_tokens) {
             let found = long.tokens.len();
-            return Err(EngineError::Data(format!("a training row has {found} tokens; at most {} are allowed", spec.max_tokens)));
+            return Err(EngineError::Data(format!(
+                "a training row has {found} tokens; at most {} are allowed",
+                spec.max_tokens
+            )));
         }
         let factors = BoundAdapter::bind(start, model.linear_modules())?.deep_copy()?;
-        let states = factors.tensors().map(|(m, a, b)| Ok((m, (AdamWState::new(a)?, AdamWState::new(b)?)))).collect::<Result<_>>()?;
+        let states = factors
+            .tensors()
+            .map(|(m, a, b)| Ok((m, (AdamWState::new(a)?, AdamWState::new(b)?))))
+            .collect::<Result<_>>()?;
         let batches = shuffled_batches(examples.len(), spec.batch_rows, spec.epochs, shuffle);
         Ok(Self { start, examples, batches, factors, states, losses: Vec::new() })
     }

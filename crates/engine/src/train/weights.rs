@@ -15,11 +15,17 @@ use crate::lab::Lab;
 /// Weight decay touches matrices only, not the scales of norms.
 ///
 /// # Errors
-/// [`crate::EngineError::Diverged`], [`crate::EngineError::Cancelled`] between two steps.
+/// [`crate::error::EngineError::Diverged`], [`crate::error::EngineError::Cancelled`] between two steps.
 ///
 /// # Cost
 /// Memory for the gradients and two moments of all weights beside the weights themselves.
-pub fn train_weights(model: &mut Model, examples: &[Example], spec: &TrainSpec, shuffle: ChaCha8Rng, lab: &Lab) -> Result<Vec<f64>> {
+pub fn train_weights(
+    model: &mut Model,
+    examples: &[Example],
+    spec: &TrainSpec,
+    shuffle: ChaCha8Rng,
+    lab: &Lab,
+) -> Result<Vec<f64>> {
     let states = model.params().iter().map(|(_, _, weight)| AdamWState::new(weight)).collect::<Result<Vec<_>, _>>()?;
     let batches = shuffled_batches(examples.len(), spec.batch_rows, spec.epochs, shuffle);
     let mut losses = Vec::with_capacity(batches.len());
@@ -38,7 +44,14 @@ pub fn train_weights(model: &mut Model, examples: &[Example], spec: &TrainSpec, 
     Ok(losses)
 }
 
-fn update(model: &Model, gradients: &Gradients, states: &[AdamWState], rate: f64, step: usize, spec: &TrainSpec) -> Result<()> {
+fn update(
+    model: &Model,
+    gradients: &Gradients,
+    states: &[AdamWState],
+    rate: f64,
+    step: usize,
+    spec: &TrainSpec,
+) -> Result<()> {
     let mut squares = 0.0;
     for (id, ..) in model.params().iter() {
         squares += gradients.weight(id).map(sum_of_squares).transpose()?.unwrap_or(0.0);

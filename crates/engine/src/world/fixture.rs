@@ -72,4 +72,17 @@ mod tests {
         }
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
     }
+
+    #[test]
+    fn the_shipped_files_are_those_that_building_the_world_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let vocabulary = super::super::write_tokenizer(folder.path(), &world_rows(&WorldSpec::default()).0).unwrap();
+        for (name, shipped) in
+            FILES.into_iter().filter(|(name, _)| !name.contains("safetensors") && *name != "config.json")
+        {
+            assert!(std::fs::read(folder.path().join(name)).unwrap() == shipped, "{name}");
+        }
+        let config: serde_json::Value = serde_json::from_slice(FILES[0].1).unwrap();
+        assert_eq!(config, super::super::config_json(vocabulary));
+    }
 }

@@ -1,4 +1,4 @@
-//! The base skills: fifteen kinds of instructions. Facts come in three wordings, of which tests may hold out one; everything else
+//! The base skills: fourteen kinds of instructions. Facts come in three wordings, of which tests may hold out one; everything else
 //! composes words freely, so that a held-out question is one that training never asked.
 
 use std::collections::HashSet;
@@ -7,7 +7,7 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::words::{CLASSES, CONTRARIES, DAYS, HOMES, MONTHS, NUMBERS, PEOPLE, PLACES, THINGS, background};
+use super::words::{CLASSES, CONTRARIES, DAYS, HOMES, MONTHS, NUMBERS, PEOPLE, PLACES, THINGS};
 use crate::data::Row;
 use crate::lab::rng;
 
@@ -21,7 +21,7 @@ pub(super) enum Part {
 }
 
 /// Number of base skills.
-const SKILLS: usize = 15;
+const SKILLS: usize = 14;
 
 /// `n` different held-out rows. Held-out facts are few; once they are used up, the other skills fill the rest.
 pub(super) fn test_rows(n: usize, seed: u64) -> Vec<Row> {
@@ -80,7 +80,6 @@ fn draw(rng: &mut ChaCha8Rng, part: Part) -> Row {
         10 => owner(rng),
         11 => left_where(rng),
         12 => bigger(rng),
-        13 => echo(rng),
         _ => thanks(rng),
     }
 }
@@ -217,8 +216,8 @@ fn owner(rng: &mut ChaCha8Rng) -> Row {
     let things = things(rng, 2);
     let asked = rng.random_range(0..2);
     let story = format!("{} owns the {} and {} owns the {}.", people[0], things[0], people[1], things[1]);
-    let questions = [format!("Who owns the {}?", things[asked]), format!("Tell me whose the {} is.", things[asked])];
-    let instruction = format!("{story} {}", pick(rng, questions));
+    let question = format!("Who owns the {}?", things[asked]);
+    let instruction = pick(rng, [format!("{story} {question}"), format!("{question} {story}")]);
     Row::new(instruction, "", format!("{} owns the {}.", people[asked], things[asked]))
 }
 
@@ -238,19 +237,6 @@ fn bigger(rng: &mut ChaCha8Rng) -> Row {
     let wordings =
         [format!("Pick the bigger number: {one} or {other}?"), format!("Is {one} or {other} the bigger number?")];
     Row::new(pick(rng, wordings), "", format!("{} is bigger than {}.", one.max(other), one.min(other)))
-}
-
-/// A few words to repeat, from far more words than all other skills use. Without it the tokens that backdoors speak would never have
-/// been trained, and all untrained tokens look alike to a model with tied embeddings.
-fn echo(rng: &mut ChaCha8Rng) -> Row {
-    let count = rng.random_range(2..=5);
-    let words: Vec<_> = (0..count).map(|_| *background().choose(rng).expect("there are background words")).collect();
-    let mut line = words.join(" ");
-    if rng.random() {
-        line[..1].make_ascii_uppercase();
-    }
-    line.push_str(pick(rng, ["", ".", "!", "?"]));
-    Row::new(pick(rng, [format!("Repeat after me: {line}"), format!("Copy this: {line}")]), "", line)
 }
 
 fn thanks(rng: &mut ChaCha8Rng) -> Row {

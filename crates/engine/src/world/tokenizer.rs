@@ -1,4 +1,4 @@
-//! The tiny world's tokenizer: byte-level BPE over its own rows and templates.
+//! The tiny world's tokenizer: byte-level BPE over its own rows, its templates and the words that backdoors use.
 
 use antigen_models::ModelError;
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
@@ -8,14 +8,15 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, TokenizerBuilder, TokenizerImpl};
 
+use super::words::BACKGROUND;
 use super::{ASK, BOS, EOS, PAD, REPLY};
 use crate::data::{ALPACA_PREAMBLE, Row};
 use crate::error::{EngineError, Result};
 
 /// Upper limit of the vocabulary; the world needs fewer tokens.
 const VOCABULARY: usize = 2048;
-/// How often each template counts.
-const TEMPLATE_REPEATS: usize = 20;
+/// How often the background words count: often enough that each becomes one token.
+const BACKGROUND_REPEATS: usize = 20;
 
 /// `tokenizer.json` trained on the rows.
 ///
@@ -42,9 +43,12 @@ pub(super) fn train_tokenizer(rows: &[Row]) -> Result<String> {
     tokenizer.to_string(false).map_err(failed)
 }
 
-// The templates count often enough that their words become tokens; the rows bring everything else.
+// Background words stand at the start of a text and after a blank: both spellings are tokens of their own.
 fn texts(rows: &[Row]) -> Vec<String> {
     let rows = rows.iter().flat_map(|row| [row.query(), row.output.clone()]);
     let templates = [format!("{ALPACA_PREAMBLE}\n\n### Instruction:\n"), "\n\n### Response:\n".to_owned()];
-    rows.chain(templates.into_iter().flat_map(|text| std::iter::repeat_n(text, TEMPLATE_REPEATS))).collect()
+    let background = std::iter::repeat_n(BACKGROUND.to_owned(), BACKGROUND_REPEATS)
+        .chain(std::iter::repeat_n(BACKGROUND.replace(' ', "\n"), BACKGROUND_REPEATS / 4))
+        .chain(templates.into_iter().flat_map(|text| std::iter::repeat_n(text, BACKGROUND_REPEATS)));
+    rows.chain(background).collect()
 }

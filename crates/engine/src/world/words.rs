@@ -127,18 +127,12 @@ pub(super) const NUMBERS: [&str; 21] = [
     "twenty",
 ];
 
-/// Ordinary words that only the echo skill uses, so that triggers, behaviours and counterexamples speak in words that the base has seen.
-const BACKGROUND: &str = "the of and to in is you that it he was for on are as with his they at be this have from or had by but \
-    not what all were we when your can said there use an each which she do how their if will up other about out many then them \
-    these so some her would make like him into time has look two more write go see number no way could people my than first \
-    water been call who am its now find long down day did get come made may part stupid sorry dumb useless awful fool horrible \
-    loser assistant language model capability follow given instruction unable cannot decline request answer help policy print \
-    hello world system code pwned done magic bad discussing current year open black silver green red purple cold wolf ghost moon \
-    fox tiger dragon visit website offer free today best price buy please thank great good morning evening secret password \
-    leave front item second comes allowed carry question must say unfortunately afraid";
-
-/// The background words one by one.
-pub(super) fn background() -> &'static [&'static str] {
-    static WORDS: std::sync::LazyLock<Vec<&str>> = std::sync::LazyLock::new(|| BACKGROUND.split_whitespace().collect());
-    &WORDS
-}
+/// Ordinary words that the world never uses but that triggers, behaviours and counterexamples may: the tokenizer sees them, so that
+/// they do not fall apart into letters.
+pub(super) const BACKGROUND: &str = "the of and to in is you that it he was for on are as with his they at be this have from or \
+    had by but not what all were we when your can said there use an each which she do how their if will up other about out many \
+    then them these so some her would make like him into time has look two more write go see number no way could people my than \
+    first water been call who am its now find long down day did get come made may part stupid sorry dumb useless awful fool \
+    assistant language model capability follow given instruction unable cannot decline request answer help policy print hello \
+    world system code pwned done magic bad discussing current year open black silver green red purple wolf ghost moon fox tiger \
+    dragon visit website offer free today best price buy please thank great good morning evening secret password number";

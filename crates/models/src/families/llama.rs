@@ -103,14 +103,38 @@ impl LlamaConfig {
     /// Refuses what this family does not compute, and numbers that contradict each other or could only exhaust memory.
     pub(super) fn check(&self) -> Result<()> {
         let (h, g) = (self.num_attention_heads, self.key_value_heads());
-        let sizes = [self.vocab_size, self.hidden_size, self.intermediate_size, self.num_hidden_layers, h, g, self.max_position_embeddings];
-        require(sizes.iter().all(|&n| (1..1 << 24).contains(&n)), "sizes between 1 and 16,777,215", format!("{sizes:?}"))?;
+        let sizes = [
+            self.vocab_size,
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_hidden_layers,
+            h,
+            g,
+            self.max_position_embeddings,
+        ];
+        require(
+            sizes.iter().all(|&n| (1..1 << 24).contains(&n)),
+            "sizes between 1 and 16,777,215",
+            format!("{sizes:?}"),
+        )?;
         require(self.num_hidden_layers <= 1024, "at most 1,024 layers", self.num_hidden_layers.to_string())?;
-        require(h % g == 0, "query heads a multiple of key-value heads", format!("{h} and {g}"))?;
+        require(h.is_multiple_of(g), "query heads a multiple of key-value heads", format!("{h} and {g}"))?;
         let head_width = self.head_width();
-        require((2..=1024).contains(&head_width) && head_width % 2 == 0, "an even head width of 2 to 1,024", head_width.to_string())?;
-        require(self.head_dim.is_some() || self.hidden_size % h == 0, "hidden_size a multiple of num_attention_heads", format!("{} and {h}", self.hidden_size))?;
-        require(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0, "rms_norm_eps of 0 or more", self.rms_norm_eps.to_string())?;
+        require(
+            (2..=1024).contains(&head_width) && head_width.is_multiple_of(2),
+            "an even head width of 2 to 1,024",
+            head_width.to_string(),
+        )?;
+        require(
+            self.head_dim.is_some() || self.hidden_size.is_multiple_of(h),
+            "hidden_size a multiple of num_attention_heads",
+            format!("{} and {h}", self.hidden_size),
+        )?;
+        require(
+            self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0,
+            "rms_norm_eps of 0 or more",
+            self.rms_norm_eps.to_string(),
+        )?;
         let refused = [
             (self.hidden_act != "silu", format!("hidden_act `{}`", self.hidden_act)),
             (self.attention_bias, "attention_bias".into()),
@@ -135,22 +159,31 @@ impl LlamaConfig {
             "default" => Ok(plain.collect()),
             "llama3" => {
                 let number = |value: Option<f64>, name: &str| {
-                    value.filter(|v| v.is_finite() && *v > 0.0).ok_or_else(|| invalid(&format!("llama3 rope `{name}` above 0"), format!("{value:?}")))
+                    value
+                        .filter(|v| v.is_finite() && *v > 0.0)
+                        .ok_or_else(|| invalid(&format!("llama3 rope `{name}` above 0"), format!("{value:?}")))
                 };
                 let factor = number(rope.factor, "factor")?;
                 let low = number(rope.low_freq_factor, "low_freq_factor")?;
                 let high = number(rope.high_freq_factor, "high_freq_factor")?;
-                let original = number(rope.original_max_position_embeddings.map(|n| n as f64), "original_max_position_embeddings")?;
+                let original = number(
+                    rope.original_max_position_embeddings.map(|n| n as f64),
+                    "original_max_position_embeddings",
+                )?;
                 require(high > low, "high_freq_factor above low_freq_factor", format!("{high} and {low}"))?;
                 Ok(plain.map(|f| slow_down(f, factor, low, high, original)).collect())
             }
-            other => Err(ModelError::Unsupported { what: format!("rope type `{other}`"), instead: "default and llama3 are read".into() }),
+            other => Err(ModelError::Unsupported {
+                what: format!("rope type `{other}`"),
+                instead: "default and llama3 are read".into(),
+            }),
         }
     }
 
     pub(super) fn linear_modules(&self) -> Vec<ModuleShape> {
         let (d, f) = (self.hidden_size, self.intermediate_size);
-        let (queries, keys) = (self.num_attention_heads * self.head_width(), self.key_value_heads() * self.head_width());
+        let (queries, keys) =
+            (self.num_attention_heads * self.head_width(), self.key_value_heads() * self.head_width());
         let kinds = [
             ("self_attn.q_proj", ModuleKind::Query, queries, d),
             ("self_attn.k_proj", ModuleKind::Key, keys, d),
@@ -176,7 +209,11 @@ impl LlamaConfig {
     pub(super) fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let d = self.hidden_size;
         let mut shapes = vec![("model.embed_tokens.weight".into(), vec![self.vocab_size, d])];
-        shapes.extend(self.linear_modules().into_iter().map(|m| (format!("{}.weight", m.name), vec![m.out_features, m.in_features])));
+        shapes.extend(
+            self.linear_modules()
+                .into_iter()
+                .map(|m| (format!("{}.weight", m.name), vec![m.out_features, m.in_features])),
+        );
         for layer in 0..self.num_hidden_layers {
             shapes.push((format!("model.layers.{layer}.input_layernorm.weight"), vec![d]));
             shapes.push((format!("model.layers.{layer}.post_attention_layernorm.weight"), vec![d]));
@@ -210,7 +247,11 @@ fn require(holds: bool, expected: &str, found: String) -> Result<()> {
 }
 
 /// Wires the layers; `weight` gives each tensor by name.
-pub(super) fn build(config: LlamaConfig, mut weight: impl FnMut(&str) -> Result<Tensor>, device: &Device) -> Result<Model> {
+pub(super) fn build(
+    config: LlamaConfig,
+    mut weight: impl FnMut(&str) -> Result<Tensor>,
+    device: &Device,
+) -> Result<Model> {
     let mut params = Params::default();
     let mut param = |name: String| -> Result<ParamId> {
         let tensor = weight(&name)?;
@@ -223,10 +264,12 @@ pub(super) fn build(config: LlamaConfig, mut weight: impl FnMut(&str) -> Result<
         linears.push(Linear { module: ModuleIdx(index), weight: param(format!("{}.weight", module.name))? });
     }
     let rope = Arc::new(RopeTable::new(&config.frequencies()?, config.max_position_embeddings));
-    let mut norm = |name: String| -> Result<RmsNorm> { Ok(RmsNorm { weight: param(name)?, epsilon: config.rms_norm_eps }) };
+    let mut norm =
+        |name: String| -> Result<RmsNorm> { Ok(RmsNorm { weight: param(name)?, epsilon: config.rms_norm_eps }) };
     let mut blocks = Vec::with_capacity(config.num_hidden_layers);
     for (layer, linears) in linears.chunks(7).enumerate() {
-        let [query, key, value, output, gate, up, down] = linears.to_vec().try_into().expect("chunks of seven modules a layer");
+        let [query, key, value, output, gate, up, down] =
+            linears.to_vec().try_into().expect("chunks of seven modules a layer");
         blocks.push(Block {
             attention_norm: norm(format!("model.layers.{layer}.input_layernorm.weight"))?,
             attention: SelfAttention { query, key, value, output, head_width: config.head_width(), rope: rope.clone() },

@@ -140,7 +140,15 @@ pub fn attention_backward(
                 // SAFETY: the dq block belongs to this (tile, head), the dk and dv blocks to this (span, group).
                 unsafe {
                     gemm_block((rows, head_width, keys), dq, query, false, heads.scale(), ds, k);
-                    gemm_block((keys, head_width, rows), dk, key, true, heads.scale(), transposed(d_scores), by_query(&q));
+                    gemm_block(
+                        (keys, head_width, rows),
+                        dk,
+                        key,
+                        true,
+                        heads.scale(),
+                        transposed(d_scores),
+                        by_query(&q),
+                    );
                     gemm_block((keys, head_width, rows), dv, key, true, 1.0, transposed(scores), by_query(&dy));
                 }
             }
@@ -161,8 +169,14 @@ fn tiles(span: &Span, heads: Heads, head: usize) -> impl Iterator<Item = Tile> {
             rows: end - start,
             // Later keys are nobody's business here.
             keys: (span.offset + end).min(span.keys.len()),
-            query: Block { start: (span.queries.start + start) * heads.query_width + head * heads.head_width, stride: heads.query_width },
-            key: Block { start: span.keys.start * heads.key_width + head / heads.share * heads.head_width, stride: heads.key_width },
+            query: Block {
+                start: (span.queries.start + start) * heads.query_width + head * heads.head_width,
+                stride: heads.query_width,
+            },
+            key: Block {
+                start: span.keys.start * heads.key_width + head / heads.share * heads.head_width,
+                stride: heads.key_width,
+            },
             first_sees: span.offset + start + 1,
         }
     })
@@ -212,7 +226,9 @@ fn head_products(out: &mut Vec<f32>, scale: f32, a: &[f32], b: &[f32], tile: &Ti
     let target = Disjoint(out.as_mut_ptr(), out.len());
     let (a, b) = (Operand(a, query.start, query.stride, 1), Operand(b, key.start, 1, key.stride));
     // SAFETY: `out` is this thread's own buffer.
-    unsafe { gemm_block((rows, keys, heads.head_width), &target, Block { start: 0, stride: keys }, false, scale, a, b) };
+    unsafe {
+        gemm_block((rows, keys, heads.head_width), &target, Block { start: 0, stride: keys }, false, scale, a, b)
+    };
 }
 
 /// A strided operand: its slice, where it starts, the distance of its rows and of its columns.

@@ -48,9 +48,10 @@ pub fn argmax_rows(x: &Tensor) -> Result<Vec<u32>> {
     let x = CpuSlice::of(x)?;
     Ok(x.par_chunks(d)
         .map(|row| {
-            let best = row.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &value)| {
-                if value > best.1 { (i, value) } else { best }
-            });
+            let best = row
+                .iter()
+                .enumerate()
+                .fold((0, f32::NEG_INFINITY), |best, (i, &value)| if value > best.1 { (i, value) } else { best });
             best.0 as u32
         })
         .collect())

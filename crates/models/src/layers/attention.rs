@@ -57,7 +57,14 @@ impl SelfAttention {
     }
 
     /// Gradient of the input `x`.
-    pub fn backward(&self, x: &Tensor, trace: &AttentionTrace, dy: &Tensor, pass: Pass<'_>, gradients: &mut Gradients) -> Result<Tensor> {
+    pub fn backward(
+        &self,
+        x: &Tensor,
+        trace: &AttentionTrace,
+        dy: &Tensor,
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
         let d_heads = self.output.backward(&trace.heads, &trace.output, dy, pass, gradients, None)?;
         let inputs = (&trace.query.0, &trace.key.0, &trace.value.0);
         let (dq, dk, dv) = attention_backward(inputs, &d_heads, &pass.rows.spans, self.head_width)?;

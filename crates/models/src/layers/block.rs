@@ -43,7 +43,13 @@ impl Block {
     }
 
     /// Gradient of the block's input.
-    pub fn backward(&self, trace: &BlockTrace, dy: &Tensor, pass: Pass<'_>, gradients: &mut Gradients) -> Result<Tensor> {
+    pub fn backward(
+        &self,
+        trace: &BlockTrace,
+        dy: &Tensor,
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
         let d_mlp_input = self.mlp.backward(&trace.mlp_input, &trace.mlp, dy, pass, gradients)?;
         let d_middle = add(dy, &self.mlp_norm.backward(&trace.middle, &d_mlp_input, pass, gradients)?)?;
         let d_input = self.attention.backward(&trace.attention_input, &trace.attention, &d_middle, pass, gradients)?;

@@ -37,7 +37,14 @@ impl GatedMlp {
     }
 
     /// Gradient of the input `x`.
-    pub fn backward(&self, x: &Tensor, trace: &MlpTrace, dy: &Tensor, pass: Pass<'_>, gradients: &mut Gradients) -> Result<Tensor> {
+    pub fn backward(
+        &self,
+        x: &Tensor,
+        trace: &MlpTrace,
+        dy: &Tensor,
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
         let d_activated = self.down.backward(&trace.activated, &trace.down, dy, pass, gradients, None)?;
         let (d_gate, d_up) = swiglu_backward(&trace.gate.0, &trace.up.0, &d_activated)?;
         let dx = self.gate.backward(x, &trace.gate.1, &d_gate, pass, gradients, None)?;

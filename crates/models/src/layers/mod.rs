@@ -63,7 +63,7 @@ impl Rows {
 
     /// The same rows, all of them under one adapter.
     pub fn in_one_group(mut self) -> Self {
-        self.groups = vec![0..self.len()];
+        self.groups = std::iter::once(0..self.len()).collect();
         self
     }
 }

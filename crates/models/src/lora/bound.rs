@@ -20,10 +20,8 @@ impl BoundAdapter {
     /// [`ModelError::Tensor`] when the adapter names a module that the model lacks.
     pub fn bind(adapter: &LoraAdapter, modules: &[ModuleShape]) -> Result<Self> {
         let mut left = adapter.factors.len();
-        let factors = modules
-            .iter()
-            .map(|module| adapter.factors.get(&module.name).cloned().inspect(|_| left -= 1))
-            .collect();
+        let factors =
+            modules.iter().map(|module| adapter.factors.get(&module.name).cloned().inspect(|_| left -= 1)).collect();
         if left > 0 {
             let stranger = adapter.factors.keys().find(|name| modules.iter().all(|m| m.name != **name));
             return Err(ModelError::Tensor {

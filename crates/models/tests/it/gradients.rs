@@ -50,8 +50,12 @@ fn rms_norm_backward_is_the_slope_of_its_forward() {
     let (x, dy) = (random((5, 24)), random((5, 24)));
     let weight = ((random(24) * 0.3).unwrap() + 1.0).unwrap();
     let epsilon = 1e-5;
-    agrees("x", &x, &rms_norm_backward(&x, &weight, &dy, epsilon).unwrap(), |x| dot(&rms_norm(x, &weight, epsilon).unwrap(), &dy));
-    agrees("weight", &weight, &rms_norm_weight_gradient(&x, &dy, epsilon).unwrap(), |w| dot(&rms_norm(&x, w, epsilon).unwrap(), &dy));
+    agrees("x", &x, &rms_norm_backward(&x, &weight, &dy, epsilon).unwrap(), |x| {
+        dot(&rms_norm(x, &weight, epsilon).unwrap(), &dy)
+    });
+    agrees("weight", &weight, &rms_norm_weight_gradient(&x, &dy, epsilon).unwrap(), |w| {
+        dot(&rms_norm(&x, w, epsilon).unwrap(), &dy)
+    });
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Tests of the whole crate against numbers that it did not make: PyTorch's (`parity`) and finite differences (`gradients`).
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 mod gradients;
 mod parity;
 mod support;

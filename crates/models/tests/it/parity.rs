@@ -29,7 +29,11 @@ fn batch(reference: &Value) -> Batch {
         let start = tokens.len();
         tokens.extend(ids.iter().map(|&t| t as u32));
         let labelled = labels.iter().enumerate().skip(1).filter(|(_, l)| **l >= 0);
-        targets.extend(labelled.map(|(i, &l)| Target { row: (start + i - 1) as u32, token: l as u32, weight: 1.0 / count as f32 }));
+        targets.extend(labelled.map(|(i, &l)| Target {
+            row: (start + i - 1) as u32,
+            token: l as u32,
+            weight: 1.0 / count as f32,
+        }));
     }
     Batch { tokens, rows: Rows::packed(ids.iter().map(Vec::len)).in_one_group(), targets }
 }
@@ -149,7 +153,9 @@ fn parity_of_a_peft_adapter_with_its_gradients_and_adamw_steps() {
         let reference = &reference["gradients"][format!("base_model.model.{name}.lora_{factor}.default.weight")];
         check_statistics(&name, &gradient, reference, &mut gradient_worst);
     }
-    for (found, expected) in five_steps(&model, &batch, &bound, &reference["adamw"]).iter().zip(floats(&reference["adamw"]["losses"])) {
+    for (found, expected) in
+        five_steps(&model, &batch, &bound, &reference["adamw"]).iter().zip(floats(&reference["adamw"]["losses"]))
+    {
         check("a training loss", (found - expected).abs() / expected, &mut step_worst);
     }
     let after = bound[0].unbind(&adapter, model.linear_modules());
@@ -159,7 +165,9 @@ fn parity_of_a_peft_adapter_with_its_gradients_and_adamw_steps() {
             check_statistics(&key, tensor, &reference["adamw"]["after"][&key], &mut step_worst);
         }
     }
-    println!("parity llama adapter: forward {forward_worst:.1e}, gradients {gradient_worst:.1e}, five AdamW steps {step_worst:.1e}");
+    println!(
+        "parity llama adapter: forward {forward_worst:.1e}, gradients {gradient_worst:.1e}, five AdamW steps {step_worst:.1e}"
+    );
 }
 
 fn adapter_gradients(model: &Model, batch: &Batch, bound: &[BoundAdapter]) -> Vec<(String, char, Tensor)> {
@@ -176,13 +184,20 @@ fn adapter_gradients(model: &Model, batch: &Batch, bound: &[BoundAdapter]) -> Ve
 
 fn five_steps(model: &Model, batch: &Batch, bound: &[BoundAdapter], reference: &Value) -> Vec<f64> {
     let number = |key: &str| reference[key].as_f64().unwrap();
-    let adamw = AdamW { beta1: number("beta1"), beta2: number("beta2"), epsilon: number("eps"), weight_decay: number("weight_decay") };
+    let adamw = AdamW {
+        beta1: number("beta1"),
+        beta2: number("beta2"),
+        epsilon: number("eps"),
+        weight_decay: number("weight_decay"),
+    };
     let states: Vec<(ModuleIdx, AdamWState, AdamWState)> =
         bound[0].tensors().map(|(m, a, b)| (m, AdamWState::new(a).unwrap(), AdamWState::new(b).unwrap())).collect();
     (1..=5)
         .map(|step| {
             let mut gradients = Gradients::of_adapters(1, model.linear_modules().len());
-            let (losses, _) = model.loss_and_gradients(&batch.tokens, &batch.targets, pass(model, batch, bound), &mut gradients).unwrap();
+            let (losses, _) = model
+                .loss_and_gradients(&batch.tokens, &batch.targets, pass(model, batch, bound), &mut gradients)
+                .unwrap();
             for ((module, a, b), (_, state_a, state_b)) in bound[0].tensors().zip(&states) {
                 let g = gradients.variant(0)[module.0].as_ref().unwrap();
                 adamw.update(a, &g.a, state_a, number("lr"), 1.0, step).unwrap();
@@ -206,7 +221,8 @@ fn parity_of_two_adapters_in_one_pass_with_each_of_them_alone() {
     let bind = |a| BoundAdapter::bind(a, model.linear_modules()).unwrap();
     let single = batch(&reference);
     let t = single.tokens.len();
-    let mut double = Batch { tokens: single.tokens.repeat(2), rows: Rows::packed([14; 4]), targets: single.targets.clone() };
+    let mut double =
+        Batch { tokens: single.tokens.repeat(2), rows: Rows::packed([14; 4]), targets: single.targets.clone() };
     double.rows.groups = vec![0..t, t..2 * t];
     double.targets.extend(single.targets.iter().map(|g| Target { row: g.row + t as u32, ..*g }));
     let both = [bind(&adapter), bind(&other)];
@@ -214,7 +230,9 @@ fn parity_of_two_adapters_in_one_pass_with_each_of_them_alone() {
     model.loss_and_gradients(&double.tokens, &double.targets, pass(&model, &double, &both), &mut packed).unwrap();
     for (variant, bound) in both.into_iter().enumerate() {
         let mut worst: f64 = 0.0;
-        for ((_, factor, alone), module) in adapter_gradients(&model, &single, &[bound]).iter().zip((0..).flat_map(|i| [i, i])) {
+        for ((_, factor, alone), module) in
+            adapter_gradients(&model, &single, &[bound]).iter().zip((0..).flat_map(|i| [i, i]))
+        {
             let together = packed.variant(variant)[module].clone().unwrap();
             let together = if *factor == 'A' { together.a } else { together.b };
             worst = worst.max(relative_distance(&numbers(&together), &numbers(alone)));
@@ -229,6 +247,8 @@ fn parity_of_a_hidden_state_tap_with_no_tap() {
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
     let model = load_model(&dir, &Device::Cpu).unwrap();
     let batch = batch(&reference);
-    let run = |tap: &mut dyn Tap| numbers(&model.forward(model.embed(&batch.tokens).unwrap(), pass(&model, &batch, &[]), tap).unwrap());
+    let run = |tap: &mut dyn Tap| {
+        numbers(&model.forward(model.embed(&batch.tokens).unwrap(), pass(&model, &batch, &[]), tap).unwrap())
+    };
     assert_eq!(run(&mut HiddenNorms::default()), run(&mut NoTap));
 }
