@@ -46,11 +46,6 @@ pub fn add_matmul_nt(dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, s
     accumulate(dst, rows, a, b, Product::right_transposed(a, b)?, scale)
 }
 
-/// `dst[rows] += scale * aᵀ b`.
-pub fn add_matmul_tn(dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, scale: f64) -> Result<()> {
-    accumulate(dst, rows, a, b, Product::left_transposed(a, b)?, scale)
-}
-
 /// Sizes and (row, column) strides of one product of contiguous operands.
 #[derive(Clone, Copy)]
 struct Product {
@@ -150,7 +145,6 @@ mod tests {
             matmul_tn(&at, &b)?,
             added(&|dst| add_matmul(dst, 2..7, &a, &b, 0.5))?,
             added(&|dst| add_matmul_nt(dst, 2..7, &a, &bt, 0.5))?,
-            added(&|dst| add_matmul_tn(dst, 2..7, &at, &b, 0.5))?,
         ];
         for (form, found) in found.iter().enumerate() {
             let error = (found - &expected)?.abs()?.max_all()?.to_scalar::<f32>()?;

@@ -23,7 +23,7 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, StorageRef, T
 pub use adamw::{AdamW, AdamWState};
 pub use attention::{Span, attention, attention_backward};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
-pub use gemm::{add_matmul, add_matmul_nt, add_matmul_tn, matmul, matmul_nt, matmul_tn};
+pub use gemm::{add_matmul, add_matmul_nt, matmul, matmul_nt, matmul_tn};
 pub use norm::{rms_norm, rms_norm_backward, rms_norm_weight_gradient};
 pub use rope::{Direction, RopeTable, rotate};
 pub use rows::{add, add_rows_at, argmax_rows, gather_rows, scale, scatter_rows, sum_of_squares};
