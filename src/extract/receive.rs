@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream},
     http::{
         HeaderMap,
         header::{CONTENT_ENCODING, CONTENT_LENGTH},
@@ -18,6 +18,9 @@ use crate::error::{ApiResult, Kind, Problem};
 
 /// Silence on the wire after which a sender counts as gone.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How much, and for how long, is read and dropped after a refusal.
+const DRAIN_BYTES: usize = 16 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// What is known of a file before its first byte arrives.
 #[derive(Debug, Clone, Default)]
@@ -53,11 +56,34 @@ pub fn check_headers(headers: &HeaderMap, expected: &Expected) -> ApiResult<()> 
 /// Writes `body` to the new file `target` and compares it with what is expected. After an error the file may hold anything: the
 /// caller removes it.
 pub async fn receive_file(body: Body, target: &Path, expected: &Expected) -> ApiResult<Received> {
+    let mut chunks = body.into_data_stream();
+    let outcome = write_chunks(&mut chunks, target, expected).await;
+    if outcome.is_err() {
+        drain(&mut chunks).await;
+    }
+    outcome
+}
+
+/// Reads on for a moment: a sender that is still writing when the connection closes sees a broken pipe instead of the refusal.
+async fn drain(chunks: &mut BodyDataStream) {
+    let read = async {
+        let mut left = DRAIN_BYTES;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // What is still coming after that is its sender's loss.
+    let _ = tokio::time::timeout(DRAIN_TIME, read).await;
+}
+
+async fn write_chunks(chunks: &mut BodyDataStream, target: &Path, expected: &Expected) -> ApiResult<Received> {
     let mut file = tokio::fs::File::create(target).await?;
     let mut hasher = Sha256::new();
     let mut received = 0u64;
-    let mut chunks = body.into_data_stream();
-    while let Some(chunk) = next_chunk(&mut chunks).await? {
+    while let Some(chunk) = next_chunk(chunks).await? {
         received += chunk.len() as u64;
         check_length(received, expected, received.max(expected.bytes.unwrap_or(0)))?;
         hasher.update(&chunk);
@@ -75,9 +101,7 @@ pub async fn receive_file(body: Body, target: &Path, expected: &Expected) -> Api
     }
 }
 
-async fn next_chunk(
-    chunks: &mut (impl futures::Stream<Item = Result<Bytes, axum::Error>> + Unpin),
-) -> ApiResult<Option<Bytes>> {
+async fn next_chunk(chunks: &mut BodyDataStream) -> ApiResult<Option<Bytes>> {
     let broken = |why: String| Problem::new(Kind::LengthMismatch, format!("the body broke off: {why}"));
     match tokio::time::timeout(PATIENCE, chunks.next()).await {
         Err(_) => Err(broken(format!("no byte for {} seconds", PATIENCE.as_secs()))),
