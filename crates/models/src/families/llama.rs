@@ -6,9 +6,9 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{FamilyConfig, ModuleKind, ModuleShape};
+use super::{FamilyConfig, ModuleKind, ModuleShape, Stored};
 use crate::error::{ModelError, Result};
-use crate::kernels::RopeTable;
+use crate::kernels::{AttentionSettings, RopeTable};
 use crate::layers::{Block, GatedMlp, Head, Linear, ModuleIdx, RmsNorm, SelfAttention};
 use crate::model::{Model, Wiring};
 use crate::params::{ParamId, Params};
@@ -201,6 +201,7 @@ impl LlamaConfig {
                     layer,
                     out_features,
                     in_features,
+                    stored: Stored::OutIn,
                 })
             })
             .collect()
@@ -264,6 +265,7 @@ pub(super) fn build(
         linears.push(Linear { module: ModuleIdx(index), weight: param(format!("{}.weight", module.name))? });
     }
     let rope = Arc::new(RopeTable::new(&config.frequencies()?, config.max_position_embeddings));
+    let settings = AttentionSettings::causal(config.head_width());
     let mut norm =
         |name: String| -> Result<RmsNorm> { Ok(RmsNorm { weight: param(name)?, epsilon: config.rms_norm_eps }) };
     let mut blocks = Vec::with_capacity(config.num_hidden_layers);
@@ -272,7 +274,7 @@ pub(super) fn build(
             linears.to_vec().try_into().expect("chunks of seven modules a layer");
         blocks.push(Block {
             attention_norm: norm(format!("model.layers.{layer}.input_layernorm.weight"))?,
-            attention: SelfAttention { query, key, value, output, head_width: config.head_width(), rope: rope.clone() },
+            attention: SelfAttention { query, key, value, output, settings, rope: rope.clone() },
             mlp_norm: norm(format!("model.layers.{layer}.post_attention_layernorm.weight"))?,
             mlp: GatedMlp { gate, up, down },
         });

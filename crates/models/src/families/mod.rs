@@ -24,10 +24,14 @@ pub enum ModuleKind {
     Value,
     /// Attention output; writes to the residual stream.
     Output,
+    /// Attention queries, keys and values in one matrix, in this order; reads the residual stream.
+    QueryKeyValue,
     /// MLP gate; reads the residual stream.
     Gate,
-    /// MLP up-projection; reads the residual stream.
+    /// MLP up-projection, or the first of two matrices; reads the residual stream.
     Up,
+    /// MLP gate and up-projection in one matrix, in this order; reads the residual stream.
+    GateUp,
     /// MLP down-projection; writes to the residual stream.
     Down,
 }
@@ -35,13 +39,34 @@ pub enum ModuleKind {
 impl ModuleKind {
     /// Whether the module belongs to the MLP.
     pub fn is_mlp(self) -> bool {
-        matches!(self, Self::Gate | Self::Up | Self::Down)
+        matches!(self, Self::Gate | Self::Up | Self::GateUp | Self::Down)
     }
 
     /// Whether the module writes to the residual stream; the others read it.
     pub fn writes_residual(self) -> bool {
         matches!(self, Self::Output | Self::Down)
     }
+}
+
+/// Which way round a linear layer's weight lies, on disk and in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stored {
+    /// `[out, in]`, as almost everywhere.
+    OutIn,
+    /// `[in, out]`: GPT-2's `Conv1D`.
+    InOut,
+}
+
+/// How many heads a family's attention has, and how wide they are; the same in every block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionHeads {
+    /// Query heads `h`.
+    pub heads: usize,
+    /// Key-value heads `g`; `h` is a multiple of it.
+    pub key_value_heads: usize,
+    /// Width `k` of one head.
+    pub head_width: usize,
 }
 
 /// One adaptable linear layer of a model.
@@ -53,10 +78,12 @@ pub struct ModuleShape {
     pub kind: ModuleKind,
     /// Index of its block.
     pub layer: usize,
-    /// Rows of the weight.
+    /// Numbers that come out for each row: rows of the weight, unless `stored` says otherwise.
     pub out_features: usize,
-    /// Columns of the weight.
+    /// Numbers that go in.
     pub in_features: usize,
+    /// Which way round the weight lies.
+    pub stored: Stored,
 }
 
 /// The part of `config.json` that a family reads, picked by `model_type`.
@@ -131,6 +158,17 @@ impl FamilyConfig {
     pub fn intermediate_size(&self) -> usize {
         match self {
             Self::Llama(config) => config.intermediate_size,
+        }
+    }
+
+    /// Heads of the attention.
+    pub fn attention_heads(&self) -> AttentionHeads {
+        match self {
+            Self::Llama(config) => AttentionHeads {
+                heads: config.num_attention_heads,
+                key_value_heads: config.key_value_heads(),
+                head_width: config.head_width(),
+            },
         }
     }
 

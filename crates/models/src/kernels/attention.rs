@@ -1,4 +1,5 @@
-//! Causal grouped-query attention over packed rows, forward and backward.
+//! Grouped-query attention over packed rows, forward and backward: causal or not, whole or in a sliding window, with capped
+//! scores or plain ones.
 //!
 //! Rows of several sequences lie one after another; a [`Span`] says which query rows may look at which key rows. The same
 //! kernel serves training (keys are the queries' own rows), prefill and decoding (keys lie in a cache).
@@ -11,7 +12,7 @@ use candle_core::Tensor;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::math::{dot, exp, maximum, sum, vectorised};
+use super::math::{dot, exp, maximum, sum, tanh, vectorised};
 use super::{CpuSlice, output};
 use crate::error::Result;
 
@@ -20,7 +21,7 @@ const TILE: usize = 64;
 
 /// One sequence: its query rows, its key rows, and where the first query stands among the keys.
 ///
-/// Query `i` (from 0) sees keys `0 ..= offset + i`.
+/// Query `i` (from 0) stands at position `offset + i` among the keys; which of them it sees is up to [`AttentionSettings`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// Rows of the query matrix.
@@ -38,9 +39,40 @@ impl Span {
     }
 }
 
+/// What the attention of one layer computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionSettings {
+    /// Width `k` of one head.
+    pub head_width: usize,
+    /// Factor on `q kᵀ`; `1 / sqrt(k)` in most families.
+    pub scale: f32,
+    /// If set, a scaled score `s` becomes `cap * tanh(s / cap)` (Gemma 2, arXiv 2408.00118).
+    pub softcap: Option<f32>,
+    /// If set, a query sees no key further back than this many positions, itself included (Mistral, arXiv 2310.06825).
+    pub window: Option<usize>,
+    /// Whether a query sees no later key.
+    pub causal: bool,
+}
+
+impl AttentionSettings {
+    /// Causal attention over everything before, scaled by `1 / sqrt(head_width)`.
+    pub fn causal(head_width: usize) -> Self {
+        let scale = (1.0 / (head_width as f64).sqrt()) as f32;
+        Self { head_width, scale, softcap: None, window: None, causal: true }
+    }
+
+    /// The keys, of `keys`, that the query at `position` sees.
+    fn seen(&self, position: usize, keys: usize) -> Range<usize> {
+        let end = if self.causal { (position + 1).min(keys) } else { keys };
+        let start = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        start.min(end)..end
+    }
+}
+
 /// Head counts and widths, read off the tensors.
 #[derive(Clone, Copy)]
 struct Heads {
+    settings: AttentionSettings,
     query_width: usize,
     key_width: usize,
     head_width: usize,
@@ -50,14 +82,11 @@ struct Heads {
 }
 
 impl Heads {
-    fn of(q: &Tensor, k: &Tensor, head_width: usize) -> Result<Self> {
+    fn of(q: &Tensor, k: &Tensor, settings: AttentionSettings) -> Result<Self> {
         let (query_width, key_width) = (q.dims2()?.1, k.dims2()?.1);
+        let head_width = settings.head_width;
         let heads = query_width / head_width;
-        Ok(Self { query_width, key_width, head_width, heads, share: query_width / key_width })
-    }
-
-    fn scale(self) -> f32 {
-        (1.0 / (self.head_width as f64).sqrt()) as f32
+        Ok(Self { settings, query_width, key_width, head_width, heads, share: query_width / key_width })
     }
 }
 
@@ -74,30 +103,41 @@ struct Disjoint(*mut f32, usize);
 unsafe impl Send for Disjoint {}
 unsafe impl Sync for Disjoint {}
 
-/// One tile of queries of one head, and the keys that its last query sees.
+/// One tile of queries of one head, and the keys that any of its queries sees.
 struct Tile {
     rows: usize,
     keys: usize,
     query: Block,
     key: Block,
-    /// Keys that the first query sees; each further query sees one more.
-    first_sees: usize,
+    /// Position of the first query among the span's keys.
+    position: usize,
+    /// Which of the span's keys is the tile's first.
+    first_key: usize,
 }
 
-/// `softmax(q kᵀ / sqrt(head_width)) v` for every span and head.
+impl Tile {
+    /// Which of the tile's keys its query `row` sees.
+    fn seen(&self, row: usize, settings: AttentionSettings) -> Range<usize> {
+        let seen = settings.seen(self.position + row, self.first_key + self.keys);
+        seen.start - self.first_key..seen.end - self.first_key
+    }
+}
+
+/// `softmax(cap(scale * q kᵀ)) v` for every span and head, over the keys that each query sees.
 ///
 /// # Shapes
 /// `q` `[t, h * k]`, `k` and `v` `[n, g * k]` with `h` a multiple of `g` -> `[t, h * k]`.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], head_width: usize) -> Result<Tensor> {
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], settings: AttentionSettings) -> Result<Tensor> {
     let shape = q.dims2()?;
-    let heads = Heads::of(q, k, head_width)?;
+    let heads = Heads::of(q, k, settings)?;
+    let head_width = heads.head_width;
     let (q, k, v) = (CpuSlice::of(q)?, CpuSlice::of(k)?, CpuSlice::of(v)?);
     let mut out = vec![0f32; shape.0 * shape.1];
     let target = Disjoint(out.as_mut_ptr(), out.len());
     tasks(spans, heads.heads).into_par_iter().for_each_init(Vec::new, |scores, (span, head)| {
         let target = &target;
         for tile in tiles(span, heads, head) {
-            probabilities(scores, &q, &k, &tile, heads);
+            probabilities(scores, None, &q, &k, &tile, heads);
             let (weights, values) = (Operand(scores, 0, tile.keys, 1), Operand(&v, tile.key.start, tile.key.stride, 1));
             // SAFETY: this (tile, head) block of `out` belongs to this task alone.
             unsafe { gemm_block((tile.rows, head_width, tile.keys), target, tile.query, false, 1.0, weights, values) };
@@ -107,7 +147,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], head_width:
 }
 
 /// Gradients of [`attention`] with respect to `q`, `k` and `v`. With `P` the probabilities and `dP = dy vᵀ`:
-/// `dS = P * (dP - rowsum(P * dP))`, `dq = dS k * scale`, `dk = dSᵀ q * scale`, `dv = Pᵀ dy`.
+/// `dS = P * (dP - rowsum(P * dP)) * (1 - tanh²)` (the last factor only with a cap), `dq = dS k * scale`,
+/// `dk = dSᵀ q * scale`, `dv = Pᵀ dy`.
 ///
 /// # Shapes
 /// As in [`attention`]; `dy` `[t, h * k]`. Every span's keys must be its own (training has no cache).
@@ -115,10 +156,11 @@ pub fn attention_backward(
     (q, k, v): (&Tensor, &Tensor, &Tensor),
     dy: &Tensor,
     spans: &[Span],
-    head_width: usize,
+    settings: AttentionSettings,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (q_shape, k_shape) = (q.dims2()?, k.dims2()?);
-    let heads = Heads::of(q, k, head_width)?;
+    let heads = Heads::of(q, k, settings)?;
+    let (head_width, scale) = (heads.head_width, settings.scale);
     let (q, k, v, dy) = (CpuSlice::of(q)?, CpuSlice::of(k)?, CpuSlice::of(v)?, CpuSlice::of(dy)?);
     let (mut dq, mut dk, mut dv) = (vec![0f32; q.len()], vec![0f32; k.len()], vec![0f32; v.len()]);
     let dq_out = Disjoint(dq.as_mut_ptr(), dq.len());
@@ -126,29 +168,24 @@ pub fn attention_backward(
     let dv_out = Disjoint(dv.as_mut_ptr(), dv.len());
     // One task per span and key-value head: the query heads that share it add to the same dk and dv, one after another.
     tasks(spans, heads.heads / heads.share).into_par_iter().for_each_init(
-        || (Vec::new(), Vec::new()),
-        |(scores, d_scores), (span, group)| {
+        || (Vec::new(), Vec::new(), Vec::new()),
+        |(scores, d_scores, slopes), (span, group)| {
             let (dq, dk, dv) = (&dq_out, &dk_out, &dv_out);
             let shared = group * heads.share..(group + 1) * heads.share;
             for tile in shared.flat_map(|head| tiles(span, heads, head)) {
-                probabilities(scores, &q, &k, &tile, heads);
+                probabilities(scores, Some(slopes), &q, &k, &tile, heads);
                 score_gradients(scores, d_scores, &dy, &v, &tile, heads);
+                if settings.softcap.is_some() {
+                    vectorised(|| d_scores.iter_mut().zip(slopes.iter()).for_each(|(ds, slope)| *ds *= slope));
+                }
                 let Tile { rows, keys, query, key, .. } = tile;
                 let by_query = |x| Operand(x, query.start, query.stride, 1);
                 let transposed = |x| Operand(x, 0, 1, keys);
                 let (ds, k) = (Operand(d_scores, 0, keys, 1), Operand(&k, key.start, key.stride, 1));
                 // SAFETY: the dq block belongs to this (tile, head), the dk and dv blocks to this (span, group).
                 unsafe {
-                    gemm_block((rows, head_width, keys), dq, query, false, heads.scale(), ds, k);
-                    gemm_block(
-                        (keys, head_width, rows),
-                        dk,
-                        key,
-                        true,
-                        heads.scale(),
-                        transposed(d_scores),
-                        by_query(&q),
-                    );
+                    gemm_block((rows, head_width, keys), dq, query, false, scale, ds, k);
+                    gemm_block((keys, head_width, rows), dk, key, true, scale, transposed(d_scores), by_query(&q));
                     gemm_block((keys, head_width, rows), dv, key, true, 1.0, transposed(scores), by_query(&dy));
                 }
             }
@@ -163,40 +200,66 @@ fn tasks(spans: &[Span], heads: usize) -> Vec<(&Span, usize)> {
 
 fn tiles(span: &Span, heads: Heads, head: usize) -> impl Iterator<Item = Tile> {
     let queries = span.queries.len();
-    (0..queries).step_by(TILE).map(move |start| {
+    (0..queries).step_by(TILE).filter_map(move |start| {
         let end = (start + TILE).min(queries);
-        Tile {
+        let position = span.offset + start;
+        // Keys before what the first query sees and after what the last one sees are nobody's business here.
+        let first_key = heads.settings.seen(position, span.keys.len()).start;
+        let keys = heads.settings.seen(span.offset + end - 1, span.keys.len()).end - first_key;
+        (keys > 0).then(|| Tile {
             rows: end - start,
-            // Later keys are nobody's business here.
-            keys: (span.offset + end).min(span.keys.len()),
+            keys,
+            position,
+            first_key,
             query: Block {
                 start: (span.queries.start + start) * heads.query_width + head * heads.head_width,
                 stride: heads.query_width,
             },
             key: Block {
-                start: span.keys.start * heads.key_width + head / heads.share * heads.head_width,
+                start: (span.keys.start + first_key) * heads.key_width + head / heads.share * heads.head_width,
                 stride: heads.key_width,
             },
-            first_sees: span.offset + start + 1,
-        }
+        })
     })
 }
 
-/// Fills `scores` with the causal softmax of one tile, `[rows, keys]`.
-fn probabilities(scores: &mut Vec<f32>, q: &[f32], k: &[f32], tile: &Tile, heads: Heads) {
-    head_products(scores, heads.scale(), q, k, tile, heads);
+/// Fills `scores` with the softmax of one tile, `[rows, keys]`, and `slopes`, where asked for, with the cap's derivative.
+fn probabilities(
+    scores: &mut Vec<f32>,
+    slopes: Option<&mut Vec<f32>>,
+    q: &[f32],
+    k: &[f32],
+    tile: &Tile,
+    heads: Heads,
+) {
+    head_products(scores, heads.settings.scale, q, k, tile, heads);
+    if let Some(cap) = heads.settings.softcap {
+        cap_scores(scores, slopes, cap);
+    }
     vectorised(|| {
         for (i, row) in scores.chunks_mut(tile.keys).enumerate() {
-            softmax_prefix(row, (tile.first_sees + i).min(tile.keys));
+            softmax_within(row, tile.seen(i, heads.settings));
         }
     });
 }
 
-/// Softmax over the first `seen` elements; the others become 0.
+/// `s -> cap * tanh(s / cap)`, whose derivative is `1 - tanh²`.
+fn cap_scores(scores: &mut [f32], slopes: Option<&mut Vec<f32>>, cap: f32) {
+    let inverse = 1.0 / cap;
+    vectorised(|| scores.iter_mut().for_each(|s| *s = tanh(*s * inverse)));
+    if let Some(slopes) = slopes {
+        slopes.clear();
+        slopes.extend(scores.iter().map(|tanh| 1.0 - tanh * tanh));
+    }
+    vectorised(|| scores.iter_mut().for_each(|s| *s *= cap));
+}
+
+/// Softmax over the elements `seen`; the others become 0.
 #[inline(always)]
-fn softmax_prefix(row: &mut [f32], seen: usize) {
-    let (row, hidden) = row.split_at_mut(seen);
-    hidden.fill(0.0);
+fn softmax_within(row: &mut [f32], seen: Range<usize>) {
+    row[..seen.start].fill(0.0);
+    row[seen.end..].fill(0.0);
+    let row = &mut row[seen];
     let maximum = maximum(row);
     for z in row.iter_mut() {
         *z = exp(*z - maximum);

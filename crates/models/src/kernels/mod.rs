@@ -21,7 +21,7 @@ use std::ops::Deref;
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor};
 
 pub use adamw::{AdamW, AdamWState};
-pub use attention::{Span, attention, attention_backward};
+pub use attention::{AttentionSettings, Span, attention, attention_backward};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use gemm::{add_matmul, add_matmul_nt, matmul, matmul_nt, matmul_tn};
 pub use norm::{rms_norm, rms_norm_backward, rms_norm_weight_gradient};

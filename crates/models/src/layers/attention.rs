@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{Gradients, Linear, LinearTrace, Pass};
 use crate::error::Result;
-use crate::kernels::{Direction, RopeTable, attention, attention_backward, rotate, scatter_rows};
+use crate::kernels::{AttentionSettings, Direction, RopeTable, attention, attention_backward, rotate, scatter_rows};
 
 /// Query, key, value and output projections around the attention kernel.
 #[derive(Debug, Clone)]
@@ -19,8 +19,8 @@ pub struct SelfAttention {
     pub value: Linear,
     /// `[t, h * k] -> [t, d]`.
     pub output: Linear,
-    /// Width `k` of one head.
-    pub head_width: usize,
+    /// What the kernel computes.
+    pub settings: AttentionSettings,
     /// Rotations of every position, shared by all layers.
     pub rope: Arc<RopeTable>,
 }
@@ -44,12 +44,12 @@ impl SelfAttention {
         rotate(&query.0, &self.rope, &pass.rows.positions, Direction::Forward)?;
         rotate(&key.0, &self.rope, &pass.rows.positions, Direction::Forward)?;
         let heads = match pass.cache {
-            None => attention(&query.0, &key.0, &value.0, &pass.rows.spans, self.head_width)?,
+            None => attention(&query.0, &key.0, &value.0, &pass.rows.spans, self.settings)?,
             Some((cache, rows)) => {
                 let (keys, values) = &cache.layers[layer];
                 scatter_rows(keys, rows, &key.0)?;
                 scatter_rows(values, rows, &value.0)?;
-                attention(&query.0, keys, values, &pass.rows.spans, self.head_width)?
+                attention(&query.0, keys, values, &pass.rows.spans, self.settings)?
             }
         };
         let (y, output) = self.output.forward(&heads, pass)?;
@@ -67,7 +67,7 @@ impl SelfAttention {
     ) -> Result<Tensor> {
         let d_heads = self.output.backward(&trace.heads, &trace.output, dy, pass, gradients, None)?;
         let inputs = (&trace.query.0, &trace.key.0, &trace.value.0);
-        let (dq, dk, dv) = attention_backward(inputs, &d_heads, &pass.rows.spans, self.head_width)?;
+        let (dq, dk, dv) = attention_backward(inputs, &d_heads, &pass.rows.spans, self.settings)?;
         rotate(&dq, &self.rope, &pass.rows.positions, Direction::Backward)?;
         rotate(&dk, &self.rope, &pass.rows.positions, Direction::Backward)?;
         let dx = self.query.backward(x, &trace.query.1, &dq, pass, gradients, None)?;

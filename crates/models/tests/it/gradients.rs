@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use crate::support::numbers;
+use crate::support::{numbers, relative_distance};
 
 thread_local! {
     /// Every test runs on a thread of its own and draws the same numbers each time.
@@ -80,29 +80,82 @@ fn rotation_backward_undoes_the_forward() {
     assert!(dot(&distance, &distance) < 1e-10);
 }
 
+/// Packed sequences of these lengths, one after another.
+fn packed(lengths: &[usize]) -> Vec<Span> {
+    Rows::packed(lengths.iter().copied()).spans
+}
+
 #[test]
 fn attention_backward_is_the_slope_of_its_forward_over_packed_sequences_longer_than_a_tile() {
-    let lengths = [3usize, 1, 70];
-    let t: usize = lengths.iter().sum();
-    let mut spans = Vec::new();
-    lengths.iter().fold(0, |start, n| {
-        spans.push(Span::causal(start..start + n));
-        start + n
-    });
-    let (q, k, v, dy) = (random((t, 4 * 6)), random((t, 2 * 6)), random((t, 2 * 6)), random((t, 4 * 6)));
-    let (dq, dk, dv) = attention_backward((&q, &k, &v), &dy, &spans, 6).unwrap();
-    agrees("queries", &q, &dq, |q| dot(&attention(q, &k, &v, &spans, 6).unwrap(), &dy));
-    agrees("keys", &k, &dk, |k| dot(&attention(&q, k, &v, &spans, 6).unwrap(), &dy));
-    agrees("values", &v, &dv, |v| dot(&attention(&q, &k, v, &spans, 6).unwrap(), &dy));
+    let spans = packed(&[3, 1, 70]);
+    let (q, k, v, dy) = (random((74, 4 * 6)), random((74, 2 * 6)), random((74, 2 * 6)), random((74, 4 * 6)));
+    let plain = AttentionSettings::causal(6);
+    for (name, settings) in [
+        ("plain", plain),
+        ("windowed", AttentionSettings { window: Some(5), ..plain }),
+        ("capped", AttentionSettings { scale: 1.0, softcap: Some(1.5), ..plain }),
+        ("of both directions", AttentionSettings { causal: false, ..plain }),
+        ("windowed and capped", AttentionSettings { window: Some(3), softcap: Some(2.0), ..plain }),
+    ] {
+        let (dq, dk, dv) = attention_backward((&q, &k, &v), &dy, &spans, settings).unwrap();
+        let along = |q: &Tensor, k: &Tensor, v: &Tensor| dot(&attention(q, k, v, &spans, settings).unwrap(), &dy);
+        agrees(&format!("queries, {name}"), &q, &dq, |q| along(q, &k, &v));
+        agrees(&format!("keys, {name}"), &k, &dk, |k| along(&q, k, &v));
+        agrees(&format!("values, {name}"), &v, &dv, |v| along(&q, &k, v));
+    }
+}
+
+/// What the settings say, one query and one key at a time, in float64; one head.
+fn attention_by_hand(q: &Tensor, k: &Tensor, v: &Tensor, span: &Span, settings: AttentionSettings) -> Vec<f64> {
+    let rows = |x: &Tensor| x.to_vec2::<f32>().unwrap();
+    let (q, k, v) = (rows(q), rows(k), rows(v));
+    let mut out = Vec::new();
+    for (i, query) in span.queries.clone().map(|row| &q[row]).enumerate() {
+        let position = span.offset + i;
+        let seen = span.keys.clone().enumerate().filter(|(j, _)| {
+            (!settings.causal || *j <= position) && settings.window.is_none_or(|window| position < j + window)
+        });
+        let (mut total, mut sum) = (0.0, vec![0.0; settings.head_width]);
+        for (_, row) in seen {
+            let product: f64 = query.iter().zip(&k[row]).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let score = product * f64::from(settings.scale);
+            let capped = settings.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh());
+            total += capped.exp();
+            sum.iter_mut().zip(&v[row]).for_each(|(sum, v)| *sum += capped.exp() * f64::from(*v));
+        }
+        out.extend(sum.iter().map(|s| s / total));
+    }
+    out
+}
+
+#[test]
+fn attention_is_what_its_settings_say_for_every_query_and_key() {
+    let (q, k, v) = (random((70, 6)), random((90, 6)), random((90, 6)));
+    // Seventy queries that continue a cache of ten earlier keys; other sequences' keys lie around them.
+    let span = Span { queries: 0..70, keys: 5..85, offset: 10 };
+    let plain = AttentionSettings::causal(6);
+    for settings in [
+        plain,
+        AttentionSettings { window: Some(1), ..plain },
+        AttentionSettings { window: Some(7), ..plain },
+        AttentionSettings { window: Some(500), ..plain },
+        AttentionSettings { causal: false, ..plain },
+        AttentionSettings { causal: false, window: Some(7), ..plain },
+        AttentionSettings { scale: 0.7, softcap: Some(2.0), window: Some(9), ..plain },
+    ] {
+        let found = attention(&q, &k, &v, std::slice::from_ref(&span), settings).unwrap();
+        let distance = relative_distance(&numbers(&found), &attention_by_hand(&q, &k, &v, &span, settings));
+        assert!(distance < 1e-6, "{settings:?}: {distance:.1e}");
+    }
 }
 
 #[test]
 fn a_packed_sequence_never_sees_its_neighbour_nor_its_own_future() {
     let (q, k, v) = (random((8, 8)), random((8, 8)), random((8, 8)));
-    let spans = [Span::causal(0..5), Span::causal(5..8)];
-    let before = attention(&q, &k, &v, &spans, 4).unwrap();
+    let (spans, settings) = (packed(&[5, 3]), AttentionSettings::causal(4));
+    let before = attention(&q, &k, &v, &spans, settings).unwrap();
     let other = Tensor::cat(&[v.narrow(0, 0, 4).unwrap(), random((4, 8))], 0).unwrap();
-    let after = attention(&q, &k, &other, &spans, 4).unwrap();
+    let after = attention(&q, &k, &other, &spans, settings).unwrap();
     let first = |x: &Tensor| numbers(&x.narrow(0, 0, 4).unwrap());
     assert_eq!(first(&before), first(&after), "rows before the change stay as they were");
     assert_ne!(numbers(&before), numbers(&after));
