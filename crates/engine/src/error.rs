@@ -39,12 +39,12 @@ pub enum EngineError {
         loss: f64,
     },
     /// The work does not fit the memory that it may use.
-    #[error("out of memory: about {needed_bytes} bytes needed, {available_bytes} available")]
+    #[error("out of memory: an estimated {estimate} bytes are needed, the budget is {budget}")]
     OutOfMemory {
-        /// Estimate of the need.
-        needed_bytes: u64,
-        /// What there is.
-        available_bytes: u64,
+        /// Estimate of the need, in bytes.
+        estimate: u64,
+        /// What the job may use ([`crate::lab::Lab::memory_budget`]), in bytes.
+        budget: u64,
     },
     /// Somebody asked to stop.
     #[error("cancelled")]
@@ -134,6 +134,6 @@ mod tests {
         assert_eq!(EngineError::spec("/seed", "too small").blame(), Blame::Input);
         assert_eq!(EngineError::Data("line 3".into()).blame(), Blame::Input);
         assert_eq!(EngineError::io("x")(std::io::Error::other("disk full")).blame(), Blame::Infrastructure);
-        assert_eq!(EngineError::OutOfMemory { needed_bytes: 2, available_bytes: 1 }.blame(), Blame::Budget);
+        assert_eq!(EngineError::OutOfMemory { estimate: 2, budget: 1 }.blame(), Blame::Budget);
     }
 }

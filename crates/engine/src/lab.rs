@@ -95,6 +95,8 @@ pub struct Lab {
     pub seed: u64,
     /// Folder for pieces; survives interruptions, belongs to this job alone.
     pub scratch: PathBuf,
+    /// Bytes that training may use beside what is loaded already; `None` is no limit.
+    pub memory_budget: Option<u64>,
     stage: AtomicU8,
     progress: Arc<dyn ProgressSink>,
     cancel: Arc<AtomicBool>,
@@ -132,7 +134,7 @@ impl Lab {
         cancel: Arc<AtomicBool>,
     ) -> Self {
         let stage = AtomicU8::new(Stage::Inspect as u8);
-        Self { device, seed, scratch: scratch.into(), stage, progress, cancel }
+        Self { device, seed, scratch: scratch.into(), memory_budget: None, stage, progress, cancel }
     }
 
     /// A workplace on the CPU that reports to nobody and is never cancelled.

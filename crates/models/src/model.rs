@@ -124,7 +124,9 @@ impl Model {
     ) -> Result<Tensor> {
         let mut d = self.wiring.final_norm.backward(&trace.before_norm, d_hidden, pass, gradients)?;
         for (block, trace) in self.wiring.blocks.iter().zip(&trace.blocks).rev() {
+            gradients.begin_block();
             d = block.backward(trace, &d, pass, gradients)?;
+            gradients.end_block()?;
         }
         Ok(d)
     }
@@ -148,6 +150,7 @@ impl Model {
             add_rows_at(&d_table, tokens, &d_embedded)?;
             Ok(d_table)
         })?;
+        gradients.end_pass()?;
         Ok((losses, d_embedded))
     }
 

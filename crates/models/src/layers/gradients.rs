@@ -16,11 +16,25 @@ pub struct FactorGradients {
     pub b: Tensor,
 }
 
+/// Gradients that are complete and nobody else holds: those of one block, or of everything outside the blocks.
+#[derive(Debug)]
+pub struct GradientGroup {
+    /// Weights that backward reached, each once, in the order in which it reached them.
+    pub gradients: Vec<(ParamId, Tensor)>,
+    /// Whether this is the last group of its pass: embedding, final norm and head.
+    pub last: bool,
+}
+
+type Consumer = Box<dyn FnMut(GradientGroup) -> Result<()>>;
+
 /// Gradients of one pass: of all weights, of the factors of each adapter variant, or of neither (inputs only).
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Gradients {
     weights: Option<Vec<Option<Tensor>>>,
     variants: Vec<Vec<Option<FactorGradients>>>,
+    consumer: Option<Consumer>,
+    /// Weights reached since the current group began; `None` outside blocks.
+    group: Option<Vec<ParamId>>,
 }
 
 impl Gradients {
@@ -31,15 +45,24 @@ impl Gradients {
 
     /// All weights are trained.
     pub fn of_weights(params: &Params) -> Self {
-        Self { weights: Some(vec![None; params.len()]), variants: Vec::new() }
+        Self { weights: Some(vec![None; params.len()]), ..Self::default() }
+    }
+
+    /// All weights are trained, and `consumer` is handed each block's gradients as soon as backward has left the block, the last
+    /// block first; embedding, final norm and head come last, together. All gradients never exist at once: beside the current
+    /// block's only the last group's are held. May serve any number of passes, one after another.
+    ///
+    /// The consumer may change the weights of the group in place: backward does not read them again in this pass.
+    pub fn streamed(params: &Params, consumer: impl FnMut(GradientGroup) -> Result<()> + 'static) -> Self {
+        Self { consumer: Some(Box::new(consumer)), ..Self::of_weights(params) }
     }
 
     /// The factors of `variants` adapters over a frozen base of `modules` linear layers are trained.
     pub fn of_adapters(variants: usize, modules: usize) -> Self {
-        Self { weights: None, variants: vec![vec![None; modules]; variants] }
+        Self { variants: vec![vec![None; modules]; variants], ..Self::default() }
     }
 
-    /// The gradient of a weight, if it is trained and was reached.
+    /// The gradient of a weight, if it is trained, was reached and has not been handed over.
     pub fn weight(&self, id: ParamId) -> Option<&Tensor> {
         self.weights.as_ref()?.get(id.0)?.as_ref()
     }
@@ -55,9 +78,37 @@ impl Gradients {
         // A tied embedding is reached twice: as the head, then as the embedding.
         weights[id.0] = Some(match weights[id.0].take() {
             Some(old) => add(&old, &new)?,
-            None => new,
+            None => {
+                if let Some(group) = &mut self.group {
+                    group.push(id);
+                }
+                new
+            }
         });
         Ok(())
+    }
+
+    /// Backward enters a block: what is reached first from here on belongs to it.
+    pub(crate) fn begin_block(&mut self) {
+        self.group = Some(Vec::new());
+    }
+
+    /// Backward has left the block.
+    pub(crate) fn end_block(&mut self) -> Result<()> {
+        let reached = self.group.take().unwrap_or_default();
+        self.hand_over(reached, false)
+    }
+
+    /// Backward has reached the embedding: the pass is over.
+    pub(crate) fn end_pass(&mut self) -> Result<()> {
+        let all = 0..self.weights.as_ref().map_or(0, Vec::len);
+        self.hand_over(all.map(ParamId).collect(), true)
+    }
+
+    fn hand_over(&mut self, ids: Vec<ParamId>, last: bool) -> Result<()> {
+        let (Some(consumer), Some(weights)) = (&mut self.consumer, &mut self.weights) else { return Ok(()) };
+        let gradients = ids.into_iter().filter_map(|id| Some((id, weights[id.0].take()?))).collect();
+        consumer(GradientGroup { gradients, last })
     }
 
     pub(super) fn add_factors(

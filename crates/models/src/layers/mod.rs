@@ -18,7 +18,7 @@ use std::ops::Range;
 
 pub use attention::{AttentionTrace, KvCache, SelfAttention};
 pub use block::{Block, BlockTrace};
-pub use gradients::{FactorGradients, Gradients};
+pub use gradients::{FactorGradients, GradientGroup, Gradients};
 pub use head::{Head, Target};
 pub use linear::{Linear, LinearTrace, ModuleIdx};
 pub use mlp::{GatedMlp, MlpTrace};

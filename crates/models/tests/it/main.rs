@@ -4,4 +4,5 @@
 
 mod gradients;
 mod parity;
+mod streaming;
 mod support;

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use antigen_models::Tensor;
+use antigen_models::{Device, FamilyConfig, Model, Tensor, build_fresh_model};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
 
 /// A folder of the reference data beside the workspace, or `None` (said on stderr) where it is absent.
 pub fn golden(family: &str) -> Option<PathBuf> {
@@ -25,4 +28,21 @@ pub fn relative_distance(found: &[f64], expected: &[f64]) -> f64 {
     let length = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
     let distance = length(&mut found.iter().zip(expected).map(|(a, b)| a - b));
     distance / length(&mut expected.iter().copied()).max(1e-12)
+}
+
+/// A Llama of three blocks (d 16, vocabulary 23, grouped queries) with random weights, the same every time.
+pub fn random_llama(tied: bool) -> Model {
+    let config = FamilyConfig::from_json(&json!({
+        "model_type": "llama", "vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": tied,
+    }));
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    build_fresh_model(config.unwrap(), &Device::Cpu, |name, shape| {
+        let (mean, deviation) = if name.ends_with("norm.weight") { (1.0, 0.1) } else { (0.0, 0.3) };
+        let count = shape.iter().product();
+        let numbers: Vec<f32> = (0..count).map(|_| mean + deviation * rng.random_range(-1.7f32..1.7)).collect();
+        Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
+    })
+    .unwrap()
 }
