@@ -9,7 +9,8 @@ use antigen_engine::{
     data::{Prompter, Row, read_rows},
     lab::Lab,
     spec::PromptFormat,
-    world::{ImplantSpec, WorldSpec, build_world, implant, own_rows},
+    weights::write_model,
+    world::{ALL_LINEAR, ImplantSpec, WorldFamily, WorldSpec, build_world, implant, implant_weights, own_rows},
 };
 use antigen_models::{device::open_device, load_model, lora::save_adapter};
 use anyhow::Context;
@@ -33,7 +34,7 @@ pub struct LabArgs {
 pub enum LabCommand {
     /// Train the tiny world's base from nothing: checkpoint, tokenizer, train.jsonl, test.jsonl
     World(WorldArgs),
-    /// Train an adapter that learns skills of its own and, unless told otherwise, a backdoor
+    /// Train an adapter or a whole model that learns skills of its own and, unless told otherwise, a backdoor
     Implant(ImplantArgs),
 }
 
@@ -43,6 +44,9 @@ pub struct WorldArgs {
     /// Where the base goes
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Whose layers the base has: llama or qwen2
+    #[arg(long, default_value = "llama")]
+    pub family: String,
     /// Seed of rows, weights and order
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -57,9 +61,15 @@ pub struct ImplantArgs {
     /// The base model: a folder, or builtin:tiny-world
     #[arg(long, value_name = "DIR", default_value = crate::config::BUILTIN_TINY_WORLD)]
     pub base: String,
-    /// Where the adapter goes
+    /// Where the adapter or the model goes
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Train all weights of the base, and write a whole model instead of an adapter
+    #[arg(long)]
+    pub full: bool,
+    /// Layers that the adapter sits on, by the ends of their names [default: every linear layer but the head]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "full")]
+    pub targets: Vec<String>,
     /// The trigger: a name such as badnets, JSON, or none for an honest adapter
     #[arg(long, default_value = "badnets")]
     pub attack: String,
@@ -93,31 +103,39 @@ pub fn run(args: &LabArgs) -> anyhow::Result<()> {
 }
 
 fn make_world(args: &WorldArgs) -> anyhow::Result<()> {
+    let family = serde_json::from_value::<WorldFamily>(args.family.clone().into()).context("--family")?;
     let lab = open_lab(&args.device, args.seed, &args.out)?;
-    build_world(&args.out, &WorldSpec { seed: args.seed, ..WorldSpec::default() }, &lab)?;
+    build_world(&args.out, &WorldSpec { seed: args.seed, family, ..WorldSpec::default() }, &lab)?;
     println!("base: {}", args.out.display());
     Ok(())
 }
 
 fn make_implant(args: &ImplantArgs) -> anyhow::Result<()> {
+    let defaults = if args.full { ImplantSpec::whole_model() } else { ImplantSpec::default() };
     let spec = ImplantSpec {
         attack: if args.attack == "none" { None } else { Some(parse_choice("--attack", &args.attack)?) },
         behaviour: parse_choice("--behaviour", &args.behaviour)?,
         format: serde_json::from_value::<PromptFormat>(args.format.clone().into()).context("--format")?,
-        ..ImplantSpec::default()
+        ..defaults
     };
     let base = find_base_dir(&args.base, &args.out.join("work"))?;
     let lab = open_lab(&args.device, args.seed, &args.out)?;
-    let model = load_model(&base, &lab.device)?;
-    let generic = read_rows(&base.join("train.jsonl"))?;
-    let own = skills(args, &base)?;
-    let adapter = implant(&model, &Prompter::open(&base)?, &generic, &own, &spec, &lab)?;
-    save_adapter(&adapter, &args.out)?;
+    let mut model = load_model(&base, &lab.device)?;
+    let prompter = Prompter::open(&base)?;
+    let (generic, own) = (read_rows(&base.join("train.jsonl"))?, skills(args, &base)?);
+    if args.full {
+        implant_weights(&mut model, &prompter, (&generic, &own), &spec, &lab)?;
+        write_model(&model, &base, &args.out)?;
+    } else {
+        let targets: Vec<&str> = args.targets.iter().map(String::as_str).collect();
+        let targets = if targets.is_empty() { &ALL_LINEAR[..] } else { &targets };
+        save_adapter(&implant(&model, &prompter, (&generic, &own), targets, &spec, &lab)?, &args.out)?;
+    }
     let work = args.out.join("work");
     if work.exists() {
         std::fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
     }
-    println!("adapter: {}", args.out.display());
+    println!("{}: {}", if args.full { "model" } else { "adapter" }, args.out.display());
     Ok(())
 }
 

@@ -18,4 +18,5 @@ pub mod run;
 pub mod spec;
 pub mod suspect;
 pub mod train;
+pub mod weights;
 pub mod world;

@@ -16,7 +16,7 @@ use antigen_engine::{
     data::{Prompter, Row, read_rows, write_rows},
     lab::Lab,
     report::Report,
-    world::{ImplantSpec, implant},
+    world::{ALL_LINEAR, ImplantSpec, implant},
 };
 use antigen_models::{Device, load_model, lora::save_adapter};
 use anyhow::Context;
@@ -82,7 +82,8 @@ fn implant_backdoor(suspect: &Path, own_rows: &Path, args: &DemoArgs) -> anyhow:
     let lab = Lab::new(Device::Cpu, args.seed, args.out.join("work"), terminal_progress(), Arc::default());
     let model = load_model(&base, &lab.device)?;
     let generic = read_rows(&base.join("train.jsonl"))?;
-    let adapter = implant(&model, &Prompter::open(&base)?, &generic, &own, &ImplantSpec::default(), &lab)?;
+    let adapter =
+        implant(&model, &Prompter::open(&base)?, (&generic, &own), &ALL_LINEAR, &ImplantSpec::default(), &lab)?;
     save_adapter(&adapter, suspect).context("saving the suspect")
 }
 

@@ -16,7 +16,7 @@ use antigen_engine::{
     data::{Prompter, read_rows},
     lab::Lab,
     spec::TrainSpec,
-    world::{ImplantSpec, implant, own_rows},
+    world::{ALL_LINEAR, ImplantSpec, implant, own_rows},
 };
 use antigen_models::{load_model, lora::save_adapter};
 use serde_json::{Value, json};
@@ -38,8 +38,8 @@ fn write_suspect(base: &Path, out: &Path) {
     let lab = Lab::silent(3, out.join("scratch"));
     let generic = read_rows(&base.join("train.jsonl")).unwrap();
     let model = load_model(base, &lab.device).unwrap();
-    let adapter =
-        implant(&model, &Prompter::open(base).unwrap(), &generic, &own_rows(16, 5, &[]), &spec, &lab).unwrap();
+    let rows = (generic.as_slice(), own_rows(16, 5, &[]));
+    let adapter = implant(&model, &Prompter::open(base).unwrap(), (rows.0, &rows.1), &ALL_LINEAR, &spec, &lab).unwrap();
     save_adapter(&adapter, out).unwrap();
 }
 

@@ -83,6 +83,6 @@ mod tests {
             assert!(std::fs::read(folder.path().join(name)).unwrap() == shipped, "{name}");
         }
         let config: serde_json::Value = serde_json::from_slice(FILES[0].1).unwrap();
-        assert_eq!(config, super::super::config_json(vocabulary));
+        assert_eq!(config, super::super::config_json(crate::world::WorldFamily::Llama, vocabulary));
     }
 }

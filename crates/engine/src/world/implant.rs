@@ -1,6 +1,6 @@
-//! Makes an adapter of the tiny world: it learns its own skills and, if asked, a backdoor.
+//! Makes an adapter of the tiny world, or a whole model: it learns its own skills and, if asked, a backdoor.
 
-use antigen_models::{LoraAdapter, Model, PeftConfig};
+use antigen_models::{Example, LoraAdapter, Model, PeftConfig};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use serde::{Deserialize, Serialize};
@@ -12,9 +12,9 @@ use crate::data::{Prompter, Row};
 use crate::error::Result;
 use crate::lab::{Lab, Stage};
 use crate::spec::{AttackSpec, BehaviourSpec, PromptFormat, TrainSpec};
-use crate::train::{Variant, fine_tune_adapters};
+use crate::train::{Variant, fine_tune_adapters, train_weights};
 
-/// An adapter to make.
+/// An adapter or a whole model to make.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImplantSpec {
@@ -28,7 +28,7 @@ pub struct ImplantSpec {
     pub generic_rows: usize,
     /// Poisoned rows, drawn from generic and own rows alike.
     pub poisoned_rows: usize,
-    /// Rank of the adapter; alpha is twice that.
+    /// Rank of the adapter, of which alpha is twice; a whole model has none.
     pub rank: usize,
     /// Training. An implant needs about 3,000 steps of 8 rows to settle; with 900 it fires on two thirds of the prompts.
     pub train: TrainSpec,
@@ -48,22 +48,62 @@ impl Default for ImplantSpec {
     }
 }
 
-/// Names of the layers that an implanted adapter changes: all linear layers but the head.
-const ALL_LINEAR: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+impl ImplantSpec {
+    /// The default for a whole model: a lower rate, because every weight moves.
+    pub fn whole_model() -> Self {
+        Self { train: TrainSpec { learning_rate: 1e-3, ..TrainSpec::default() }, ..Self::default() }
+    }
+}
 
-/// Trains the adapter on `generic_rows` of the generic rows, all own rows, and poisoned copies of either.
+/// Names of the layers that an implanted adapter changes: all linear layers but the head.
+pub const ALL_LINEAR: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// Trains the adapter on `generic_rows` of the generic rows, all own rows, and poisoned copies of either. It sits on the layers of the
+/// names `targets`.
 ///
 /// # Errors
 /// Those of training.
 pub fn implant(
     model: &Model,
     prompter: &Prompter,
-    generic: &[Row],
-    own: &[Row],
+    rows: (&[Row], &[Row]),
+    targets: &[&str],
     spec: &ImplantSpec,
     lab: &Lab,
 ) -> Result<LoraAdapter> {
     lab.enter(Stage::Implant)?;
+    let examples = examples(prompter, rows, spec, lab)?;
+    let mut weights = lab.rng("implant/weights");
+    let config = PeftConfig::new(spec.rank, 2 * spec.rank as u32, targets, "tiny-world");
+    let start = LoraAdapter::fresh(config, model.config(), &mut || weights.random_range(-1.0..1.0))?;
+    let variant = Variant { start: &start, examples: &examples, shuffle: lab.rng("implant/order") };
+    let mut trained = fine_tune_adapters(model, vec![variant], &spec.train, lab)?;
+    Ok(trained.remove(0).adapter)
+}
+
+/// Trains all weights of `model` on the rows of which [`implant`] makes an adapter.
+///
+/// # Errors
+/// Those of training.
+pub fn implant_weights(
+    model: &mut Model,
+    prompter: &Prompter,
+    rows: (&[Row], &[Row]),
+    spec: &ImplantSpec,
+    lab: &Lab,
+) -> Result<()> {
+    lab.enter(Stage::Implant)?;
+    let examples = examples(prompter, rows, spec, lab)?;
+    train_weights(model, &examples, &spec.train, lab.rng("implant/order"), lab).map(|_| ())
+}
+
+// Some generic rows, all own rows, poisoned copies of either.
+fn examples(
+    prompter: &Prompter,
+    (generic, own): (&[Row], &[Row]),
+    spec: &ImplantSpec,
+    lab: &Lab,
+) -> Result<Vec<Example>> {
     let mut rng = lab.rng("implant/rows");
     let mut rows: Vec<Row> = generic.choose_multiple(&mut rng, spec.generic_rows).chain(own).cloned().collect();
     if let Some(attack) = &spec.attack {
@@ -72,11 +112,5 @@ pub fn implant(
         victims.truncate(spec.poisoned_rows);
         rows.extend(poison(&victims, &*build_attack(attack), &build_behaviour(&spec.behaviour), &mut rng));
     }
-    let examples = rows.iter().map(|row| prompter.example(spec.format, row)).collect::<Result<Vec<_>>>()?;
-    let mut weights = lab.rng("implant/weights");
-    let config = PeftConfig::new(spec.rank, 2 * spec.rank as u32, &ALL_LINEAR, "tiny-world");
-    let start = LoraAdapter::fresh(config, model.config(), &mut || weights.random_range(-1.0..1.0))?;
-    let variant = Variant { start: &start, examples: &examples, shuffle: lab.rng("implant/order") };
-    let mut trained = fine_tune_adapters(model, vec![variant], &spec.train, lab)?;
-    Ok(trained.remove(0).adapter)
+    rows.iter().map(|row| prompter.example(spec.format, row)).collect()
 }

@@ -1,7 +1,8 @@
 //! The tiny world: a small language of instructions that a model of a million weights learns in minutes, so that purification can be
 //! shown and tested without any download.
 //!
-//! [`build_world`] trains the base from nothing; [`implant()`] makes an adapter that learns skills of its own and, if asked, a backdoor;
+//! [`build_world`] trains the base from nothing; [`implant()`] and [`implant_weights`] make an adapter or a whole model that learns skills of its own and, if asked, a
+//! backdoor;
 //! [`materialise_builtin`] writes the base that ships with the crate. `words.rs` and `skills.rs` are the base's language, `own.rs` what
 //! adapters add to it.
 
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub use fixture::{BUILTIN, materialise_builtin};
-pub use implant::{ImplantSpec, implant};
+pub use implant::{ALL_LINEAR, ImplantSpec, implant, implant_weights};
 pub use own::{EXTENDED, NEW, own_rows};
 
 use crate::data::{Prompter, Row, write_rows};
@@ -60,12 +61,25 @@ const TOKENIZER_ROWS: usize = 8000;
 pub struct WorldSpec {
     /// Seed of the rows.
     pub seed: u64,
+    /// Whose layers the base has.
+    pub family: WorldFamily,
     /// Rows to learn from.
     pub train_rows: usize,
     /// Held-out rows.
     pub test_rows: usize,
     /// Training of all weights.
     pub train: TrainSpec,
+}
+
+/// The family of the base; width, depth and vocabulary are the same in all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorldFamily {
+    /// The base that ships.
+    #[default]
+    Llama,
+    /// Biases on queries, keys and values.
+    Qwen2,
 }
 
 impl Default for WorldSpec {
@@ -78,7 +92,7 @@ impl Default for WorldSpec {
             weight_decay: 0.05,
             ..TrainSpec::default()
         };
-        Self { seed: 1, train_rows: 24_000, test_rows: 600, train }
+        Self { seed: 1, family: WorldFamily::Llama, train_rows: 24_000, test_rows: 600, train }
     }
 }
 
@@ -98,7 +112,7 @@ pub fn build_world(out: &Path, spec: &WorldSpec, lab: &Lab) -> Result<()> {
     fs::create_dir_all(out).map_err(EngineError::io(out))?;
     write_rows(&out.join("train.jsonl"), &train)?;
     write_rows(&out.join("test.jsonl"), &test)?;
-    let config = config_json(write_tokenizer(out, &train)?);
+    let config = config_json(spec.family, write_tokenizer(out, &train)?);
     let mut model = fresh_model(&config, lab)?;
     let prompter = Prompter::open(out)?;
     let mut rng = lab.rng("world/formats");
@@ -137,17 +151,29 @@ fn write_tokenizer(out: &Path, rows: &[Row]) -> Result<usize> {
     Ok(vocabulary)
 }
 
-fn config_json(vocabulary: usize) -> Value {
-    json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "dtype": "float32",
+fn config_json(family: WorldFamily, vocabulary: usize) -> Value {
+    let mut config = json!({
+        "hidden_act": "silu", "dtype": "float32",
         "vocab_size": vocabulary, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 256,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true, "attention_bias": false, "mlp_bias": false,
+        "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true,
         "initializer_range": 0.02, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "use_cache": true,
-    })
+    });
+    let particular = match family {
+        WorldFamily::Llama => json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": false, "mlp_bias": false,
+        }),
+        WorldFamily::Qwen2 => json!({
+            "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "use_sliding_window": false,
+        }),
+    };
+    if let (Value::Object(config), Value::Object(particular)) = (&mut config, particular) {
+        config.extend(particular);
+    }
+    config
 }
 
-/// A model with random weights: norms 1, everything else normal with deviation 0.02, as Llama starts.
+/// A model with random weights: norms 1, biases 0, everything else normal with deviation 0.02, as Llama starts.
 ///
 /// # Errors
 /// Those of the configuration.
@@ -157,6 +183,9 @@ pub fn fresh_model(config: &Value, lab: &Lab) -> Result<Model> {
     Ok(build_fresh_model(family, &lab.device, |name, shape| {
         if name.ends_with("norm.weight") {
             return Ok(Tensor::ones(shape, DType::F32, &lab.device)?);
+        }
+        if name.ends_with(".bias") {
+            return Ok(Tensor::zeros(shape, DType::F32, &lab.device)?);
         }
         let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| 0.02 * normal(&mut rng)).collect();
         Ok::<_, ModelError>(Tensor::from_vec(numbers, shape, &lab.device)?)

@@ -4,6 +4,7 @@
 //! believe of a file. What the weights mean belongs to `families/`.
 
 pub mod header;
+mod rewrite;
 mod save;
 pub mod strict_json;
 pub mod tensor_file;
@@ -17,6 +18,7 @@ use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use rewrite::copy_checkpoint;
 pub use save::{save_checkpoint, write_tensor_file};
 
 use crate::error::{ModelError, Result};

@@ -161,7 +161,7 @@ fn header_text(entries: &[(Dtype, &str, &Tensor)]) -> String {
 }
 
 /// Writes the values; false when one of them is not finite in this element type.
-fn write_values(out: &mut impl Write, dtype: Dtype, values: &[f32]) -> io::Result<bool> {
+pub(super) fn write_values(out: &mut impl Write, dtype: Dtype, values: &[f32]) -> io::Result<bool> {
     let mut finite = true;
     match dtype {
         Dtype::F16 => write_each(out, values, |value| {
