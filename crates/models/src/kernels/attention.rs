@@ -9,10 +9,10 @@
 use std::ops::Range;
 
 use candle_core::Tensor;
-use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::math::{dot, exp, maximum, sum, tanh, vectorised};
+use super::multiply::{Operand, Place, Sizes, Target, multiply};
 use super::{CpuSlice, output};
 use crate::error::Result;
 
@@ -90,25 +90,12 @@ impl Heads {
     }
 }
 
-/// A strided matrix inside a slice: `rows x columns`, row stride `stride`, starting at `start`.
-#[derive(Clone, Copy)]
-struct Block {
-    start: usize,
-    stride: usize,
-}
-
-/// A buffer that tasks write at places which never overlap.
-struct Disjoint(*mut f32, usize);
-// SAFETY: every task writes its own (rows, head) block; see `gemm_block`, the only writer.
-unsafe impl Send for Disjoint {}
-unsafe impl Sync for Disjoint {}
-
 /// One tile of queries of one head, and the keys that any of its queries sees.
 struct Tile {
     rows: usize,
     keys: usize,
-    query: Block,
-    key: Block,
+    query: Place,
+    key: Place,
     /// Position of the first query among the span's keys.
     position: usize,
     /// Which of the span's keys is the tile's first.
@@ -116,6 +103,11 @@ struct Tile {
 }
 
 impl Tile {
+    /// Where the tile's scores lie in a buffer of their own, `[rows, keys]`.
+    fn scores(&self) -> Place {
+        Place { start: 0, row: self.keys, column: 1 }
+    }
+
     /// Which of the tile's keys its query `row` sees.
     fn seen(&self, row: usize, settings: AttentionSettings) -> Range<usize> {
         let seen = settings.seen(self.position + row, self.first_key + self.keys);
@@ -133,14 +125,14 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], settings: A
     let head_width = heads.head_width;
     let (q, k, v) = (CpuSlice::of(q)?, CpuSlice::of(k)?, CpuSlice::of(v)?);
     let mut out = vec![0f32; shape.0 * shape.1];
-    let target = Disjoint(out.as_mut_ptr(), out.len());
+    let target = Target::new(&mut out);
     tasks(spans, heads.heads).into_par_iter().for_each_init(Vec::new, |scores, (span, head)| {
-        let target = &target;
         for tile in tiles(span, heads, head) {
             probabilities(scores, None, &q, &k, &tile, heads);
-            let (weights, values) = (Operand(scores, 0, tile.keys, 1), Operand(&v, tile.key.start, tile.key.stride, 1));
+            let sizes = Sizes { m: tile.rows, n: head_width, k: tile.keys };
+            let (weights, values) = (Operand::new(scores, tile.scores()), Operand::new(&v, tile.key));
             // SAFETY: this (tile, head) block of `out` belongs to this task alone.
-            unsafe { gemm_block((tile.rows, head_width, tile.keys), target, tile.query, false, 1.0, weights, values) };
+            unsafe { multiply(sizes, target, tile.query, false, 1.0, weights, values) };
         }
     });
     output(out, shape)
@@ -163,14 +155,13 @@ pub fn attention_backward(
     let (head_width, scale) = (heads.head_width, settings.scale);
     let (q, k, v, dy) = (CpuSlice::of(q)?, CpuSlice::of(k)?, CpuSlice::of(v)?, CpuSlice::of(dy)?);
     let (mut dq, mut dk, mut dv) = (vec![0f32; q.len()], vec![0f32; k.len()], vec![0f32; v.len()]);
-    let dq_out = Disjoint(dq.as_mut_ptr(), dq.len());
-    let dk_out = Disjoint(dk.as_mut_ptr(), dk.len());
-    let dv_out = Disjoint(dv.as_mut_ptr(), dv.len());
+    let dq_out = Target::new(&mut dq);
+    let dk_out = Target::new(&mut dk);
+    let dv_out = Target::new(&mut dv);
     // One task per span and key-value head: the query heads that share it add to the same dk and dv, one after another.
     tasks(spans, heads.heads / heads.share).into_par_iter().for_each_init(
         || (Vec::new(), Vec::new(), Vec::new()),
         |(scores, d_scores, slopes), (span, group)| {
-            let (dq, dk, dv) = (&dq_out, &dk_out, &dv_out);
             let shared = group * heads.share..(group + 1) * heads.share;
             for tile in shared.flat_map(|head| tiles(span, heads, head)) {
                 probabilities(scores, Some(slopes), &q, &k, &tile, heads);
@@ -179,14 +170,15 @@ pub fn attention_backward(
                     vectorised(|| d_scores.iter_mut().zip(slopes.iter()).for_each(|(ds, slope)| *ds *= slope));
                 }
                 let Tile { rows, keys, query, key, .. } = tile;
-                let by_query = |x| Operand(x, query.start, query.stride, 1);
-                let transposed = |x| Operand(x, 0, 1, keys);
-                let (ds, k) = (Operand(d_scores, 0, keys, 1), Operand(&k, key.start, key.stride, 1));
+                let by_query = Sizes { m: rows, n: head_width, k: keys };
+                let by_key = Sizes { m: keys, n: head_width, k: rows };
+                let transposed = |scores| Operand::new(scores, tile.scores().transposed());
+                let ds = Operand::new(d_scores, tile.scores());
                 // SAFETY: the dq block belongs to this (tile, head), the dk and dv blocks to this (span, group).
                 unsafe {
-                    gemm_block((rows, head_width, keys), dq, query, false, scale, ds, k);
-                    gemm_block((keys, head_width, rows), dk, key, true, scale, transposed(d_scores), by_query(&q));
-                    gemm_block((keys, head_width, rows), dv, key, true, 1.0, transposed(scores), by_query(&dy));
+                    multiply(by_query, dq_out, query, false, scale, ds, Operand::new(&k, key));
+                    multiply(by_key, dk_out, key, true, scale, transposed(d_scores), Operand::new(&q, query));
+                    multiply(by_key, dv_out, key, true, 1.0, transposed(scores), Operand::new(&dy, query));
                 }
             }
         },
@@ -211,13 +203,15 @@ fn tiles(span: &Span, heads: Heads, head: usize) -> impl Iterator<Item = Tile> {
             keys,
             position,
             first_key,
-            query: Block {
+            query: Place {
                 start: (span.queries.start + start) * heads.query_width + head * heads.head_width,
-                stride: heads.query_width,
+                row: heads.query_width,
+                column: 1,
             },
-            key: Block {
+            key: Place {
                 start: (span.keys.start + first_key) * heads.key_width + head / heads.share * heads.head_width,
-                stride: heads.key_width,
+                row: heads.key_width,
+                column: 1,
             },
         })
     })
@@ -286,58 +280,8 @@ fn head_products(out: &mut Vec<f32>, scale: f32, a: &[f32], b: &[f32], tile: &Ti
     let Tile { rows, keys, query, key, .. } = *tile;
     out.clear();
     out.resize(rows * keys, 0.0);
-    let target = Disjoint(out.as_mut_ptr(), out.len());
-    let (a, b) = (Operand(a, query.start, query.stride, 1), Operand(b, key.start, 1, key.stride));
+    let target = Target::new(out);
+    let (a, b) = (Operand::new(a, query), Operand::new(b, key.transposed()));
     // SAFETY: `out` is this thread's own buffer.
-    unsafe {
-        gemm_block((rows, keys, heads.head_width), &target, Block { start: 0, stride: keys }, false, scale, a, b)
-    };
-}
-
-/// A strided operand: its slice, where it starts, the distance of its rows and of its columns.
-#[derive(Clone, Copy)]
-struct Operand<'a>(&'a [f32], usize, usize, usize);
-
-/// `out[block] (+)= scale * a b` on this thread.
-///
-/// # Safety
-/// No other thread may touch the block of `out` meanwhile.
-unsafe fn gemm_block(
-    (m, n, k): (usize, usize, usize),
-    out: &Disjoint,
-    block: Block,
-    accumulate: bool,
-    scale: f32,
-    a: Operand<'_>,
-    b: Operand<'_>,
-) {
-    let Operand(a, a_start, a_rows, a_columns) = a;
-    let Operand(b, b_start, b_rows, b_columns) = b;
-    assert!(block.start + (m - 1) * block.stride + n <= out.1, "the product stays inside its output");
-    assert!(a_start + (m - 1) * a_rows + (k - 1) * a_columns < a.len(), "the left operand stays inside its slice");
-    assert!(b_start + (k - 1) * b_rows + (n - 1) * b_columns < b.len(), "the right operand stays inside its slice");
-    // SAFETY: the bounds are asserted above; the caller vouches for exclusive use of the output block.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.0.add(block.start),
-            1,
-            block.stride as isize,
-            accumulate,
-            a.as_ptr().add(a_start),
-            a_columns as isize,
-            a_rows as isize,
-            b.as_ptr().add(b_start),
-            b_columns as isize,
-            b_rows as isize,
-            1.0f32,
-            scale,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
+    unsafe { multiply(Sizes { m: rows, n: keys, k: heads.head_width }, target, tile.scores(), false, scale, a, b) };
 }

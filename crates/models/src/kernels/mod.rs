@@ -11,6 +11,7 @@ mod attention;
 mod cross_entropy;
 mod gemm;
 mod math;
+mod multiply;
 mod norm;
 mod rope;
 mod rows;
