@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::math::vectorised;
-use super::{CpuSlice, PARALLEL_ELEMENTS, update};
+use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, update};
 use crate::error::Result;
 
 /// The constants of one optimiser.
@@ -52,14 +52,19 @@ impl AdamW {
         scale: f64,
         step: usize,
     ) -> Result<()> {
+        let step = i32::try_from(step).unwrap_or(i32::MAX);
+        let size = learning_rate / (1.0 - self.beta1.powi(step));
+        let root_correction = 1.0 / (1.0 - self.beta2.powi(step)).sqrt();
+        let keep = 1.0 - learning_rate * self.weight_decay;
+        if cuda::serves(weight) {
+            let step = cuda::AdamWStep { gradient_scale: scale, size, root_correction, keep };
+            return cuda::adamw(self, weight, (&state.first, &state.second), gradient, &step);
+        }
         let scale = scale as f32;
         let gradient = CpuSlice::of(gradient)?;
         self.advance_moments(state, &gradient, scale)?;
         let (first, second) = (CpuSlice::of(&state.first)?, CpuSlice::of(&state.second)?);
-        let step = i32::try_from(step).unwrap_or(i32::MAX);
-        let size = (learning_rate / (1.0 - self.beta1.powi(step))) as f32;
-        let root_correction = (1.0 / (1.0 - self.beta2.powi(step)).sqrt()) as f32;
-        let keep = (1.0 - learning_rate * self.weight_decay) as f32;
+        let (size, root_correction, keep) = (size as f32, root_correction as f32, keep as f32);
         let epsilon = self.epsilon as f32;
         update(weight, |weight| {
             weight

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::math::{dot, exp, maximum, sum, tanh, vectorised};
 use super::multiply::{Operand, Place, Sizes, Target, multiply};
-use super::{CpuSlice, output};
+use super::{CpuSlice, cuda, output};
 use crate::error::Result;
 
 /// Query rows of one tile.
@@ -120,6 +120,9 @@ impl Tile {
 /// # Shapes
 /// `q` `[t, h * k]`, `k` and `v` `[n, g * k]` with `h` a multiple of `g` -> `[t, h * k]`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], settings: AttentionSettings) -> Result<Tensor> {
+    if cuda::serves(q) {
+        return cuda::attention(q, k, v, spans, settings);
+    }
     let shape = q.dims2()?;
     let heads = Heads::of(q, k, settings)?;
     let head_width = heads.head_width;
@@ -150,6 +153,9 @@ pub fn attention_backward(
     spans: &[Span],
     settings: AttentionSettings,
 ) -> Result<(Tensor, Tensor, Tensor)> {
+    if cuda::serves(q) {
+        return cuda::attention_backward((q, k, v), dy, spans, settings);
+    }
     let (q_shape, k_shape) = (q.dims2()?, k.dims2()?);
     let heads = Heads::of(q, k, settings)?;
     let (head_width, scale) = (heads.head_width, settings.scale);

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::{exp, maximum, sum, vectorised};
-use super::{CpuSlice, output};
+use super::{CpuSlice, cuda, output};
 use crate::error::Result;
 
 /// What [`cross_entropy`] returns.
@@ -21,6 +21,9 @@ pub struct CrossEntropy {
 /// # Shapes
 /// `logits` `[m, v]`; `targets` and `weights` `[m]`.
 pub fn cross_entropy(logits: &Tensor, targets: &[u32], weights: Option<&[f32]>) -> Result<CrossEntropy> {
+    if cuda::serves(logits) {
+        return cuda::cross_entropy(logits, targets, weights);
+    }
     let (m, v) = logits.dims2()?;
     let logits = CpuSlice::of(logits)?;
     let mut losses = vec![0f32; m];

@@ -1,7 +1,7 @@
 //! Matrix products, fresh or added to what is there.
 //!
-//! On the CPU a product is cut into pieces of fixed size for rayon's threads, each computed by `multiply.rs`; candle's `matmul` would
-//! compute the same at a third of the speed, and it has no accumulating form.
+//! On a GPU they call cuBLAS (`cuda/`). On the CPU a product is cut into pieces of fixed size for rayon's threads, each computed by
+//! `multiply.rs`; candle's `matmul` would compute the same at a third of the speed, and it has no accumulating form.
 //! Names say which operand is transposed: `nt` is `a bᵀ`, `tn` is `aᵀ b`.
 
 use std::ops::Range;
@@ -10,40 +10,46 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::multiply::{Operand, Place, Sizes, Target, multiply};
-use super::{CpuSlice, output, update};
+use super::{CpuSlice, cuda, output, update};
 use crate::error::Result;
 
 /// `a b`: `[m, k] x [k, n] -> [m, n]`.
 pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if !a.device().is_cpu() {
-        return Ok(a.matmul(b)?);
+    if cuda::serves(a) {
+        return cuda::matmul((a, false), (b, false));
     }
     product(a, b, Product::plain(a, b)?)
 }
 
 /// `a bᵀ`: `[m, k] x [n, k] -> [m, n]`.
 pub fn matmul_nt(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if !a.device().is_cpu() {
-        return Ok(a.matmul(&b.t()?)?);
+    if cuda::serves(a) {
+        return cuda::matmul((a, false), (b, true));
     }
     product(a, b, Product::right_transposed(a, b)?)
 }
 
 /// `aᵀ b`: `[k, m] x [k, n] -> [m, n]`.
 pub fn matmul_tn(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if !a.device().is_cpu() {
-        return Ok(a.t()?.matmul(b)?);
+    if cuda::serves(a) {
+        return cuda::matmul((a, true), (b, false));
     }
     product(a, b, Product::left_transposed(a, b)?)
 }
 
 /// `dst[rows] += scale * a b`.
 pub fn add_matmul(dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, scale: f64) -> Result<()> {
+    if cuda::serves(a) {
+        return cuda::add_matmul(dst, rows.start, (a, false), (b, false), scale);
+    }
     accumulate(dst, rows, a, b, Product::plain(a, b)?, scale)
 }
 
 /// `dst[rows] += scale * a bᵀ`.
 pub fn add_matmul_nt(dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, scale: f64) -> Result<()> {
+    if cuda::serves(a) {
+        return cuda::add_matmul(dst, rows.start, (a, false), (b, true), scale);
+    }
     accumulate(dst, rows, a, b, Product::right_transposed(a, b)?, scale)
 }
 

@@ -1,6 +1,7 @@
 //! Fused arithmetic: one function per kernel, contiguous float32 in and out.
 //!
-//! A kernel is a plain function over [`Tensor`]s, so that a CUDA twin is one more arm on the device and no layer changes.
+//! A kernel is a plain function over [`Tensor`]s; its first lines hand tensors on a GPU to its twin in `cuda/`, so that no layer
+//! knows where it computes.
 //! Matrix products live in `gemm.rs`; everything else is memory-bound and runs on rayon's threads.
 //! Each reduction has a fixed order, whatever the number of threads: the same input gives the same bytes.
 //!
@@ -9,6 +10,7 @@
 mod adamw;
 mod attention;
 mod cross_entropy;
+mod cuda;
 mod gemm;
 mod math;
 mod multiply;

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::{dot, sum, vectorised};
-use super::{CpuSlice, PARALLEL_ELEMENTS, output};
+use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output};
 use crate::error::Result;
 
 /// Normalises each row of `x` and scales it by `weight`.
@@ -12,6 +12,9 @@ use crate::error::Result;
 /// # Shapes
 /// `x` `[t, d]`, `weight` `[d]` -> `[t, d]`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+    if cuda::serves(x) {
+        return cuda::rms_norm(x, weight, epsilon);
+    }
     let (t, d) = x.dims2()?;
     let (x, weight) = (CpuSlice::of(x)?, CpuSlice::of(weight)?);
     let mut y = vec![0f32; t * d];
@@ -31,6 +34,9 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
 /// # Shapes
 /// `x`, `dy` `[t, d]`, `weight` `[d]` -> `[t, d]`.
 pub fn rms_norm_backward(x: &Tensor, weight: &Tensor, dy: &Tensor, epsilon: f64) -> Result<Tensor> {
+    if cuda::serves(x) {
+        return cuda::rms_norm_backward(x, weight, dy, epsilon);
+    }
     let (t, d) = x.dims2()?;
     let (x, weight, dy) = (CpuSlice::of(x)?, CpuSlice::of(weight)?, CpuSlice::of(dy)?);
     let mut dx = vec![0f32; t * d];
@@ -56,6 +62,9 @@ pub fn rms_norm_backward(x: &Tensor, weight: &Tensor, dy: &Tensor, epsilon: f64)
 /// # Shapes
 /// `x`, `dy` `[t, d]` -> `[d]`.
 pub fn rms_norm_weight_gradient(x: &Tensor, dy: &Tensor, epsilon: f64) -> Result<Tensor> {
+    if cuda::serves(x) {
+        return cuda::rms_norm_weight_gradient(x, dy, epsilon);
+    }
     let (_, d) = x.dims2()?;
     let (x, dy) = (CpuSlice::of(x)?, CpuSlice::of(dy)?);
     let mut gradient = vec![0f32; d];

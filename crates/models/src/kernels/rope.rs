@@ -1,11 +1,13 @@
 //! Rotary position embedding (Su et al., arXiv 2104.09864), in the half-split layout of the Llama checkpoints:
 //! element `i` of a head turns together with element `i + k/2`.
 
+use std::sync::OnceLock;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::vectorised;
-use super::{PARALLEL_ELEMENTS, update};
+use super::{PARALLEL_ELEMENTS, cuda, update};
 use crate::error::Result;
 
 /// Cosines and sines of every position and frequency.
@@ -14,6 +16,8 @@ pub struct RopeTable {
     cos: Vec<f32>,
     sin: Vec<f32>,
     half: usize,
+    /// The same on the GPU where it was first used.
+    on_gpu: OnceLock<(Tensor, Tensor)>,
 }
 
 /// Rotate for the forward pass, or back for the gradient (a rotation's transpose is its inverse).
@@ -33,7 +37,18 @@ impl RopeTable {
             cos: angles().map(|a| a.cos() as f32).collect(),
             sin: angles().map(|a| a.sin() as f32).collect(),
             half: frequencies.len(),
+            on_gpu: OnceLock::new(),
         }
+    }
+
+    /// Cosines and sines beside `x`, `[positions, half]`.
+    fn beside(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let upload = |numbers: &[f32]| Tensor::from_slice(numbers, (self.positions(), self.half), x.device());
+        if let Some(copy) = self.on_gpu.get().filter(|copy| copy.0.device().same_device(x.device())) {
+            return Ok(copy.clone());
+        }
+        let copy = (upload(&self.cos)?, upload(&self.sin)?);
+        Ok(self.on_gpu.get_or_init(|| copy.clone()).clone())
     }
 
     /// Number of positions in the table.
@@ -49,6 +64,9 @@ impl RopeTable {
 pub fn rotate(x: &Tensor, table: &RopeTable, positions: &[u32], direction: Direction) -> Result<()> {
     let (t, width) = x.dims2()?;
     assert_eq!(t, positions.len(), "one position a row");
+    if cuda::serves(x) {
+        return cuda::rotate(x, &table.beside(x)?, positions, direction);
+    }
     let half = table.half;
     let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
     update(x, |data| {

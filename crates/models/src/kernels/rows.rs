@@ -4,11 +4,14 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::{sum, vectorised};
-use super::{CpuSlice, PARALLEL_ELEMENTS, output, update};
+use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output, update};
 use crate::error::Result;
 
 /// `source[rows]`: `[n, d]` and `m` indices -> `[m, d]`.
 pub fn gather_rows(source: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    if cuda::serves(source) {
+        return cuda::gather_rows(source, rows);
+    }
     let (_, d) = source.dims2()?;
     let source = CpuSlice::of(source)?;
     let mut out = Vec::with_capacity(rows.len() * d);
@@ -20,6 +23,9 @@ pub fn gather_rows(source: &Tensor, rows: &[u32]) -> Result<Tensor> {
 
 /// `dst[rows[i]] = source[i]`, in place.
 pub fn scatter_rows(dst: &Tensor, rows: &[u32], source: &Tensor) -> Result<()> {
+    if cuda::serves(dst) {
+        return cuda::scatter_rows(dst, rows, source);
+    }
     let (_, d) = dst.dims2()?;
     let source = CpuSlice::of(source)?;
     update(dst, |data| {
@@ -31,6 +37,9 @@ pub fn scatter_rows(dst: &Tensor, rows: &[u32], source: &Tensor) -> Result<()> {
 
 /// `dst[rows[i]] += source[i]`, in place and in order, so that repeated rows add up to the same bytes every time.
 pub fn add_rows_at(dst: &Tensor, rows: &[u32], source: &Tensor) -> Result<()> {
+    if cuda::serves(dst) {
+        return cuda::add_rows_at(dst, rows, source);
+    }
     let (_, d) = dst.dims2()?;
     let source = CpuSlice::of(source)?;
     update(dst, |data| {
@@ -44,6 +53,9 @@ pub fn add_rows_at(dst: &Tensor, rows: &[u32], source: &Tensor) -> Result<()> {
 
 /// Index of the largest element of each row, the first one of equals; a NaN never wins.
 pub fn argmax_rows(x: &Tensor) -> Result<Vec<u32>> {
+    if cuda::serves(x) {
+        return cuda::argmax_rows(x);
+    }
     let (_, d) = x.dims2()?;
     let x = CpuSlice::of(x)?;
     Ok(x.par_chunks(d)
@@ -59,12 +71,18 @@ pub fn argmax_rows(x: &Tensor) -> Result<Vec<u32>> {
 
 /// Sum of squares of all elements: float32 within runs of 4,096, float64 over the runs, always in the same order.
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    if cuda::serves(x) {
+        return cuda::sum_of_squares(x);
+    }
     let x = CpuSlice::of(x)?;
     Ok(vectorised(|| x.chunks(4096).map(|run| f64::from(sum(run, |x| x * x))).sum()))
 }
 
 /// `a + b`, elementwise.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if cuda::serves(a) {
+        return cuda::add(a, b);
+    }
     let shape = a.shape().clone();
     let (a, b) = (CpuSlice::of(a)?, CpuSlice::of(b)?);
     assert_eq!(a.len(), b.len(), "equal sizes are added");
@@ -77,6 +95,9 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 /// `x *= factor`, in place.
 pub fn scale(x: &Tensor, factor: f64) -> Result<()> {
+    if cuda::serves(x) {
+        return cuda::scale(x, factor);
+    }
     let factor = factor as f32;
     update(x, |x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)))
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::{sigmoid, vectorised};
-use super::{CpuSlice, PARALLEL_ELEMENTS, output};
+use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output};
 use crate::error::Result;
 
 /// `silu(gate) * up`, elementwise.
@@ -12,6 +12,9 @@ use crate::error::Result;
 /// # Shapes
 /// `gate`, `up` `[t, f]` -> `[t, f]`.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if cuda::serves(gate) {
+        return cuda::swiglu(gate, up);
+    }
     let shape = gate.dims2()?;
     let (gate, up) = (CpuSlice::of(gate)?, CpuSlice::of(up)?);
     let mut y = vec![0f32; gate.len()];
@@ -33,6 +36,9 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 /// # Shapes
 /// all `[t, f]`.
 pub fn swiglu_backward(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
+    if cuda::serves(gate) {
+        return cuda::swiglu_backward(gate, up, dy);
+    }
     let shape = gate.dims2()?;
     let (gate, up, dy) = (CpuSlice::of(gate)?, CpuSlice::of(up)?, CpuSlice::of(dy)?);
     let (mut d_gate, mut d_up) = (vec![0f32; gate.len()], vec![0f32; gate.len()]);
