@@ -11,7 +11,7 @@ use super::facts::{ArtifactFacts, ArtifactKind};
 use super::inspect::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG, reject, split_factor_name};
 use super::limits::IntakeLimits;
 use super::rejection::{Rejection, code};
-use super::scan::read_entries;
+use super::scan::{check_dtypes, read_entries};
 
 /// Checks an unpacked artifact in `dir` against the base in `base_dir`.
 ///
@@ -34,6 +34,7 @@ fn blame_base(error: &dyn std::fmt::Display) -> Rejection {
 fn check_adapter(dir: &Path, family: &FamilyConfig) -> Result<(), Rejection> {
     let config = open_adapter_config(dir).map_err(|error| reject(error, ADAPTER_CONFIG))?;
     let entries = read_entries(dir, ADAPTER_WEIGHTS, &IntakeLimits::default())?;
+    check_dtypes(ADAPTER_WEIGHTS, &entries)?;
     refuse_foreign_adapter(&entries, &family.linear_modules())?;
     config.adapted_modules(family).map_err(|error| {
         let rejection = reject(error, ADAPTER_CONFIG);

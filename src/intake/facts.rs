@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 pub enum ArtifactKind {
     /// A LoRA adapter: `adapter_config.json` and `adapter_model.safetensors`.
     Adapter,
-    /// A whole model: `config.json`, `model.safetensors` or shards, tokenizer.
+    /// A whole model: `config.json`, `model.safetensors` or shards, tokenizer; or a GGUF file with `tokenizer.json`.
     Checkpoint,
 }
 
@@ -31,15 +31,17 @@ pub struct ArtifactFacts {
     pub kind: ArtifactKind,
     /// Every file, sorted by name.
     pub files: Vec<FileFacts>,
-    /// Number of weights (scalars).
+    /// Number of weights (scalars); scales of quantised weights are none.
     pub parameters: u64,
     /// Number of tensors.
     pub tensors: usize,
-    /// Element types that occur, sorted (`BF16`, `F16`, `F32` ...).
+    /// Element types that occur, sorted (`BF16`, `F16`, `F32`, `Q8_0` ...).
     pub dtypes: Vec<String>,
+    /// Set when the weights are quantised and are widened exactly before use: `fp8 e4m3`, `gguf q4_0 + q6_k`.
+    pub quantised: Option<String>,
     /// Set for adapters.
     pub adapter: Option<AdapterFacts>,
-    /// `model_type` of a checkpoint's `config.json`.
+    /// `model_type` of a checkpoint's `config.json`, or the architecture of a GGUF file.
     pub model_type: Option<String>,
 }
 

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use antigen_models::checkpoint::header::TensorEntry;
-use antigen_models::checkpoint::{INDEX_FILE, SINGLE_FILE, open_checkpoint, read_text};
+use antigen_models::checkpoint::strict_json::parse_object;
+use antigen_models::checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE, open_checkpoint, read_index, read_text};
 use antigen_models::error::ModelError;
-use antigen_models::families::{FamilyConfig, check_tensors};
+use antigen_models::families::{FamilyConfig, check_tensors, check_tied_head};
 use antigen_models::lora::{PeftConfig, open_adapter_config};
 use serde_json::Value;
 
 use super::facts::{AdapterFacts, ArtifactFacts, ArtifactKind, FileFacts};
 use super::limits::IntakeLimits;
 use super::rejection::{Rejection, code};
-use super::scan::{read_entries, scan_weights};
+use super::scan::{check_dtypes, read_entries, read_gguf_header, scan_weights, scan_widened};
+use super::vocabulary::check_vocabulary;
 
 /// Names of the two files of an adapter.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -21,6 +23,8 @@ pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 /// A checkpoint's configuration.
 pub const MODEL_CONFIG: &str = "config.json";
+/// The only form of a tokenizer that is read.
+const TOKENIZER: &str = "tokenizer.json";
 
 /// Decides what the received files are and checks them against each other.
 ///
@@ -29,13 +33,16 @@ pub const MODEL_CONFIG: &str = "config.json";
 pub fn inspect_files(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) -> Result<ArtifactFacts, Rejection> {
     let has = |name: &str| files.iter().any(|file| file.path == name);
     let is_adapter = has(ADAPTER_CONFIG) || has(ADAPTER_WEIGHTS);
-    let is_checkpoint = files.iter().any(|file| file.path.starts_with("model") && file.path.ends_with(".safetensors"));
+    let has_gguf = files.iter().any(|file| file.path.to_ascii_lowercase().ends_with(".gguf"));
+    let is_checkpoint =
+        has_gguf || files.iter().any(|file| file.path.starts_with("model") && file.path.ends_with(".safetensors"));
     match (is_adapter, is_checkpoint) {
         (true, true) => {
             let message = "expected an adapter or a checkpoint, found the weights of both: send one of them";
             Err(Rejection::new(code::LAYOUT, message))
         }
         (true, false) => inspect_adapter(dir, files, limits),
+        (false, _) if has_gguf => inspect_gguf(dir, files, limits),
         (false, _) => inspect_checkpoint(dir, files, limits),
     }
 }
@@ -60,6 +67,7 @@ fn inspect_adapter(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) -> 
     }
     let config = open_adapter_config(dir).map_err(|error| reject(error, ADAPTER_CONFIG))?;
     let entries = read_entries(dir, ADAPTER_WEIGHTS, limits)?;
+    check_dtypes(ADAPTER_WEIGHTS, &entries)?;
     check_pairs(&config, &entries)?;
     scan_weights(dir, ADAPTER_WEIGHTS, &entries)?;
     let adapter = AdapterFacts {
@@ -68,7 +76,17 @@ fn inspect_adapter(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) -> 
         target_modules: config.target_modules.to_string(),
         base_name: json.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),
     };
-    Ok(build_facts(ArtifactKind::Adapter, files, &[entries], Some(adapter), None))
+    let dtypes: BTreeSet<&str> = entries.iter().map(|entry| entry.dtype.name()).collect();
+    Ok(ArtifactFacts {
+        kind: ArtifactKind::Adapter,
+        files,
+        parameters: entries.iter().map(TensorEntry::elements).sum(),
+        tensors: entries.len(),
+        dtypes: dtypes.into_iter().map(str::to_owned).collect(),
+        quantised: None,
+        adapter: Some(adapter),
+        model_type: None,
+    })
 }
 
 /// The module and the letter (`A` or `B`) of a factor's name.
@@ -111,57 +129,96 @@ fn check_pairs(config: &PeftConfig, entries: &[TensorEntry]) -> Result<(), Rejec
 }
 
 fn inspect_checkpoint(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) -> Result<ArtifactFacts, Rejection> {
-    require_file(&files, MODEL_CONFIG)?;
-    if !files.iter().any(|file| file.path == INDEX_FILE) {
-        require_file(&files, SINGLE_FILE)?;
-    }
+    require_weights(dir, &files)?;
     let json = read_json(dir, MODEL_CONFIG, limits)?;
-    if json.get("auto_map").is_some_and(|map| !map.is_null()) {
-        let message = "expected a model type that is built in, found `auto_map`, which asks for the upload's own code";
-        return Err(Rejection::new(code::REMOTE_CODE, message).at(MODEL_CONFIG));
-    }
-    let Some(model_type) = json.get("model_type").and_then(Value::as_str).map(str::to_owned) else {
+    refuse_own_code(&json)?;
+    if !json.get("model_type").is_some_and(Value::is_string) {
         return Err(Rejection::new(code::CONFIG, "expected `model_type` to be text, found none").at(MODEL_CONFIG));
-    };
+    }
     let mut headers = Vec::new();
     for file in files.iter().filter(|file| file.path.ends_with(".safetensors")) {
-        let entries = read_entries(dir, &file.path, limits)?;
-        scan_weights(dir, &file.path, &entries)?;
-        headers.push(entries);
+        headers.push((file.path.clone(), read_entries(dir, &file.path, limits)?));
     }
     let checkpoint = open_checkpoint(dir).map_err(|error| reject(error, INDEX_FILE))?;
-    let family = FamilyConfig::from_json(&json).map_err(|error| reject(error, MODEL_CONFIG))?;
-    check_tensors(&family, &checkpoint).map_err(|error| reject(error, MODEL_CONFIG))?;
-    Ok(build_facts(ArtifactKind::Checkpoint, files, &headers, None, Some(model_type)))
+    let is_quantised = checkpoint.storage() != "float";
+    for (name, entries) in headers.iter().filter(|_| !is_quantised) {
+        check_dtypes(name, entries)?;
+    }
+    check_model(dir, &checkpoint)?;
+    for (name, entries) in headers.iter().filter(|_| !is_quantised) {
+        scan_weights(dir, name, entries)?;
+    }
+    if is_quantised {
+        scan_widened(&checkpoint)?;
+    }
+    let dtypes = headers.iter().flat_map(|(_, entries)| entries).map(|entry| entry.dtype.name()).collect();
+    Ok(checkpoint_facts(files, &checkpoint, dtypes))
 }
 
-fn build_facts(
-    kind: ArtifactKind,
-    files: Vec<FileFacts>,
-    headers: &[Vec<TensorEntry>],
-    adapter: Option<AdapterFacts>,
-    model_type: Option<String>,
-) -> ArtifactFacts {
-    let entries = || headers.iter().flatten();
-    let dtypes: BTreeSet<&str> = entries().map(|entry| entry.dtype.name()).collect();
+fn refuse_own_code(config: &Value) -> Result<(), Rejection> {
+    if config["auto_map"].is_null() {
+        return Ok(());
+    }
+    let message = "expected a model type that is built in, found `auto_map`, which asks for the upload's own code";
+    Err(Rejection::new(code::REMOTE_CODE, message).at(MODEL_CONFIG))
+}
+
+/// The files of a checkpoint in safetensors: configuration, and one file or every shard that the index names.
+fn require_weights(dir: &Path, files: &[FileFacts]) -> Result<(), Rejection> {
+    require_file(files, MODEL_CONFIG)?;
+    if !files.iter().any(|file| file.path == INDEX_FILE) {
+        return require_file(files, SINGLE_FILE);
+    }
+    let shards = read_index(&dir.join(INDEX_FILE)).map_err(|error| reject(error, INDEX_FILE))?;
+    shards.values().collect::<BTreeSet<_>>().into_iter().try_for_each(|shard| require_file(files, shard))
+}
+
+/// Configuration, tensors and tokenizer of a checkpoint against each other.
+fn check_model(dir: &Path, checkpoint: &Checkpoint) -> Result<(), Rejection> {
+    let family = FamilyConfig::from_json(&checkpoint.config_json).map_err(|error| reject(error, MODEL_CONFIG))?;
+    check_tensors(&family, checkpoint).map_err(|error| reject(error, MODEL_CONFIG))?;
+    check_vocabulary(dir, family.vocab_size())?;
+    check_tied_head(&family, checkpoint).map_err(|error| reject(error, MODEL_CONFIG))
+}
+
+/// A GGUF file has its configuration in itself, but Antigen takes tokenizers only as `tokenizer.json`.
+fn inspect_gguf(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) -> Result<ArtifactFacts, Rejection> {
+    let is_gguf = |file: &&FileFacts| file.path.to_ascii_lowercase().ends_with(".gguf");
+    let mut dtypes = BTreeSet::new();
+    for file in files.iter().filter(is_gguf) {
+        let header = read_gguf_header(dir, &file.path, limits)?;
+        dtypes.extend(header.tensors.iter().map(|tensor| tensor.encoding.name));
+    }
+    if files.iter().any(|file| file.path == MODEL_CONFIG) {
+        refuse_own_code(&read_json(dir, MODEL_CONFIG, limits)?)?;
+    }
+    let name = files.iter().find(is_gguf).map_or("", |file| file.path.as_str());
+    let checkpoint = open_checkpoint(dir).map_err(|error| reject(error, name))?;
+    require_file(&files, TOKENIZER)?;
+    check_model(dir, &checkpoint)?;
+    scan_widened(&checkpoint)?;
+    Ok(checkpoint_facts(files, &checkpoint, dtypes))
+}
+
+fn checkpoint_facts(files: Vec<FileFacts>, checkpoint: &Checkpoint, dtypes: BTreeSet<&str>) -> ArtifactFacts {
+    let storage = checkpoint.storage();
     ArtifactFacts {
-        kind,
+        kind: ArtifactKind::Checkpoint,
         files,
-        parameters: entries().map(TensorEntry::elements).sum(),
-        tensors: entries().count(),
+        parameters: checkpoint.count_scalars(),
+        tensors: checkpoint.names().count(),
         dtypes: dtypes.into_iter().map(str::to_owned).collect(),
-        adapter,
-        model_type,
+        quantised: (storage != "float").then(|| storage.to_owned()),
+        adapter: None,
+        model_type: checkpoint.config_json["model_type"].as_str().map(str::to_owned),
     }
 }
 
 fn read_json(dir: &Path, name: &str, limits: &IntakeLimits) -> Result<Value, Rejection> {
     let text = read_text(&dir.join(name), limits.max_text_bytes).map_err(|error| reject(error, name))?;
-    match serde_json::from_str(&text) {
-        Ok(json @ Value::Object(_)) => Ok(json),
-        Ok(_) => Err(Rejection::new(code::CONFIG, "expected a JSON object, found another value").at(name)),
-        Err(error) => Err(Rejection::new(code::CONFIG, format!("expected a JSON object, found: {error}")).at(name)),
-    }
+    parse_object(&text).map_err(|found| {
+        Rejection::new(code::CONFIG, format!("expected a JSON object, each key once, found {found}")).at(name)
+    })
 }
 
 /// Tells an error of the models crate about uploaded files as a rejection. Paths of ours stay out of it.
@@ -177,6 +234,10 @@ pub fn reject(error: ModelError, file: &str) -> Rejection {
         ModelError::Unsupported { what, instead } => {
             Rejection::new(code::UNSUPPORTED, format!("expected only what is supported, found {what}: {instead}"))
                 .at(file)
+        }
+        ModelError::Quantised { scheme, found, instead } => {
+            let message = format!("expected weights that are read, found {scheme} ({found}): {instead}");
+            Rejection::new(code::QUANTISED, message).at(file)
         }
         ModelError::NotFinite(tensor) => Rejection::new(code::NOT_FINITE, "expected numbers, found NaN").at(tensor),
         other => Rejection::new(code::CONFIG, other.to_string()).at(file),

@@ -13,6 +13,7 @@ mod rejection;
 mod scan;
 pub mod sniff;
 mod unpack;
+mod vocabulary;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -99,6 +100,11 @@ fn refuse_single_file(content: Content) -> Rejection {
             "expected `adapter_config.json` or `config.json` beside the weights, found one safetensors file alone: \
              send both, or an archive of both",
         ),
+        Content::Gguf => (
+            code::MISSING_FILE,
+            "expected `tokenizer.json` beside the weights, found one GGUF file alone: send both, or an archive of both",
+        ),
+        Content::OldGgml => (code::QUANTISED, sniff::OLD_GGML),
         Content::Pickle => (code::PICKLE, "expected safetensors, found a pickle: loading it would run it"),
         Content::Program => (code::REMOTE_CODE, "expected weights, found a program: nothing of an upload is ever run"),
         _ => (code::UNKNOWN_FORMAT, "expected a tar, tar.gz or zip archive, or safetensors with its configuration"),

@@ -112,6 +112,12 @@ pub mod code {
     pub const TENSOR_OVERLAP: &str = "intake.tensor_overlap";
     /// Bytes that belong to no tensor.
     pub const TENSOR_HOLE: &str = "intake.tensor_hole";
+    /// A GGUF header that says something impossible.
+    pub const GGUF: &str = "intake.gguf";
+    /// Weights quantised in a way that is not read, refused by name.
+    pub const QUANTISED: &str = "intake.quantised";
+    /// A tokenizer with token numbers beyond the rows of the embedding.
+    pub const VOCABULARY: &str = "intake.vocabulary";
     /// A weight is NaN or infinite.
     pub const NOT_FINITE: &str = "intake.not_finite";
 

@@ -1,11 +1,14 @@
-//! Safetensors files of an upload: header defects told as rejections, and weights that are no numbers.
+//! Weights of an upload: header defects told as rejections, and weights that are no numbers.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use antigen_models::checkpoint::gguf::{GgufHeader, read_gguf};
 use antigen_models::checkpoint::header::{Dtype, HeaderError, HeaderLimits, TensorEntry, read_header};
+use antigen_models::checkpoint::{Checkpoint, UPLOAD_INSTEAD};
 
+use super::inspect::reject;
 use super::limits::IntakeLimits;
 use super::rejection::{Rejection, code};
 
@@ -13,23 +16,51 @@ use super::rejection::{Rejection, code};
 const MAX_NAME_BYTES: usize = 512;
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Reads the header of one file of an artifact.
+/// Reads the header of one safetensors file of an artifact.
 ///
 /// # Errors
-/// The code of the header's defect; [`code::DTYPE`] for weights of an element type other than F32, F16 and BF16.
+/// The code of the header's defect.
 pub fn read_entries(dir: &Path, name: &str, limits: &IntakeLimits) -> Result<Vec<TensorEntry>, Rejection> {
+    read_checked(dir, name, limits, "a sound safetensors file", read_header)
+}
+
+/// Reads the header of a GGUF file.
+///
+/// # Errors
+/// The code of the header's defect; [`code::QUANTISED`] for a block format that is not read.
+pub fn read_gguf_header(dir: &Path, name: &str, limits: &IntakeLimits) -> Result<GgufHeader, Rejection> {
+    read_checked(dir, name, limits, "a sound GGUF file", read_gguf)
+}
+
+fn read_checked<T>(
+    dir: &Path,
+    name: &str,
+    limits: &IntakeLimits,
+    expected: &str,
+    read: impl FnOnce(BufReader<File>, u64, &HeaderLimits) -> Result<T, HeaderError>,
+) -> Result<T, Rejection> {
     let path = dir.join(name);
     let io = |error| Rejection::from((path.as_path(), error));
     let file = File::open(&path).map_err(io)?;
     let file_bytes = file.metadata().map_err(io)?.len();
     let IntakeLimits { max_header_bytes, max_tensors, .. } = *limits;
     let limits = HeaderLimits { max_header_bytes, max_tensors, max_name_bytes: MAX_NAME_BYTES };
-    let entries = read_header(BufReader::new(file), file_bytes, &limits).map_err(|defect| {
-        let message = format!("expected a sound safetensors file; {defect}");
+    read(BufReader::new(file), file_bytes, &limits).map_err(|defect| {
+        let message = match &defect {
+            HeaderError::GgmlType { .. } => format!("{defect}: {UPLOAD_INSTEAD}"),
+            defect => format!("expected {expected}; {defect}"),
+        };
         Rejection::new(header_code(&defect), message).at(name)
-    })?;
+    })
+}
+
+/// Refuses element types that no weights come in.
+///
+/// # Errors
+/// [`code::DTYPE`] for anything but F32, F16 and BF16.
+pub fn check_dtypes(name: &str, entries: &[TensorEntry]) -> Result<(), Rejection> {
     match entries.iter().find(|entry| !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16)) {
-        None => Ok(entries),
+        None => Ok(()),
         Some(entry) => {
             let message = format!("tensor `{}`: expected F32, F16 or BF16, found {}", entry.name, entry.dtype.name());
             Err(Rejection::new(code::DTYPE, message).at(name))
@@ -52,6 +83,8 @@ fn header_code(defect: &HeaderError) -> &'static str {
         HeaderError::BadShape { .. } | HeaderError::SizeMismatch { .. } => code::TENSOR_SIZE,
         HeaderError::Overlap { .. } => code::TENSOR_OVERLAP,
         HeaderError::Hole { .. } => code::TENSOR_HOLE,
+        HeaderError::Field { .. } => code::GGUF,
+        HeaderError::GgmlType { .. } => code::QUANTISED,
     }
 }
 
@@ -77,6 +110,27 @@ pub fn scan_weights(dir: &Path, name: &str, entries: &[TensorEntry]) -> Result<(
                 return Err(Rejection::new(code::NOT_FINITE, message).at(format!("{name}: {}", entry.name)));
             }
             done += part.len() as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Reads every number of a quantised checkpoint as it will be used, scales multiplied in.
+///
+/// # Errors
+/// [`code::NOT_FINITE`] with the tensor and the position.
+pub fn scan_widened(checkpoint: &Checkpoint) -> Result<(), Rejection> {
+    let mut piece = Vec::new();
+    for name in checkpoint.names() {
+        let mut reader = checkpoint.read(name).map_err(|error| reject(error, name))?;
+        let mut done = 0;
+        while reader.read_piece(&mut piece).map_err(|error| reject(error, name))? {
+            if let Some(at) = piece.iter().position(|number| !number.is_finite()) {
+                let message = format!("expected numbers, found NaN or an infinity at element {}", done + at);
+                return Err(Rejection::new(code::NOT_FINITE, message).at(name));
+            }
+            done += piece.len();
+            piece.clear();
         }
     }
     Ok(())

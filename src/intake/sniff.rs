@@ -1,5 +1,7 @@
 //! What a file is, by its first bytes and its name. Nothing is trusted to be what it is called.
 
+use antigen_models::checkpoint::gguf;
+
 use super::rejection::{Rejection, code};
 
 /// Bytes that [`sniff`] looks at; the magic of a tar archive ends at byte 262.
@@ -10,6 +12,10 @@ pub const HEAD_BYTES: usize = 512;
 pub enum Content {
     /// Plausibly safetensors; the header reader decides.
     Safetensors,
+    /// GGUF; the header reader decides.
+    Gguf,
+    /// What came before GGUF: GGML, GGMF, GGJT.
+    OldGgml,
     /// A zip archive.
     Zip,
     /// A gzip stream.
@@ -43,6 +49,12 @@ pub fn sniff(head: &[u8]) -> Content {
     if is_safetensors(head) {
         return Content::Safetensors;
     }
+    if starts(gguf::MAGIC) {
+        return Content::Gguf;
+    }
+    if starts(b"lmgg") || starts(b"fmgg") || starts(b"tjgg") {
+        return Content::OldGgml;
+    }
     // Protocol 2 to 5; PyTorch's oldest files start with a pickled magic number in the same way.
     if head.len() >= 2 && head[0] == 0x80 && (2..=5).contains(&head[1]) {
         return Content::Pickle;
@@ -64,12 +76,16 @@ fn is_safetensors(head: &[u8]) -> bool {
     head.len() >= 9 && head[8] == b'{' && head[5..8] == [0, 0, 0]
 }
 
+/// Why files of the years before GGUF are refused.
+pub const OLD_GGML: &str = "expected safetensors or GGUF, found GGML, the format before GGUF: upload the unquantised checkpoint that it was made \
+     from, in safetensors";
+
 /// What part a file plays in an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// `adapter_config.json`, `config.json`, `generation_config.json` ...: small JSON.
     Config,
-    /// safetensors.
+    /// safetensors or GGUF.
     Weights,
     /// Tokenizer files and shard indexes: JSON, may be large.
     LargeJson,
@@ -87,6 +103,13 @@ pub fn decide_role(name: &str, head: &[u8]) -> Result<Role, Rejection> {
     let content = sniff(head);
     let lower = name.to_ascii_lowercase();
     let ends = |endings: &[&str]| endings.iter().any(|ending| lower.ends_with(ending));
+    if content == Content::Gguf && !ends(&[".gguf"]) {
+        let message = "expected what the name promises, found a GGUF file: call it `model.gguf`";
+        return Err(Rejection::new(code::UNKNOWN_FILE, message).at(name));
+    }
+    if content == Content::OldGgml {
+        return Err(Rejection::new(code::QUANTISED, OLD_GGML).at(name));
+    }
     if content == Content::Pickle || ends(&[".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy"]) {
         let message = "expected safetensors, found a pickle or a file that is loaded as one: loading it would run it. \
                        Convert it to safetensors, or leave it out";
@@ -119,6 +142,8 @@ fn find_role(lower: &str) -> Option<Role> {
         "adapter_config.json" | "config.json" | "generation_config.json" | "tokenizer_config.json" => {
             Some(Role::Config)
         }
+        // Settings of GPTQ, AWQ and ModelOpt beside `config.json`: taken so that the weights can be refused by name.
+        "quantize_config.json" | "quant_config.json" | "hf_quant_config.json" => Some(Role::Config),
         "special_tokens_map.json" | "added_tokens.json" | "chat_template.json" => Some(Role::Config),
         "trainer_state.json" | "all_results.json" | "train_results.json" | "eval_results.json" => Some(Role::LargeJson),
         "tokenizer.json" | "vocab.json" | "model.safetensors.index.json" => Some(Role::LargeJson),
@@ -126,7 +151,7 @@ fn find_role(lower: &str) -> Option<Role> {
         "tokenizer.model" | "spiece.model" => Some(Role::Opaque),
         "merges.txt" | "vocab.txt" => Some(Role::Text),
         "chat_template.jinja" | ".gitattributes" | "license" | "notice" | "readme" => Some(Role::Text),
-        _ if is_shard(lower) => Some(Role::Weights),
+        _ if is_shard(lower) || lower.ends_with(".gguf") => Some(Role::Weights),
         _ if lower.ends_with(".md") || lower.starts_with("license.") => Some(Role::Text),
         _ => None,
     }
@@ -163,7 +188,8 @@ mod tests {
         assert_eq!(refuse("training_args.bin", b"whatever"), code::PICKLE);
         assert_eq!(refuse("modeling_llama.py", b"import os"), code::REMOTE_CODE);
         assert_eq!(refuse("more.zip", b"PK\x03\x04"), code::NESTED_ARCHIVE);
-        assert_eq!(refuse("model.gguf", b"GGUF"), code::UNKNOWN_FILE);
+        assert_eq!(refuse("pytorch_model.bin", b"GGUF\x03\0\0\0"), code::UNKNOWN_FILE);
+        assert_eq!(refuse("ggml-model-q4_0.bin", b"tjgg\x03\0\0\0"), code::QUANTISED);
         assert_eq!(refuse("config.json", b"{\0}"), code::BAD_TEXT);
     }
 
@@ -175,6 +201,8 @@ mod tests {
             ("model-00002-of-00030.safetensors", Role::Weights),
             ("model.safetensors.index.json", Role::LargeJson),
             ("README.md", Role::Text),
+            ("tiny-Q4_0.gguf", Role::Weights),
+            ("quantize_config.json", Role::Config),
             ("LICENSE.txt", Role::Text),
             ("tokenizer.model", Role::Opaque),
         ] {

@@ -115,6 +115,7 @@ fn model_code(error: &ModelError) -> &'static str {
         ModelError::Template(_) => "model.template",
         ModelError::Tokenizer(_) => "model.tokenizer",
         ModelError::NotFinite(_) => "model.not_finite",
+        ModelError::Quantised { .. } => "model.quantised",
         ModelError::Device(_) => "model.device",
     }
 }

@@ -41,6 +41,16 @@ pub enum ModelError {
         /// What to do instead.
         instead: String,
     },
+    /// Weights stored in a way that is not read, refused by name.
+    #[error("{scheme} weights are not supported ({found}): {instead}")]
+    Quantised {
+        /// The way by its own name (`GPTQ`, `GGUF IQ4_XS` ...).
+        scheme: String,
+        /// What showed it, and in which file.
+        found: String,
+        /// What to upload instead.
+        instead: String,
+    },
     /// A chat template did not compile, or spent its fuel.
     #[error("chat template: {0}")]
     Template(String),

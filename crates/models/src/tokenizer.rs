@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::checkpoint::read_text;
+use crate::checkpoint::{read_config, read_text};
 use crate::error::{ModelError, Result};
 
 /// The largest public tokenizers have about 40 MiB.
@@ -56,9 +56,9 @@ impl Tokenizer {
         self.0.decode(ids, true).map_err(tokenizer_error)
     }
 
-    /// Number of tokens, added ones included.
+    /// Rows that an embedding needs for this tokenizer: one more than the highest token number, added tokens included.
     pub fn vocab_size(&self) -> usize {
-        self.0.get_vocab_size(true)
+        self.0.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
     }
 
     /// The number of one token by its exact spelling.
@@ -94,7 +94,8 @@ pub struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// Reads `tokenizer_config.json`, then `generation_config.json` and `config.json` for what it leaves open.
+    /// Reads `tokenizer_config.json`, then `generation_config.json` and `config.json` (or a GGUF file's metadata) for what it
+    /// leaves open.
     ///
     /// # Errors
     /// [`ModelError::Tokenizer`] when no file names a token that ends a response, or a named token is not in the
@@ -102,7 +103,7 @@ impl SpecialTokens {
     pub fn open(dir: &Path, tokenizer: &Tokenizer) -> Result<Self> {
         let names = read_optional_json(&dir.join("tokenizer_config.json"))?;
         let generation = read_optional_json(&dir.join("generation_config.json"))?;
-        let model = read_optional_json(&dir.join("config.json"))?;
+        let model = read_config(dir)?.unwrap_or_default();
         let ids_of = |key: &str| {
             let ids = ids(&generation[key]);
             if ids.is_empty() { self::ids(&model[key]) } else { ids }

@@ -48,7 +48,8 @@ fn what_is_no_artifact_is_refused_by_what_it_is() {
     refuse_bytes(b"", code::EMPTY);
     refuse_bytes(&tar(&Files::new()), code::UNKNOWN_FORMAT);
     refuse_bytes(&zip(&Files::new()), code::EMPTY);
-    refuse_bytes(b"GGUF and so on", code::UNKNOWN_FORMAT);
+    refuse_bytes(b"GGUF and so on", code::MISSING_FILE);
+    refuse_bytes(b"GGU", code::UNKNOWN_FORMAT);
     refuse_bytes(b"\x80\x04\x95pickled", code::PICKLE);
     refuse_bytes(b"#!/bin/sh\nrm -rf /\n", code::REMOTE_CODE);
     let alone = refuse_bytes(&adapter_files()[1].1, code::MISSING_FILE);
@@ -88,7 +89,8 @@ fn foreign_files_are_refused() {
     for (name, bytes, code) in [
         ("modeling_llama.py", "import os", code::REMOTE_CODE),
         ("setup.sh", "rm -rf /", code::REMOTE_CODE),
-        ("weights.gguf", "GGUF", code::UNKNOWN_FILE),
+        ("weights.onnx", "\u{8}\u{7}", code::UNKNOWN_FILE),
+        ("weights.gguf", "GGUF", code::LAYOUT),
         ("README.md", "PK\u{3}\u{4}", code::NESTED_ARCHIVE),
         ("config.json", "{", code::BAD_TEXT),
         ("tokenizer.json", "[1,", code::BAD_TEXT),

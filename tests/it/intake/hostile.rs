@@ -1,6 +1,5 @@
 //! Whatever comes, the answer is facts or a rejection, and a rejection leaves nothing.
 
-use antigen::intake::check_against_base;
 use proptest::prelude::*;
 
 use super::*;

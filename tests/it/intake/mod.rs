@@ -1,7 +1,7 @@
 //! Uploads with one defect each: the code, the place, and that nothing is left behind.
 //!
 //! Here: how a sound upload is made and how one is inspected. `archives` has forms and files, `weights` headers and
-//! values, `bases` what an artifact was made for, `hostile` random bytes and mutations.
+//! values, `bases` what an artifact was made for, `quantised` whole models, `hostile` random bytes and mutations.
 
 // The lint's exception for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used)]
@@ -9,13 +9,14 @@
 mod archives;
 mod bases;
 mod hostile;
+mod quantised;
 mod weights;
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use antigen::intake::{ArtifactFacts, IntakeLimits, Rejection, inspect_upload};
+use antigen::intake::{ArtifactFacts, IntakeLimits, Rejection, check_against_base, inspect_upload};
 use antigen_models::checkpoint::save_checkpoint;
 use antigen_models::{Device, FamilyConfig, LoraAdapter, PeftConfig, Tensor, save_adapter};
 use serde_json::{Value, json};

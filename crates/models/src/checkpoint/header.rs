@@ -39,6 +39,7 @@ pub enum Dtype {
     I8,
     F8E5M2,
     F8E4M3,
+    F8E8M0,
     I16,
     U16,
     F16,
@@ -52,12 +53,13 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Bool,
         Self::U8,
         Self::I8,
         Self::F8E5M2,
         Self::F8E4M3,
+        Self::F8E8M0,
         Self::I16,
         Self::U16,
         Self::F16,
@@ -78,6 +80,7 @@ impl Dtype {
             Self::I8 => "I8",
             Self::F8E5M2 => "F8_E5M2",
             Self::F8E4M3 => "F8_E4M3",
+            Self::F8E8M0 => "F8_E8M0",
             Self::I16 => "I16",
             Self::U16 => "U16",
             Self::F16 => "F16",
@@ -94,7 +97,7 @@ impl Dtype {
     /// Bytes of one element.
     pub fn bytes(self) -> u64 {
         match self {
-            Self::Bool | Self::U8 | Self::I8 | Self::F8E5M2 | Self::F8E4M3 => 1,
+            Self::Bool | Self::U8 | Self::I8 | Self::F8E5M2 | Self::F8E4M3 | Self::F8E8M0 => 1,
             Self::I16 | Self::U16 | Self::F16 | Self::Bf16 => 2,
             Self::I32 | Self::U32 | Self::F32 => 4,
             Self::F64 | Self::I64 | Self::U64 => 8,
@@ -126,7 +129,7 @@ impl TensorEntry {
     }
 }
 
-/// What is wrong with a header. One variant per defect; each says what was expected, what was found, and where.
+/// What is wrong with the header of a safetensors or GGUF file. One variant per defect; each says what was expected, what was found, and where.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message is its documentation")]
 pub enum HeaderError {
@@ -158,6 +161,10 @@ pub enum HeaderError {
     Overlap { name: String, other: String, expected: u64, found: u64 },
     #[error("expected no gap, found {bytes} bytes at data byte {at} that belong to no tensor")]
     Hole { at: u64, bytes: u64 },
+    #[error("expected {expected}, found {found} at byte {at}")]
+    Field { expected: String, found: String, at: u64 },
+    #[error("tensor `{name}`: expected F32, F16, BF16, Q4_0 to Q8_0 or Q2_K to Q6_K, found {found}")]
+    GgmlType { name: String, found: String },
 }
 
 #[derive(serde::Deserialize)]

@@ -106,7 +106,7 @@ mod tests {
         let load = |name: &str| copy.load(name, &Device::Cpu).unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(load("b"), [1.0, 1.0, 2.5, -3.0]);
         assert_eq!((load("a"), load("c")), (vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0], vec![0.0, 1.0]));
-        assert_eq!(copy.find("b").unwrap().dtype, Dtype::Bf16);
+        assert_eq!(copy.export_dtype("b"), Some(Dtype::Bf16));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 
 /// The members of one JSON object, in file order, repeated keys included.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,9 +59,95 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
     }
 }
 
+/// Parses a JSON object of which no object, however deep, has a key twice.
+///
+/// # Errors
+/// What was found instead, in words.
+pub fn parse_object(text: &str) -> Result<Value, String> {
+    match serde_json::from_str(text) {
+        Ok(Unique(value @ Value::Object(_))) => Ok(value),
+        Ok(Unique(Value::Array(_))) => Err("a list".into()),
+        Ok(_) => Err("a single value".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A JSON value without repeated keys.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueVisitor).map(Self)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Unique(item)) = sequence.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut members = Map::new();
+        while let Some((key, Unique(value))) = map.next_entry::<String, Unique>()? {
+            if members.contains_key(&key) {
+                return Err(A::Error::custom(format_args!("the key `{key}` twice")));
+            }
+            members.insert(key, value);
+        }
+        Ok(Value::Object(members))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_stands_twice_at_any_depth_is_refused_and_everything_else_is_kept() {
+        let text = r#"{"a":[1,-2,1e-5,null,true,"x",{"b":{}}],"c":18446744073709551615}"#;
+        assert_eq!(parse_object(text).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+        let error = parse_object(r#"{"a":[{"b":1,"c":2,"b":3}]}"#).unwrap_err();
+        assert!(error.contains("`b` twice"), "{error}");
+        assert_eq!(parse_object("[]").unwrap_err(), "a list");
+        assert!(parse_object("{} {}").is_err() && parse_object("3").is_err());
+        assert!(parse_object(&"[".repeat(100_000)).is_err(), "depth is bounded");
+    }
 
     #[test]
     fn order_and_repeated_keys_survive() {

@@ -2,17 +2,15 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use half::{bf16, f16};
 
-use super::header::{Dtype, HeaderLimits, TensorEntry, read_header};
+use super::encoding::Encoding;
+use super::header::{HeaderLimits, TensorEntry, read_header};
+use super::values::ValueReader;
 use crate::error::{ModelError, Result};
-
-/// Bytes read and converted at a time: small enough to stay in the second-level cache.
-const CHUNK_BYTES: usize = 256 << 10;
 
 /// An opened safetensors file. Only its header is in memory.
 #[derive(Debug, Clone)]
@@ -58,7 +56,7 @@ impl TensorFile {
     /// [`ModelError::Tensor`] when it is missing or of another element type, [`ModelError::Io`].
     ///
     /// # Cost
-    /// The tensor itself and one chunk of 256 KiB.
+    /// The tensor itself and one piece of 65,536 numbers.
     pub fn load(&self, name: &str, device: &Device) -> Result<Tensor> {
         let (entry, values) = self.load_values(name)?;
         Ok(Tensor::from_vec(values, entry.shape.as_slice(), device)?)
@@ -82,40 +80,14 @@ impl TensorFile {
             expected: format!("to be in {}", self.path.display()),
             found: "no such tensor".into(),
         })?;
-        let widen = widener(entry)?;
-        let mut file = File::open(&self.path).map_err(ModelError::io(&self.path))?;
-        file.seek(SeekFrom::Start(entry.range.start)).map_err(ModelError::io(&self.path))?;
-        // The header reader held this count against the file's true length, so it is safe to reserve.
-        let mut values = Vec::with_capacity(entry.elements() as usize);
-        let mut chunk = vec![0u8; CHUNK_BYTES];
-        let mut left = entry.range.end - entry.range.start;
-        while left > 0 {
-            let part = &mut chunk[..left.min(CHUNK_BYTES as u64) as usize];
-            file.read_exact(part).map_err(ModelError::io(&self.path))?;
-            widen(part, &mut values);
-            left -= part.len() as u64;
-        }
-        Ok((entry, values))
+        let Some(encoding) = Encoding::of_dtype(entry.dtype).filter(Encoding::is_plain) else {
+            return Err(ModelError::Tensor {
+                tensor: entry.name.clone(),
+                expected: "an element type of F32, F16 or BF16".into(),
+                found: entry.dtype.name().into(),
+            });
+        };
+        // The header reader held the range against the file's true length.
+        Ok((entry, ValueReader::open(&self.path, entry.range.clone(), encoding, None)?.read_all()?))
     }
-}
-
-/// Appends little-endian elements to a vector of float32.
-type Widen = fn(&[u8], &mut Vec<f32>);
-
-fn widener(entry: &TensorEntry) -> Result<Widen> {
-    match entry.dtype {
-        Dtype::F32 => Ok(|bytes, out| out.extend(elements(bytes).map(f32::from_le_bytes))),
-        Dtype::F16 => Ok(|bytes, out| out.extend(elements(bytes).map(|e| f16::from_le_bytes(e).to_f32()))),
-        Dtype::Bf16 => Ok(|bytes, out| out.extend(elements(bytes).map(|e| bf16::from_le_bytes(e).to_f32()))),
-        other => Err(ModelError::Tensor {
-            tensor: entry.name.clone(),
-            expected: "an element type of F32, F16 or BF16".into(),
-            found: other.name().into(),
-        }),
-    }
-}
-
-/// Chunks of one element; a chunk of bytes always holds whole elements because 256 KiB is a multiple of each size.
-fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    bytes.as_chunks::<N>().0.iter().copied()
 }

@@ -9,6 +9,22 @@ use serde_json::json;
 use super::header::{Dtype, HeaderError, HeaderLimits, read_header};
 use super::*;
 
+/// Name, element type, shape and bytes of a tensor of any kind.
+pub(super) type Raw = (String, String, Vec<usize>, Vec<u8>);
+
+/// A safetensors file of tensors of any kind, which the writer of this crate would not write.
+pub(super) fn write_raw(tensors: &[Raw]) -> Vec<u8> {
+    let mut end = 0;
+    let members = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        let begin = end;
+        end += bytes.len();
+        (name.clone(), json!({ "dtype": dtype, "shape": shape, "data_offsets": [begin, end] }))
+    });
+    let header = serde_json::Value::Object(members.collect()).to_string();
+    let data = tensors.iter().flat_map(|(.., bytes)| bytes.iter().copied());
+    (header.len() as u64).to_le_bytes().into_iter().chain(header.bytes()).chain(data).collect()
+}
+
 /// A file of this header and so many data bytes.
 fn file(header: &str, data_bytes: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
@@ -145,6 +161,92 @@ fn an_index_that_lies_is_refused() {
     refuse(json!({ "a": first, "c": first, "b": second, "d": second }), "`d`");
     refuse(json!({ "a": "../secret.safetensors" }), "../secret");
     refuse(json!({ "a": "/etc/passwd" }), "passwd");
+}
+
+#[test]
+fn shards_and_index_that_do_not_belong_together_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    save_checkpoint(dir.path(), &json!({}), three_tensors().into_iter(), 40).unwrap();
+    let [first, second] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let path = |name: &str| dir.path().join(name);
+    let refuse = |words: [&str; 2]| {
+        let error = open_checkpoint(dir.path()).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    std::fs::copy(path(first), path("model-00003-of-00003.safetensors")).unwrap();
+    refuse(["model-00003-of-00003", "the index to name every file"]);
+    std::fs::rename(path("model-00003-of-00003.safetensors"), path(SINGLE_FILE)).unwrap();
+    refuse([SINGLE_FILE, "the index to name every file"]);
+    std::fs::remove_file(path(INDEX_FILE)).unwrap();
+    refuse([first, "one file of weights"]);
+    std::fs::remove_file(path(SINGLE_FILE)).unwrap();
+    refuse([INDEX_FILE, first]);
+    save_checkpoint(dir.path(), &json!({}), three_tensors().into_iter(), 40).unwrap();
+    std::fs::remove_file(path(second)).unwrap();
+    refuse([second, "no such file"]);
+}
+
+#[test]
+fn a_configuration_that_two_readers_could_read_differently_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    save_checkpoint(dir.path(), &json!({}), three_tensors().into_iter(), u64::MAX).unwrap();
+    for (text, word) in [
+        (r#"{"vocab_size":1,"vocab_size":2}"#, "`vocab_size` twice"),
+        (r#"{"rope_scaling":{"factor":1,"factor":2}}"#, "`factor` twice"),
+        ("[]", "a list"),
+        ("7", "a single value"),
+        ("", "EOF"),
+    ] {
+        std::fs::write(dir.path().join("config.json"), text).unwrap();
+        let error = open_checkpoint(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains("config.json"), "{error}");
+    }
+}
+
+#[test]
+fn tensors_of_integers_or_float64_are_told_by_name_when_they_are_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), "{}").unwrap();
+    for (dtype, bytes) in [("I64", 16), ("F64", 16), ("I8", 2), ("BOOL", 2)] {
+        let raw = [("w".to_owned(), dtype.to_owned(), vec![2], vec![0; bytes])];
+        std::fs::write(dir.path().join(SINGLE_FILE), write_raw(&raw)).unwrap();
+        let checkpoint = open_checkpoint(dir.path()).unwrap();
+        for error in [checkpoint.expect("w", &[2]).unwrap_err(), checkpoint.load("w", &Device::Cpu).unwrap_err()] {
+            let text = error.to_string();
+            assert!(text.contains("`w`") && text.contains("F32, F16 or BF16") && text.contains(dtype), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_tied_head_that_is_stored_must_be_the_embedding() {
+    let config = json!({
+        "model_type": "llama", "vocab_size": 16384, "hidden_size": 8, "intermediate_size": 4, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "max_position_embeddings": 8, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+    });
+    let family = crate::families::FamilyConfig::from_json(&config).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let numbers = |shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        Tensor::arange(0f32, count as f32, &Device::Cpu).unwrap().reshape(shape).unwrap()
+    };
+    let open = |head: Option<Tensor>| {
+        let mut tensors: Vec<_> =
+            family.tensor_shapes().into_iter().map(|(name, shape)| (name, numbers(&shape))).collect();
+        tensors.extend(head.map(|head| ("lm_head.weight".into(), head)));
+        save_checkpoint(dir.path(), &config, tensors.into_iter(), u64::MAX).unwrap();
+        crate::load_model(dir.path(), &Device::Cpu)
+    };
+    open(None).unwrap();
+    open(Some(numbers(&[16384, 8]))).unwrap();
+    let mut other: Vec<f32> = (0..131_072).map(|n| n as f32).collect();
+    other[100_000] = -1.0;
+    let error = open(Some(Tensor::from_vec(other, (16384, 8), &Device::Cpu).unwrap())).err().unwrap().to_string();
+    for word in ["lm_head.weight", "model.embed_tokens.weight", "tie_word_embeddings", "element 100000"] {
+        assert!(error.contains(word), "{error}");
+    }
+    let error = open(Some(numbers(&[8, 8]))).err().unwrap().to_string();
+    assert!(error.contains("shape [8, 8] against [16384, 8]"), "{error}");
 }
 
 #[test]

@@ -184,6 +184,7 @@ impl FamilyConfig {
 pub(crate) fn build_model(checkpoint: &Checkpoint, device: &candle_core::Device) -> Result<Model> {
     let family = FamilyConfig::from_json(&checkpoint.config_json)?;
     check_tensors(&family, checkpoint)?;
+    check_tied_head(&family, checkpoint)?;
     match family {
         FamilyConfig::Llama(config) => llama::build(config, |name| checkpoint.load(name, device), device),
     }
@@ -204,21 +205,15 @@ pub fn build_fresh_model(
     }
 }
 
-/// Checks that every tensor of the configuration is there in its shape, and that there is no other; headers suffice.
+/// Checks that every tensor of the configuration is there in its shape and as numbers, and that there is no other; headers
+/// suffice.
 ///
 /// # Errors
 /// [`ModelError::Tensor`] with the first that differs.
 pub fn check_tensors(family: &FamilyConfig, checkpoint: &Checkpoint) -> Result<()> {
     let expected = family.tensor_shapes();
     for (name, shape) in &expected {
-        let found = checkpoint.shape(name);
-        if found != Some(shape.as_slice()) {
-            return Err(ModelError::Tensor {
-                tensor: name.clone(),
-                expected: format!("shape {shape:?}"),
-                found: found.map_or("no such tensor".into(), |s| format!("shape {s:?}")),
-            });
-        }
+        checkpoint.expect(name, shape)?;
     }
     let known: std::collections::HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
     match checkpoint.names().into_iter().find(|name| !known.contains(&**name) && !may_be_ignored(name)) {
@@ -227,6 +222,23 @@ pub fn check_tensors(family: &FamilyConfig, checkpoint: &Checkpoint) -> Result<(
             expected: "only tensors that the configuration names".into(),
             found: "one more".into(),
         }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that a head which is tied to the embedding, and nevertheless stored, is the embedding; reads both.
+///
+/// # Errors
+/// [`ModelError::Tensor`] with the first number that differs.
+pub fn check_tied_head(family: &FamilyConfig, checkpoint: &Checkpoint) -> Result<()> {
+    const HEAD: &str = "lm_head.weight";
+    let expected = family.tensor_shapes();
+    if checkpoint.shape(HEAD).is_none() || expected.iter().any(|(name, _)| name == HEAD) {
+        return Ok(());
+    }
+    let is_embedding = |name: &str| name.ends_with("embed_tokens.weight") || name.ends_with("wte.weight");
+    match expected.iter().find(|(name, _)| is_embedding(name)) {
+        Some((embedding, _)) => checkpoint.expect_equal(HEAD, embedding),
         None => Ok(()),
     }
 }
