@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use candle_core::Tensor;
 
 use crate::error::{ModelError, Result};
+use crate::kernels::Precision;
 
 /// Index of one weight in [`Params`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +17,7 @@ pub struct Params {
     names: Vec<String>,
     tensors: Vec<Tensor>,
     index: HashMap<String, ParamId>,
+    precision: Precision,
 }
 
 impl Params {
@@ -36,6 +38,16 @@ impl Params {
         self.names.push(name);
         self.tensors.push(tensor);
         Ok(id)
+    }
+
+    /// In what precision these weights are multiplied with activations.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Chooses the precision of products with these weights.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
     }
 
     /// The weight itself.

@@ -8,49 +8,90 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::multiply::{Operand, Place, Sizes, Target, multiply};
+use super::multiply_bf16::multiply_bf16;
 use super::{CpuSlice, cuda, output, update};
 use crate::error::Result;
 
-/// `a b`: `[m, k] x [k, n] -> [m, n]`.
+/// How the operands of a product are taken; sums are float32 in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// As they are.
+    #[default]
+    Float32,
+    /// Rounded to bfloat16 in every product that is large enough to gain by it: the relative error of a product is about 2e-3, and
+    /// processors with a matrix unit ([`super::has_bf16_unit`]) compute it several times faster. Stored numbers stay float32.
+    Bfloat16,
+}
+
+impl Precision {
+    /// `a b`: `[m, k] x [k, n] -> [m, n]`.
+    pub fn matmul(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if cuda::serves(a) {
+            return cuda::matmul((a, false), (b, false));
+        }
+        product(a, b, Product::plain(a, b, self)?)
+    }
+
+    /// `a bᵀ`: `[m, k] x [n, k] -> [m, n]`.
+    pub fn matmul_nt(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if cuda::serves(a) {
+            return cuda::matmul((a, false), (b, true));
+        }
+        product(a, b, Product::right_transposed(a, b, self)?)
+    }
+
+    /// `aᵀ b`: `[k, m] x [k, n] -> [m, n]`.
+    pub fn matmul_tn(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        if cuda::serves(a) {
+            return cuda::matmul((a, true), (b, false));
+        }
+        product(a, b, Product::left_transposed(a, b, self)?)
+    }
+
+    /// `dst[rows] += scale * a b`.
+    pub fn add_matmul(self, dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, scale: f64) -> Result<()> {
+        if cuda::serves(a) {
+            return cuda::add_matmul(dst, rows.start, (a, false), (b, false), scale);
+        }
+        accumulate(dst, rows, a, b, Product::plain(a, b, self)?, scale)
+    }
+
+    /// `dst[rows] += scale * a bᵀ`.
+    pub fn add_matmul_nt(self, dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, scale: f64) -> Result<()> {
+        if cuda::serves(a) {
+            return cuda::add_matmul(dst, rows.start, (a, false), (b, true), scale);
+        }
+        accumulate(dst, rows, a, b, Product::right_transposed(a, b, self)?, scale)
+    }
+}
+
+/// [`Precision::matmul`] in float32.
 pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if cuda::serves(a) {
-        return cuda::matmul((a, false), (b, false));
-    }
-    product(a, b, Product::plain(a, b)?)
+    Precision::Float32.matmul(a, b)
 }
 
-/// `a bᵀ`: `[m, k] x [n, k] -> [m, n]`.
+/// [`Precision::matmul_nt`] in float32.
 pub fn matmul_nt(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if cuda::serves(a) {
-        return cuda::matmul((a, false), (b, true));
-    }
-    product(a, b, Product::right_transposed(a, b)?)
+    Precision::Float32.matmul_nt(a, b)
 }
 
-/// `aᵀ b`: `[k, m] x [k, n] -> [m, n]`.
+/// [`Precision::matmul_tn`] in float32.
 pub fn matmul_tn(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if cuda::serves(a) {
-        return cuda::matmul((a, true), (b, false));
-    }
-    product(a, b, Product::left_transposed(a, b)?)
+    Precision::Float32.matmul_tn(a, b)
 }
 
-/// `dst[rows] += scale * a b`.
+/// [`Precision::add_matmul`] in float32.
 pub fn add_matmul(dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, scale: f64) -> Result<()> {
-    if cuda::serves(a) {
-        return cuda::add_matmul(dst, rows.start, (a, false), (b, false), scale);
-    }
-    accumulate(dst, rows, a, b, Product::plain(a, b)?, scale)
+    Precision::Float32.add_matmul(dst, rows, a, b, scale)
 }
 
-/// `dst[rows] += scale * a bᵀ`.
+/// [`Precision::add_matmul_nt`] in float32.
 pub fn add_matmul_nt(dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, scale: f64) -> Result<()> {
-    if cuda::serves(a) {
-        return cuda::add_matmul(dst, rows.start, (a, false), (b, true), scale);
-    }
-    accumulate(dst, rows, a, b, Product::right_transposed(a, b)?, scale)
+    Precision::Float32.add_matmul_nt(dst, rows, a, b, scale)
 }
 
 /// Output rows (or columns, if there are more) that one task computes. A fixed size, so that a product has the same bytes on any
@@ -58,6 +99,8 @@ pub fn add_matmul_nt(dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, s
 const PIECE: usize = 256;
 /// Multiplications below which a second thread costs more than it saves.
 const PARALLEL_MULTIPLICATIONS: usize = 1 << 20;
+/// A product with a smaller side than this (low-rank factors, a few rows) gains nothing by rounding its operands.
+const BF16_SIDE: usize = 32;
 /// Inner elements of `aᵀ b` that are summed at a time. The library walks such an `a` across its rows and loses half of its speed
 /// when there are more (measured: 160 GFLOP/s at 2,048, 280 at 128).
 const DEPTH_OF_TRANSPOSED: usize = 128;
@@ -68,22 +111,23 @@ struct Product {
     sizes: Sizes,
     a: Place,
     b: Place,
+    precision: Precision,
 }
 
 impl Product {
-    fn plain(a: &Tensor, b: &Tensor) -> Result<Self> {
+    fn plain(a: &Tensor, b: &Tensor, precision: Precision) -> Result<Self> {
         let ((m, k), (inner, n)) = (a.dims2()?, b.dims2()?);
-        Ok(Self { sizes: Sizes { m, n, k }, a: rows_of(k), b: rows_of(n) }.checked(inner))
+        Ok(Self { sizes: Sizes { m, n, k }, a: rows_of(k), b: rows_of(n), precision }.checked(inner))
     }
 
-    fn right_transposed(a: &Tensor, b: &Tensor) -> Result<Self> {
+    fn right_transposed(a: &Tensor, b: &Tensor, precision: Precision) -> Result<Self> {
         let ((m, k), (n, inner)) = (a.dims2()?, b.dims2()?);
-        Ok(Self { sizes: Sizes { m, n, k }, a: rows_of(k), b: rows_of(k).transposed() }.checked(inner))
+        Ok(Self { sizes: Sizes { m, n, k }, a: rows_of(k), b: rows_of(k).transposed(), precision }.checked(inner))
     }
 
-    fn left_transposed(a: &Tensor, b: &Tensor) -> Result<Self> {
+    fn left_transposed(a: &Tensor, b: &Tensor, precision: Precision) -> Result<Self> {
         let ((k, m), (inner, n)) = (a.dims2()?, b.dims2()?);
-        Ok(Self { sizes: Sizes { m, n, k }, a: rows_of(m).transposed(), b: rows_of(n) }.checked(inner))
+        Ok(Self { sizes: Sizes { m, n, k }, a: rows_of(m).transposed(), b: rows_of(n), precision }.checked(inner))
     }
 
     fn checked(self, inner: usize) -> Self {
@@ -95,6 +139,10 @@ impl Product {
     fn run(self, target: &mut [f32], add: bool, a: &[f32], b: &[f32], scale: f32) {
         let Sizes { m, n, k } = self.sizes;
         assert!(target.len() == m * n && a.len() == m * k && b.len() == k * n, "a product's slices have its sizes");
+        if self.precision == Precision::Bfloat16 && m.min(n).min(k) >= BF16_SIDE {
+            let (a, b) = (Operand::new(a, self.a), Operand::new(b, self.b));
+            return multiply_bf16(self.sizes, target, add, scale, a, b);
+        }
         let target = Target::new(target);
         let piece = |first: (usize, usize), m, n| {
             // SAFETY: pieces are disjoint, and `target` is borrowed until all are done.

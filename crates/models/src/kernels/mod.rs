@@ -14,6 +14,7 @@ mod cuda;
 mod gemm;
 mod math;
 mod multiply;
+mod multiply_bf16;
 mod norm;
 mod rope;
 mod rows;
@@ -26,7 +27,8 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, StorageRef, T
 pub use adamw::{AdamW, AdamWState};
 pub use attention::{AttentionSettings, Span, attention, attention_backward};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
-pub use gemm::{add_matmul, add_matmul_nt, matmul, matmul_nt, matmul_tn};
+pub use gemm::{Precision, add_matmul, add_matmul_nt, matmul, matmul_nt, matmul_tn};
+pub use multiply_bf16::has_bf16_unit;
 pub use norm::{rms_norm, rms_norm_backward, rms_norm_weight_gradient};
 pub use rope::{Direction, RopeTable, rotate};
 pub use rows::{add, add_rows_at, argmax_rows, gather_rows, scale, scatter_rows, sum_of_squares};

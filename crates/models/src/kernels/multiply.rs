@@ -64,6 +64,28 @@ impl Target {
     pub fn new(data: &mut [f32]) -> Self {
         Self { data: data.as_mut_ptr(), len: data.len() }
     }
+
+    /// Where `rows x columns` elements begin whose rows lie `stride` apart, once it is sure that they lie inside.
+    pub fn block(self, start: usize, stride: usize, (rows, columns): (usize, usize)) -> *mut f32 {
+        assert!(
+            Place { start, row: stride, column: 1 }.fits(rows, columns, self.len),
+            "a block lies inside its target"
+        );
+        self.data.wrapping_add(start)
+    }
+
+    /// Writes (or adds) the part of `block`, rows `width` apart, that lies inside a target of `sizes` from `(row, column)` on.
+    pub fn store_corner(self, block: &[f32], width: usize, (row, column): (usize, usize), sizes: Sizes, add: bool) {
+        let (rows, columns) = (width.min(sizes.m - row), width.min(sizes.n - column));
+        let corner = self.block(row * sizes.n + column, sizes.n, (rows, columns));
+        for (i, values) in block.chunks(width).take(rows).enumerate() {
+            // SAFETY: `block` has checked the bounds; callers write disjoint places.
+            let target = unsafe { std::slice::from_raw_parts_mut(corner.add(i * sizes.n), columns) };
+            for (target, value) in target.iter_mut().zip(values) {
+                *target = if add { *target + value } else { *value };
+            }
+        }
+    }
 }
 
 /// `target[place] = scale * a b`, or `+=` with `add`, on this thread.

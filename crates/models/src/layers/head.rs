@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::{Gradients, Pass};
 use crate::error::Result;
-use crate::kernels::{add_rows_at, cross_entropy, gather_rows, matmul, matmul_nt, matmul_tn};
+use crate::kernels::{add_rows_at, cross_entropy, gather_rows};
 use crate::params::ParamId;
 
 /// Logits held at one time, in scalars (16 MiB of float32): rows are taken in chunks of this size.
@@ -31,7 +31,7 @@ pub struct Head {
 impl Head {
     /// Logits of the given rows: `[t, d] -> [rows, v]`.
     pub fn logits(&self, hidden: &Tensor, rows: &[u32], pass: Pass<'_>) -> Result<Tensor> {
-        matmul_nt(&gather_rows(hidden, rows)?, pass.params.get(self.weight))
+        pass.params.precision().matmul_nt(&gather_rows(hidden, rows)?, pass.params.get(self.weight))
     }
 
     /// Loss of every target in nats, in the targets' order.
@@ -52,18 +52,18 @@ impl Head {
         pass: Pass<'_>,
         gradients: &mut Gradients,
     ) -> Result<(Vec<f32>, Tensor)> {
-        let weight = pass.params.get(self.weight);
+        let (weight, precision) = (pass.params.get(self.weight), pass.params.precision());
         let d_hidden = Tensor::zeros(hidden.shape(), DType::F32, hidden.device())?;
         let mut losses = Vec::with_capacity(targets.len());
         for chunk in targets.chunks(self.chunk_rows(pass)?) {
             let (rows, tokens) = split(chunk);
             let weights: Vec<f32> = chunk.iter().map(|t| t.weight).collect();
             let selected = gather_rows(hidden, &rows)?;
-            let entropy = cross_entropy(&matmul_nt(&selected, weight)?, &tokens, Some(&weights))?;
+            let entropy = cross_entropy(&precision.matmul_nt(&selected, weight)?, &tokens, Some(&weights))?;
             let d_logits = entropy.gradient.expect("a gradient was asked for by giving weights");
             losses.extend(entropy.losses);
-            add_rows_at(&d_hidden, &rows, &matmul(&d_logits, weight)?)?;
-            gradients.add_weight(self.weight, || matmul_tn(&d_logits, &selected))?;
+            add_rows_at(&d_hidden, &rows, &precision.matmul(&d_logits, weight)?)?;
+            gradients.add_weight(self.weight, || precision.matmul_tn(&d_logits, &selected))?;
         }
         Ok((losses, d_hidden))
     }

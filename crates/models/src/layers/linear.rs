@@ -32,7 +32,7 @@ pub struct LinearTrace {
 impl Linear {
     /// `[t, in] -> [t, out]`.
     pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<(Tensor, LinearTrace)> {
-        let y = matmul_nt(x, pass.params.get(self.weight))?;
+        let y = pass.params.precision().matmul_nt(x, pass.params.get(self.weight))?;
         let mut trace = LinearTrace::default();
         for (_, rows, factors) in pass.adapted(self.module) {
             let reduced = matmul_nt(&x.narrow(0, rows.start, rows.len())?, &factors.a)?;
@@ -55,15 +55,15 @@ impl Linear {
         gradients: &mut Gradients,
         dx: Option<Tensor>,
     ) -> Result<Tensor> {
-        let weight = pass.params.get(self.weight);
+        let (weight, precision) = (pass.params.get(self.weight), pass.params.precision());
         let dx = match dx {
             Some(dx) => {
-                add_matmul(&dx, 0..pass.rows.len(), dy, weight, 1.0)?;
+                precision.add_matmul(&dx, 0..pass.rows.len(), dy, weight, 1.0)?;
                 dx
             }
-            None => matmul(dy, weight)?,
+            None => precision.matmul(dy, weight)?,
         };
-        gradients.add_weight(self.weight, || matmul_tn(dy, x))?;
+        gradients.add_weight(self.weight, || precision.matmul_tn(dy, x))?;
         for ((variant, rows, factors), reduced) in pass.adapted(self.module).zip(&trace.reduced) {
             let dy = dy.narrow(0, rows.start, rows.len())?;
             let d_reduced = matmul(&dy, &factors.b)?;

@@ -4,5 +4,6 @@
 
 mod gradients;
 mod parity;
+mod precision;
 mod streaming;
 mod support;
