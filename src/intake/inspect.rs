@@ -140,15 +140,18 @@ fn inspect_checkpoint(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) 
         headers.push((file.path.clone(), read_entries(dir, &file.path, limits)?));
     }
     let checkpoint = open_checkpoint(dir).map_err(|error| reject(error, INDEX_FILE))?;
-    let is_quantised = checkpoint.storage() != "float";
-    for (name, entries) in headers.iter().filter(|_| !is_quantised) {
-        check_dtypes(name, entries)?;
+    let family = FamilyConfig::from_json(&checkpoint.config_json).map_err(|error| reject(error, MODEL_CONFIG))?;
+    let is_plain = checkpoint.is_plain();
+    let weights: BTreeSet<String> = family.tensor_shapes().into_iter().map(|(name, _)| name).collect();
+    for (name, entries) in headers.iter().filter(|_| is_plain) {
+        // Buffers that follow from the configuration may be integers; `check_model` tells whether they are any.
+        check_dtypes(name, entries.iter().filter(|entry| weights.contains(&entry.name)))?;
     }
-    check_model(dir, &checkpoint)?;
-    for (name, entries) in headers.iter().filter(|_| !is_quantised) {
+    check_model(dir, &checkpoint, &family)?;
+    for (name, entries) in headers.iter().filter(|_| is_plain) {
         scan_weights(dir, name, entries)?;
     }
-    if is_quantised {
+    if !is_plain {
         scan_widened(&checkpoint)?;
     }
     let dtypes = headers.iter().flat_map(|(_, entries)| entries).map(|entry| entry.dtype.name()).collect();
@@ -174,11 +177,10 @@ fn require_weights(dir: &Path, files: &[FileFacts]) -> Result<(), Rejection> {
 }
 
 /// Configuration, tensors and tokenizer of a checkpoint against each other.
-fn check_model(dir: &Path, checkpoint: &Checkpoint) -> Result<(), Rejection> {
-    let family = FamilyConfig::from_json(&checkpoint.config_json).map_err(|error| reject(error, MODEL_CONFIG))?;
-    check_tensors(&family, checkpoint).map_err(|error| reject(error, MODEL_CONFIG))?;
+fn check_model(dir: &Path, checkpoint: &Checkpoint, family: &FamilyConfig) -> Result<(), Rejection> {
+    check_tensors(family, checkpoint).map_err(|error| reject(error, MODEL_CONFIG))?;
     check_vocabulary(dir, family.vocab_size())?;
-    check_tied_head(&family, checkpoint).map_err(|error| reject(error, MODEL_CONFIG))
+    check_tied_head(family, checkpoint).map_err(|error| reject(error, MODEL_CONFIG))
 }
 
 /// A GGUF file has its configuration in itself, but Antigen takes tokenizers only as `tokenizer.json`.
@@ -195,20 +197,20 @@ fn inspect_gguf(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) -> Res
     let name = files.iter().find(is_gguf).map_or("", |file| file.path.as_str());
     let checkpoint = open_checkpoint(dir).map_err(|error| reject(error, name))?;
     require_file(&files, TOKENIZER)?;
-    check_model(dir, &checkpoint)?;
+    let family = FamilyConfig::from_json(&checkpoint.config_json).map_err(|error| reject(error, name))?;
+    check_model(dir, &checkpoint, &family)?;
     scan_widened(&checkpoint)?;
     Ok(checkpoint_facts(files, &checkpoint, dtypes))
 }
 
 fn checkpoint_facts(files: Vec<FileFacts>, checkpoint: &Checkpoint, dtypes: BTreeSet<&str>) -> ArtifactFacts {
-    let storage = checkpoint.storage();
     ArtifactFacts {
         kind: ArtifactKind::Checkpoint,
         files,
         parameters: checkpoint.count_scalars(),
         tensors: checkpoint.names().count(),
         dtypes: dtypes.into_iter().map(str::to_owned).collect(),
-        quantised: (storage != "float").then(|| storage.to_owned()),
+        quantised: (!checkpoint.is_plain()).then(|| checkpoint.storage().to_owned()),
         adapter: None,
         model_type: checkpoint.config_json["model_type"].as_str().map(str::to_owned),
     }

@@ -58,8 +58,9 @@ fn read_checked<T>(
 ///
 /// # Errors
 /// [`code::DTYPE`] for anything but F32, F16 and BF16.
-pub fn check_dtypes(name: &str, entries: &[TensorEntry]) -> Result<(), Rejection> {
-    match entries.iter().find(|entry| !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16)) {
+pub fn check_dtypes<'a>(name: &str, entries: impl IntoIterator<Item = &'a TensorEntry>) -> Result<(), Rejection> {
+    let is_number = |entry: &&TensorEntry| matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::Bf16);
+    match entries.into_iter().find(|entry| !is_number(entry)) {
         None => Ok(()),
         Some(entry) => {
             let message = format!("tensor `{}`: expected F32, F16 or BF16, found {}", entry.name, entry.dtype.name());

@@ -126,7 +126,8 @@ pub fn folder_digests(folder: &Path) -> Result<Vec<FileDigest>> {
 
 fn base_digests(folder: &Path) -> Result<Vec<FileDigest>> {
     let mut files = folder_digests(folder)?;
-    files.retain(|file| BASE_FILES.contains(&file.path.as_str()) || file.path.contains(".safetensors"));
+    let is_weights = |path: &str| path.contains(".safetensors") || path.to_ascii_lowercase().ends_with(".gguf");
+    files.retain(|file| BASE_FILES.contains(&file.path.as_str()) || is_weights(&file.path));
     Ok(files)
 }
 

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::quantised::{fp8, gguf, tokenizer};
 use super::*;
 
 fn survive(bytes: &[u8]) {
@@ -38,7 +39,7 @@ proptest! {
 
     #[test]
     fn random_bytes_behind_any_magic_are_answered(
-        magic in prop::sample::select(vec![&b""[..], b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b\x08", b"\x80\x02", b"\x10\0\0\0\0\0\0\0{"]),
+        magic in prop::sample::select(vec![&b""[..], b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b\x08", b"\x80\x02", b"\x10\0\0\0\0\0\0\0{", b"GGUF\x03\0\0\0"]),
         bytes in prop::collection::vec(any::<u8>(), 0..1500),
     ) {
         survive(&[magic, &bytes].concat());
@@ -60,5 +61,23 @@ proptest! {
                 survive(&tar(&files));
             }
         }
+    }
+
+    #[test]
+    fn damaged_whole_models_are_answered(
+        is_gguf in any::<bool>(),
+        spread in prop::sample::select(vec![400usize, 2000, usize::MAX]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<u8>()), 1..6),
+    ) {
+        let files = match is_gguf {
+            true => vec![("a.gguf".into(), gguf("llama", 0.5)), ("tokenizer.json".into(), tokenizer(16).into_bytes())],
+            false => fp8(0x38, 0.5),
+        };
+        // Damage near the beginning reaches the header.
+        let damage = |bytes: Vec<u8>| {
+            let (head, tail) = bytes.split_at(bytes.len().min(spread));
+            [mutate(head.to_vec(), &changes).as_slice(), tail].concat()
+        };
+        survive(&tar(&files.into_iter().map(|(name, bytes)| (name, damage(bytes))).collect()));
     }
 }

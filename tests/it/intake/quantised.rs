@@ -53,7 +53,7 @@ fn quantised_weights_are_refused_by_name_with_file_tensor_and_what_to_upload() {
 }
 
 /// The sound checkpoint with its queries of block 0 in fp8 with one scale.
-fn fp8(weight: u8, scale: f32) -> Files {
+pub fn fp8(weight: u8, scale: f32) -> Files {
     let family = FamilyConfig::from_json(&base_config(8)).unwrap();
     let shapes = family.tensor_shapes();
     let (query, scales) = (format!("{QUERY}.weight"), format!("{QUERY}.weight_scale"));
@@ -83,7 +83,7 @@ fn fp8_is_taken_when_every_number_is_one() {
 }
 
 /// A GGUF file of the base of width 8 in float32: key-value pairs, tensor table, numbers (`fill` for all).
-fn gguf(architecture: &str, fill: f32) -> Vec<u8> {
+pub fn gguf(architecture: &str, fill: f32) -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
     let sizes = [
         ("context_length", 32u32),
@@ -135,7 +135,7 @@ fn name_in_gguf(name: &str) -> String {
 }
 
 /// `tokenizer.json` of so many tokens; the last is an added one.
-fn tokenizer(tokens: usize) -> String {
+pub fn tokenizer(tokens: usize) -> String {
     let vocab: serde_json::Map<String, Value> = (0..tokens - 1).map(|id| (format!("t{id}"), json!(id))).collect();
     json!({ "added_tokens": [{ "id": tokens - 1, "content": "<added>" }], "model": { "type": "BPE", "vocab": vocab } })
         .to_string()

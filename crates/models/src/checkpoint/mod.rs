@@ -41,6 +41,8 @@ use values::ValueReader;
 pub const SINGLE_FILE: &str = "model.safetensors";
 /// Name of the list of shards.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
+/// What [`Checkpoint::storage`] calls plain numbers in safetensors.
+const PLAIN: &str = "float";
 /// A `config.json` has a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Indexes of the largest public checkpoints have about 10 MiB.
@@ -98,7 +100,7 @@ pub fn open_checkpoint(dir: &Path) -> Result<Checkpoint> {
     let mut config_json = read_json_object(&dir.join("config.json"))?;
     let files = shards::open_files(dir, &names)?;
     let (sources, storage) = find_sources(&config_json, &files)?;
-    if let (Value::Object(fields), true) = (&mut config_json, storage != "float") {
+    if let (Value::Object(fields), true) = (&mut config_json, storage != PLAIN) {
         fields.retain(|key, _| !["quantization_config", "compression_config"].contains(&key.as_str()));
     }
     let files = files.iter().map(|file| file.path().to_owned()).collect();
@@ -168,7 +170,7 @@ fn find_sources(config: &Value, files: &[TensorFile]) -> Result<(BTreeMap<String
     let mut sources: BTreeMap<String, Source> =
         all.clone().map(|(file, entry)| (entry.name.clone(), Source::of_entry(file, entry))).collect();
     let entries = all.map(|(i, entry)| (entry.name.as_str(), (entry, file_name(files[i].path())))).collect();
-    let Some(settings) = quantised::find_fp8(config, &entries)? else { return Ok((sources, "float")) };
+    let Some(settings) = quantised::find_fp8(config, &entries)? else { return Ok((sources, PLAIN)) };
     let entries = entries.into_iter().map(|(name, (entry, _))| (name, entry)).collect();
     let (scaled, left_out) = fp8::plan(&entries, &settings)?;
     for fp8::Scaled { weight, scales, spread } in scaled {
@@ -204,6 +206,11 @@ impl Checkpoint {
     /// types were widened, which is exact, but is not the model that was quantised.
     pub fn storage(&self) -> &str {
         &self.storage
+    }
+
+    /// Whether the weights lie in safetensors as plain numbers.
+    pub fn is_plain(&self) -> bool {
+        self.storage == PLAIN
     }
 
     /// The element type in which to write a tensor out: its own, or BF16 for one that was widened.

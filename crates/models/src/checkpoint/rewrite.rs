@@ -1,43 +1,94 @@
 //! A copy of a checkpoint folder in which some tensors have other numbers: the same files, names, element types and places, so that
-//! whatever read the original reads the copy.
+//! whatever read the original reads the copy. A quantised folder becomes one of plain numbers.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::header::{Dtype, TensorEntry};
 use super::save::write_values;
 use super::tensor_file::TensorFile;
+use super::{Checkpoint, INDEX_FILE, open_checkpoint, save_checkpoint};
 use crate::error::{ModelError, Result};
+
+/// Largest file that a quantised checkpoint is written into.
+const MAX_SHARD_BYTES: u64 = 1 << 30;
 
 /// Copies the files of `from` into `to` byte by byte, then writes the numbers that `replace` gives over the tensors that it gives them
 /// for, each rounded to its stored element type (F32, F16 or BF16). Rows that lie beside a model (`*.jsonl`) are no part of it.
+///
+/// Of a quantised checkpoint all weights are written anew in [`Checkpoint::export_dtype`], with a `config.json` that does not speak of
+/// quantisation; the entries that `replace` sees are those of the new files, their ranges counted from the first byte of the tensor.
 ///
 /// # Errors
 /// [`ModelError::Tensor`] for numbers of another shape, [`ModelError::NotFinite`] for a number that the element type cannot hold,
 /// [`ModelError::Io`]; what `replace` returns.
 ///
 /// # Cost
-/// One tensor at a time in memory.
+/// One tensor at a time in memory; of a quantised checkpoint, the tensors of one file of 1 GiB.
 pub fn copy_checkpoint(
     from: &Path,
     to: &Path,
     mut replace: impl FnMut(&TensorEntry) -> Result<Option<Tensor>>,
 ) -> Result<()> {
     fs::create_dir_all(to).map_err(ModelError::io(to))?;
+    let checkpoint = open_checkpoint(from)?;
     for entry in fs::read_dir(from).map_err(ModelError::io(from))? {
         let source = entry.map_err(ModelError::io(from))?.path();
         let is_ending = |ending: &str| source.extension().is_some_and(|extension| extension == ending);
         let Some(name) = source.file_name().filter(|_| source.is_file() && !is_ending("jsonl")) else { continue };
+        if !checkpoint.is_plain() && is_about_storage(&name.to_string_lossy()) {
+            continue;
+        }
         let copy = to.join(name);
         fs::copy(&source, &copy).map_err(ModelError::io(&source))?;
         if is_ending("safetensors") {
             replace_tensors(&TensorFile::open(&copy)?, &mut replace)?;
         }
     }
-    Ok(())
+    if checkpoint.is_plain() { Ok(()) } else { write_widened(&checkpoint, to, &mut replace) }
+}
+
+/// Files that say how the weights of a quantised checkpoint are stored, and the weights.
+fn is_about_storage(name: &str) -> bool {
+    let settings = ["config.json", INDEX_FILE, "quantize_config.json", "quant_config.json", "hf_quant_config.json"];
+    settings.contains(&name) || name.ends_with(".safetensors") || name.to_ascii_lowercase().ends_with(".gguf")
+}
+
+/// Writes every tensor of a quantised checkpoint as plain numbers.
+fn write_widened(
+    checkpoint: &Checkpoint,
+    to: &Path,
+    replace: &mut impl FnMut(&TensorEntry) -> Result<Option<Tensor>>,
+) -> Result<()> {
+    let mut produce = |name: &str| -> Result<Tensor> {
+        let shape = checkpoint.shape(name).unwrap_or_default().to_vec();
+        checkpoint.expect(name, &shape)?;
+        let dtype = checkpoint.export_dtype(name).unwrap_or(Dtype::Bf16);
+        let bytes = dtype.bytes() * shape.iter().product::<usize>() as u64;
+        let tensor = match replace(&TensorEntry { name: name.to_owned(), dtype, shape, range: 0..bytes })? {
+            Some(tensor) => tensor,
+            None => checkpoint.load(name, &Device::Cpu)?,
+        };
+        checkpoint.expect(name, tensor.dims())?;
+        Ok(tensor.to_dtype(match dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            _ => DType::BF16,
+        })?)
+    };
+    let mut failure = None;
+    let tensors = checkpoint.names().map_while(|name| match produce(name) {
+        Ok(tensor) => Some((name.to_owned(), tensor)),
+        Err(error) => {
+            failure = Some(error);
+            None
+        }
+    });
+    let written = save_checkpoint(to, &checkpoint.config_json, tensors, MAX_SHARD_BYTES);
+    failure.map_or(written, Err)
 }
 
 fn replace_tensors(file: &TensorFile, replace: &mut impl FnMut(&TensorEntry) -> Result<Option<Tensor>>) -> Result<()> {
@@ -66,10 +117,10 @@ fn replace_tensors(file: &TensorFile, replace: &mut impl FnMut(&TensorEntry) -> 
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
     use serde_json::json;
 
-    use super::super::{open_checkpoint, save_checkpoint};
+    use super::super::SINGLE_FILE;
+    use super::super::tests::write_raw;
     use super::*;
 
     fn saved(dir: &Path) {
@@ -107,6 +158,37 @@ mod tests {
         assert_eq!(load("b"), [1.0, 1.0, 2.5, -3.0]);
         assert_eq!((load("a"), load("c")), (vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0], vec![0.0, 1.0]));
         assert_eq!(copy.export_dtype("b"), Some(Dtype::Bf16));
+    }
+
+    #[test]
+    fn a_quantised_folder_becomes_one_of_plain_numbers() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let config = json!({ "model_type": "llama", "quantization_config": { "quant_method": "fp8" } });
+        fs::write(from.path().join("config.json"), config.to_string()).unwrap();
+        fs::write(from.path().join("tokenizer.json"), "{}").unwrap();
+        let tensor = |name: &str, dtype: &str, shape: &[usize], bytes: &[u8]| {
+            (name.to_owned(), dtype.to_owned(), shape.to_vec(), bytes.to_vec())
+        };
+        let raw = [
+            tensor("a.weight", "F8_E4M3", &[1, 2], &[0x38, 0x40]),
+            tensor("a.weight_scale", "F32", &[], &0.5f32.to_le_bytes()),
+            tensor("b.weight", "F8_E4M3", &[1, 1], &[0x38]),
+            tensor("b.weight_scale", "F32", &[], &3.0f32.to_le_bytes()),
+            tensor("c.weight", "F16", &[1], &[0, 0x3c]),
+        ];
+        fs::write(from.path().join(SINGLE_FILE), write_raw(&raw)).unwrap();
+        let other = Tensor::new(&[[7.0f32]], &Device::Cpu).unwrap();
+        copy_checkpoint(from.path(), to.path(), |entry| Ok((entry.name == "b.weight").then(|| other.clone()))).unwrap();
+        let copy = open_checkpoint(to.path()).unwrap();
+        assert_eq!((copy.storage(), &copy.config_json), ("float", &json!({ "model_type": "llama" })));
+        assert_eq!(copy.names().collect::<Vec<_>>(), ["a.weight", "b.weight", "c.weight"]);
+        let load = |name: &str| copy.load(name, &Device::Cpu).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!((load("a.weight"), load("b.weight"), load("c.weight")), (vec![0.5, 1.0], vec![7.0], vec![1.0]));
+        let dtypes = ["a.weight", "c.weight"].map(|name| copy.export_dtype(name));
+        assert_eq!(dtypes, [Some(Dtype::Bf16), Some(Dtype::F16)]);
+        assert!(to.path().join("tokenizer.json").exists());
+        let misshapen = copy_checkpoint(from.path(), to.path(), |_| Ok(Some(other.clone()))).unwrap_err();
+        assert!(misshapen.to_string().contains("a.weight"), "{misshapen}");
     }
 
     #[test]

@@ -167,9 +167,9 @@ fn a_llama_comes_back_as_the_checkpoint_it_was_made_from() {
         compare(&original, to.path(), tolerance);
         let opened = open_checkpoint(to.path()).unwrap();
         assert_eq!(opened.storage(), storage);
-        let family = |config: &Value| FamilyConfig::from_json(config).unwrap();
-        assert_eq!(family(&opened.config_json), family(&config()));
-        assert_eq!(opened.config_json["eos_token_id"], 2);
+        for (field, value) in config().as_object().unwrap() {
+            assert_eq!(&opened.config_json[field], value, "{field}");
+        }
         assert_eq!(read_config(to.path()).unwrap().unwrap(), opened.config_json);
     }
     assert_eq!(read_config(dir.path()).unwrap().unwrap(), config());

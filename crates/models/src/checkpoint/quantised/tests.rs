@@ -2,6 +2,7 @@
 
 use candle_core::Device;
 use half::f16;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::checkpoint::tests::{Raw, write_raw};
@@ -195,4 +196,52 @@ fn fp8_without_scales_or_with_scales_that_fit_nothing_is_refused() {
     refuse(&[(".weight_scale", "F32", &[2, 3], zeros(24))], "each block of 2 x 2");
     refuse(&[(".weight_scale", "F32", &[0], vec![])], "shape [0]");
     refuse(&[(".weight_scale", "I32", &[], zeros(4))], "I32");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn whatever_shapes_and_block_sizes_say_fp8_is_opened_or_refused(
+        weight in proptest::collection::vec(0usize..6, 0..4),
+        scales in proptest::collection::vec(0usize..6, 0..4),
+        block in proptest::sample::select(vec![
+            json!([2, 2]), json!([0, 1]), json!([u64::MAX, 1]), json!([1, u64::MAX]), json!([-1, 3]), json!("2x2"), json!([2]),
+        ]),
+        byte in any::<u8>(),
+    ) {
+        let (elements, count) = (weight.iter().product(), scales.iter().product::<usize>());
+        let tensors = [
+            (".weight", "F8_E4M3", weight.as_slice(), vec![byte; elements]),
+            (".weight_scale", "F32", scales.as_slice(), floats(&vec![2.0; count])),
+        ];
+        // Opening loads the tensor, too.
+        if open(json!({ "quant_method": "fp8", "weight_block_size": block }), &tensors).is_ok() {
+            prop_assert_eq!(loaded().len(), elements);
+        }
+    }
+
+    #[test]
+    fn whatever_the_names_say_a_checkpoint_is_opened_or_refused(
+        parts in proptest::collection::vec(
+            (proptest::sample::select(vec![
+                ".weight", ".qweight", ".scales", ".g_idx", ".weight_scale", ".weight_scales", ".W_q", ".SCB", "_proj_blocks", "_qdata",
+            ]), proptest::sample::select(vec!["I32", "U32", "U8", "I8", "F32", "F8_E5M2"]), 0usize..3),
+            1..5,
+        ),
+        method in proptest::sample::select(vec![
+            json!(null), json!("gptq"), json!(7), json!({}), json!("\u{202e}".repeat(2000)),
+        ]),
+    ) {
+        let mut tensors: Vec<(&str, &str, &[usize], Vec<u8>)> = Vec::new();
+        for (name, dtype, rank) in parts {
+            let bytes = if matches!(dtype, "I32" | "U32" | "F32") { 4 } else { 1 };
+            if tensors.iter().all(|(other, ..)| *other != name) {
+                tensors.push((name, dtype, &[1, 1][..rank], zeros(bytes)));
+            }
+        }
+        if let Err(ModelError::Quantised { scheme, .. }) = open(json!({ "quant_method": method }), &tensors) {
+            prop_assert!(scheme.chars().count() <= 60);
+        }
+    }
 }
