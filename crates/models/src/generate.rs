@@ -27,7 +27,7 @@ pub struct GenerateOptions {
 /// neighbours beyond rounding.
 ///
 /// # Errors
-/// [`ModelError::Unsupported`] when a prompt and its answer would exceed the model's positions.
+/// [`ModelError::Unsupported`] when a prompt and its answer would exceed the model's positions, or the model is a classifier.
 pub fn generate_greedy(
     model: &Model,
     adapter: Option<&LoraAdapter>,
@@ -65,6 +65,7 @@ impl<'a> Batch<'a> {
         prompts: &'a [&'a [u32]],
         options: &'a GenerateOptions,
     ) -> Result<Self> {
+        model.language_head()?;
         let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
         let capacity = longest + options.max_new_tokens;
         let limit = model.config().max_positions();
@@ -74,8 +75,9 @@ impl<'a> Batch<'a> {
                 instead: format!("prompts need at least one token, and the model has {limit} positions"),
             });
         }
-        let cache =
-            KvCache::new(model.config().layers(), prompts.len() * capacity, model.cache_width(), model.device())?;
+        let heads = model.config().attention_heads();
+        let cache_width = heads.key_value_heads * heads.head_width;
+        let cache = KvCache::new(model.config().layers(), prompts.len() * capacity, cache_width, model.device())?;
         Ok(Self { model, adapters, options, prompts, cache, capacity, answers: vec![Vec::new(); prompts.len()] })
     }
 

@@ -2,25 +2,34 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 use crate::families::{FamilyConfig, ModuleShape};
 use crate::kernels::{add_rows_at, gather_rows};
-use crate::layers::{Block, BlockTrace, Gradients, Head, Pass, RmsNorm, Target};
+use crate::layers::{Block, BlockTrace, Classifier, Gradients, Head, LabelTarget, Norm, Pass, Stem, StemTrace, Target};
 use crate::params::{ParamId, Params};
-use crate::taps::Tap;
+use crate::taps::{NoTap, Tap};
 
 /// How a family's layers hang together.
 #[derive(Debug)]
 pub(crate) struct Wiring {
     pub embedding: ParamId,
+    pub stem: Stem,
     pub blocks: Vec<Block>,
-    pub final_norm: RmsNorm,
-    pub head: Head,
-    /// Key-value heads times head width: numbers a cache row holds, for keys and values each.
-    pub cache_width: usize,
+    /// Behind the last block, where the blocks do not end with one.
+    pub final_norm: Option<Norm>,
+    pub head: ModelHead,
 }
 
-/// A causal language model whose weights and adapters can be trained.
+/// What the final hidden states are for.
+#[derive(Debug)]
+pub(crate) enum ModelHead {
+    /// The next token.
+    Language(Head),
+    /// The label of the sequence.
+    Classifier(Classifier),
+}
+
+/// A language model or a sequence classifier whose weights and adapters can be trained.
 #[derive(Debug)]
 pub struct Model {
     config: FamilyConfig,
@@ -33,6 +42,7 @@ pub struct Model {
 /// Everything that backward needs of one forward pass.
 #[derive(Debug)]
 pub struct Trace {
+    stem: StemTrace,
     blocks: Vec<BlockTrace>,
     before_norm: Tensor,
 }
@@ -73,17 +83,15 @@ impl Model {
         &self.device
     }
 
-    pub(crate) fn cache_width(&self) -> usize {
-        self.wiring.cache_width
-    }
-
-    /// Embeddings of the tokens: `[t]` -> `[t, d]`. Callers may add to them before [`Model::forward`].
+    /// Embeddings of the tokens: `[t]` -> `[t, d]`. Callers may add to them before [`Model::forward`], which scales them and adds
+    /// positions where the family does.
     pub fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
         gather_rows(self.params.get(self.wiring.embedding), tokens)
     }
 
     /// Runs the blocks and the final norm without keeping anything: `[t, d]` -> `[t, d]`.
     pub fn forward(&self, embedded: Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Result<Tensor> {
+        let (embedded, _) = self.wiring.stem.forward(embedded, pass)?;
         let (hidden, _) = self.run_blocks(embedded, pass, tap, |_| ())?;
         Ok(hidden)
     }
@@ -91,8 +99,9 @@ impl Model {
     /// As [`Model::forward`], and keeps what [`Model::backward`] needs.
     pub fn forward_traced(&self, embedded: Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Result<(Tensor, Trace)> {
         let mut blocks = Vec::with_capacity(self.wiring.blocks.len());
+        let (embedded, stem) = self.wiring.stem.forward(embedded, pass)?;
         let (hidden, before_norm) = self.run_blocks(embedded, pass, tap, |trace| blocks.push(trace))?;
-        Ok((hidden, Trace { blocks, before_norm }))
+        Ok((hidden, Trace { stem, blocks, before_norm }))
     }
 
     fn run_blocks(
@@ -109,7 +118,10 @@ impl Model {
             keep(trace);
             hidden = next;
         }
-        let normed = self.wiring.final_norm.forward(&hidden, pass)?;
+        let normed = match &self.wiring.final_norm {
+            Some(norm) => norm.forward(&hidden, pass)?,
+            None => hidden.clone(),
+        };
         tap.hidden_state(self.wiring.blocks.len(), &normed);
         Ok((normed, hidden))
     }
@@ -122,13 +134,16 @@ impl Model {
         pass: Pass<'_>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let mut d = self.wiring.final_norm.backward(&trace.before_norm, d_hidden, pass, gradients)?;
+        let mut d = match &self.wiring.final_norm {
+            Some(norm) => norm.backward(&trace.before_norm, d_hidden, pass, gradients)?,
+            None => d_hidden.clone(),
+        };
         for (block, trace) in self.wiring.blocks.iter().zip(&trace.blocks).rev() {
             gradients.begin_block();
             d = block.backward(trace, &d, pass, gradients)?;
             gradients.end_block()?;
         }
-        Ok(d)
+        self.wiring.stem.backward(&trace.stem, d, pass, gradients)
     }
 
     /// One training pass over packed rows: the loss of every target in nats, and the gradients of
@@ -140,10 +155,22 @@ impl Model {
         pass: Pass<'_>,
         gradients: &mut Gradients,
     ) -> Result<(Vec<f32>, Tensor)> {
-        let embedded = self.embed(tokens)?;
-        let (hidden, trace) = self.forward_traced(embedded, pass, &mut crate::taps::NoTap)?;
-        let (losses, d_hidden) = self.wiring.head.losses_and_gradient(&hidden, targets, pass, gradients)?;
-        let d_embedded = self.backward(&trace, &d_hidden, pass, gradients)?;
+        let head = self.language_head()?;
+        let (hidden, trace) = self.forward_traced(self.embed(tokens)?, pass, &mut NoTap)?;
+        let (losses, d_hidden) = head.losses_and_gradient(&hidden, targets, pass, gradients)?;
+        Ok((losses, self.backward_to_tokens(tokens, &trace, &d_hidden, pass, gradients)?))
+    }
+
+    /// [`Model::backward`] and the embedding's own gradient: the pass is over.
+    fn backward_to_tokens(
+        &self,
+        tokens: &[u32],
+        trace: &Trace,
+        d_hidden: &Tensor,
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let d_embedded = self.backward(trace, d_hidden, pass, gradients)?;
         let embedding = self.wiring.embedding;
         gradients.add_weight(embedding, || {
             let d_table = Tensor::zeros(self.params.get(embedding).shape(), DType::F32, &self.device)?;
@@ -151,17 +178,65 @@ impl Model {
             Ok(d_table)
         })?;
         gradients.end_pass()?;
-        Ok((losses, d_embedded))
+        Ok(d_embedded)
     }
 
     /// Loss of every target in nats, without gradients.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] on a classifier, as all that predicts tokens.
     pub fn losses(&self, tokens: &[u32], targets: &[Target], pass: Pass<'_>) -> Result<Vec<f32>> {
-        let hidden = self.forward(self.embed(tokens)?, pass, &mut crate::taps::NoTap)?;
-        self.wiring.head.losses(&hidden, targets, pass)
+        let head = self.language_head()?;
+        let hidden = self.forward(self.embed(tokens)?, pass, &mut NoTap)?;
+        head.losses(&hidden, targets, pass)
     }
 
     /// Logits of the given rows of final hidden states: `[t, d]` -> `[rows, v]`.
     pub fn logits(&self, hidden: &Tensor, rows: &[u32], pass: Pass<'_>) -> Result<Tensor> {
-        self.wiring.head.logits(hidden, rows, pass)
+        self.language_head()?.logits(hidden, rows, pass)
+    }
+
+    /// Logits of every packed sequence's labels: `[t]` -> `[sequences, labels]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] on a language model, as all that predicts labels.
+    pub fn classify(&self, tokens: &[u32], pass: Pass<'_>) -> Result<Tensor> {
+        let classifier = self.classifier()?;
+        let hidden = self.forward(self.embed(tokens)?, pass, &mut NoTap)?;
+        classifier.logits(&hidden, pass)
+    }
+
+    /// As [`Model::loss_and_gradients`], of labels: one target for each span of the pass.
+    pub fn label_loss_and_gradients(
+        &self,
+        tokens: &[u32],
+        targets: &[LabelTarget],
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<(Vec<f32>, Tensor)> {
+        let classifier = self.classifier()?;
+        let (hidden, trace) = self.forward_traced(self.embed(tokens)?, pass, &mut NoTap)?;
+        let (losses, d_hidden) = classifier.losses_and_gradient(&hidden, targets, pass, gradients)?;
+        Ok((losses, self.backward_to_tokens(tokens, &trace, &d_hidden, pass, gradients)?))
+    }
+
+    pub(crate) fn language_head(&self) -> Result<&Head> {
+        match &self.wiring.head {
+            ModelHead::Language(head) => Ok(head),
+            ModelHead::Classifier(_) => Err(ModelError::Unsupported {
+                what: "predicting tokens with a sequence classifier".into(),
+                instead: "ask it for labels, or use a causal language model".into(),
+            }),
+        }
+    }
+
+    fn classifier(&self) -> Result<&Classifier> {
+        match &self.wiring.head {
+            ModelHead::Classifier(classifier) => Ok(classifier),
+            ModelHead::Language(_) => Err(ModelError::Unsupported {
+                what: "predicting labels with a causal language model".into(),
+                instead: "ask it for tokens, or use a sequence classifier".into(),
+            }),
+        }
     }
 }

@@ -1,97 +1,111 @@
 //! The families: configuration, tensor names and layer wiring, one file each. Arithmetic lives in `layers/`.
 //!
-//! To add one: a file here, a variant of [`FamilyConfig`], an arm in each `match` below.
+//! To add one: a file here with its [`Family`], and a line in [`FAMILIES`]. Read `llama.rs` first, then `plan.rs`.
 
+mod decoder;
+mod gemma;
+mod gemma2;
+mod gpt2;
 mod llama;
+mod mistral;
+mod modules;
+mod phi3;
+mod plan;
+mod qwen2;
+mod qwen3;
+mod rope;
+mod task;
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::sync::Arc;
 
-pub use llama::{LlamaConfig, RopeParameters};
+use candle_core::{Device, Tensor};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub use modules::{AttentionHeads, ModuleKind, ModuleShape, Stored};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{ModelError, Result};
-use crate::model::Model;
+use crate::kernels::Activation;
+use crate::model::{Model, Wiring};
+use crate::params::Params;
+use plan::Plan;
 
-/// What a linear layer does in its block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ModuleKind {
-    /// Attention queries; reads the residual stream.
-    Query,
-    /// Attention keys; reads the residual stream.
-    Key,
-    /// Attention values; reads the residual stream.
-    Value,
-    /// Attention output; writes to the residual stream.
-    Output,
-    /// Attention queries, keys and values in one matrix, in this order; reads the residual stream.
-    QueryKeyValue,
-    /// MLP gate; reads the residual stream.
-    Gate,
-    /// MLP up-projection, or the first of two matrices; reads the residual stream.
-    Up,
-    /// MLP gate and up-projection in one matrix, in this order; reads the residual stream.
-    GateUp,
-    /// MLP down-projection; writes to the residual stream.
-    Down,
+/// Every family by its `model_type`.
+const FAMILIES: &[(&str, Reader)] = &[
+    ("llama", read::<llama::LlamaConfig>),
+    ("mistral", read::<mistral::MistralConfig>),
+    ("qwen2", read::<qwen2::Qwen2Config>),
+    ("qwen3", read::<qwen3::Qwen3Config>),
+    ("gemma", read::<gemma::GemmaConfig>),
+    ("gemma2", read::<gemma2::Gemma2Config>),
+    ("phi3", read::<phi3::Phi3Config>),
+    ("gpt2", read::<gpt2::Gpt2Config>),
+];
+
+type Reader = fn(&Value) -> serde_json::Result<Arc<dyn Family>>;
+
+fn read<F: Family + DeserializeOwned + 'static>(config: &Value) -> serde_json::Result<Arc<dyn Family>> {
+    Ok(Arc::new(F::deserialize(config)?))
 }
 
-impl ModuleKind {
-    /// Whether the module belongs to the MLP.
-    pub fn is_mlp(self) -> bool {
-        matches!(self, Self::Gate | Self::Up | Self::GateUp | Self::Down)
-    }
+/// What a family's file says: its configuration implements this.
+trait Family: std::fmt::Debug + Send + Sync {
+    /// The extents, before anything about them was checked.
+    fn sizes(&self) -> Sizes;
 
-    /// Whether the module writes to the residual stream; the others read it.
-    pub fn writes_residual(self) -> bool {
-        matches!(self, Self::Output | Self::Down)
-    }
+    /// Refuses what this family does not compute, and numbers that contradict each other. [`Sizes::check`] has passed.
+    fn check(&self) -> Result<()>;
+
+    /// Asks the plan for every tensor and puts the layers together. [`Family::check`] has passed.
+    fn wire(&self, plan: &mut Plan) -> Wiring;
 }
 
-/// Which way round a linear layer's weight lies, on disk and in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stored {
-    /// `[out, in]`, as almost everywhere.
-    OutIn,
-    /// `[in, out]`: GPT-2's `Conv1D`.
-    InOut,
-}
-
-/// How many heads a family's attention has, and how wide they are; the same in every block.
+/// The extents of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AttentionHeads {
-    /// Query heads `h`.
-    pub heads: usize,
-    /// Key-value heads `g`; `h` is a multiple of it.
-    pub key_value_heads: usize,
-    /// Width `k` of one head.
-    pub head_width: usize,
+pub struct Sizes {
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Width `d` of the residual stream.
+    pub hidden_size: usize,
+    /// Width `f` of the MLP.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Longest sequence the model was made for, in tokens.
+    pub max_positions: usize,
+    /// Heads of the attention.
+    pub heads: AttentionHeads,
+    /// Labels of a sequence classifier; `None` for a language model.
+    pub labels: Option<usize>,
 }
 
-/// One adaptable linear layer of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModuleShape {
-    /// Full module name, such as `model.layers.0.mlp.gate_proj`.
-    pub name: String,
-    /// What it does.
-    pub kind: ModuleKind,
-    /// Index of its block.
-    pub layer: usize,
-    /// Numbers that come out for each row: rows of the weight, unless `stored` says otherwise.
-    pub out_features: usize,
-    /// Numbers that go in.
-    pub in_features: usize,
-    /// Which way round the weight lies.
-    pub stored: Stored,
+impl Sizes {
+    /// Refuses sizes that could only exhaust memory.
+    fn check(&self) -> Result<()> {
+        let AttentionHeads { heads: h, key_value_heads: g, head_width } = self.heads;
+        let sizes = [self.vocab_size, self.hidden_size, self.intermediate_size, self.layers, h, g, self.max_positions];
+        require(
+            sizes.iter().all(|&n| (1..1 << 24).contains(&n)),
+            "sizes between 1 and 16,777,215",
+            format!("{sizes:?}"),
+        )?;
+        require(self.layers <= 1024, "at most 1,024 layers", self.layers.to_string())?;
+        require(h.is_multiple_of(g), "query heads a multiple of key-value heads", format!("{h} and {g}"))?;
+        require(
+            (2..=1024).contains(&head_width) && head_width.is_multiple_of(2),
+            "an even head width of 2 to 1,024",
+            head_width.to_string(),
+        )
+    }
 }
 
-/// The part of `config.json` that a family reads, picked by `model_type`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "model_type", rename_all = "lowercase")]
-pub enum FamilyConfig {
-    /// Llama 2 and 3, TinyLlama, CodeLlama.
-    Llama(LlamaConfig),
+/// A `config.json` that a family has read and found in order.
+#[derive(Debug, Clone)]
+pub struct FamilyConfig {
+    json: Value,
+    family: Arc<dyn Family>,
 }
 
 impl FamilyConfig {
@@ -100,94 +114,88 @@ impl FamilyConfig {
     /// # Errors
     /// [`ModelError::Unsupported`] for an unknown `model_type` or a setting that changes the arithmetic,
     /// [`ModelError::Format`] for missing or contradictory numbers.
-    pub fn from_json(config: &serde_json::Value) -> Result<Self> {
-        let model_type = config.get("model_type").and_then(|t| t.as_str()).unwrap_or("(missing)");
-        if model_type != "llama" {
-            return Err(ModelError::Unsupported {
-                what: format!("model_type `{model_type}`"),
-                instead: "this version reads llama".into(),
-            });
+    pub fn from_json(config: &Value) -> Result<Self> {
+        let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or("(missing)");
+        let Some((_, read)) = FAMILIES.iter().find(|(name, _)| *name == model_type) else {
+            let known: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
+            return Err(refuse(
+                format!("model_type `{model_type}`"),
+                &format!("this version reads {}", known.join(", ")),
+            ));
+        };
+        let family =
+            read(config).map_err(|error| invalid(&format!("a {model_type} configuration"), error.to_string()))?;
+        if config.get("quantization_config").is_some_and(|setting| !setting.is_null()) {
+            return Err(refuse("quantization_config", "upload plain float weights"));
         }
-        let family: Self = serde_json::from_value(config.clone()).map_err(|error| ModelError::Format {
-            path: "config.json".into(),
-            expected: format!("a {model_type} configuration"),
-            found: error.to_string(),
-        })?;
-        match &family {
-            Self::Llama(config) => config.check()?,
-        }
-        Ok(family)
+        family.sizes().check()?;
+        family.check()?;
+        Ok(Self { json: config.clone(), family })
     }
 
-    /// The linear layers that an adapter may sit on, block by block; the head is not among them.
+    /// The `config.json` as it was read.
+    pub fn json(&self) -> &Value {
+        &self.json
+    }
+
+    /// All extents.
+    pub fn sizes(&self) -> Sizes {
+        self.family.sizes()
+    }
+
+    /// The linear layers that an adapter may sit on, block by block; poolers and heads are not among them.
     pub fn linear_modules(&self) -> Vec<ModuleShape> {
-        match self {
-            Self::Llama(config) => config.linear_modules(),
-        }
+        self.plan().0.modules
     }
 
     /// Name and shape of every tensor that a checkpoint of this configuration holds.
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
-        match self {
-            Self::Llama(config) => config.tensor_shapes(),
-        }
+        self.plan().0.tensors
     }
 
     /// Rows of the embedding.
     pub fn vocab_size(&self) -> usize {
-        match self {
-            Self::Llama(config) => config.vocab_size,
-        }
+        self.sizes().vocab_size
     }
 
     /// Longest sequence the model was made for, in tokens.
     pub fn max_positions(&self) -> usize {
-        match self {
-            Self::Llama(config) => config.max_position_embeddings,
-        }
+        self.sizes().max_positions
     }
 
     /// Width `d` of the residual stream.
     pub fn hidden_size(&self) -> usize {
-        match self {
-            Self::Llama(config) => config.hidden_size,
-        }
+        self.sizes().hidden_size
     }
 
     /// Width `f` of the MLP.
     pub fn intermediate_size(&self) -> usize {
-        match self {
-            Self::Llama(config) => config.intermediate_size,
-        }
+        self.sizes().intermediate_size
     }
 
     /// Heads of the attention.
     pub fn attention_heads(&self) -> AttentionHeads {
-        match self {
-            Self::Llama(config) => AttentionHeads {
-                heads: config.num_attention_heads,
-                key_value_heads: config.key_value_heads(),
-                head_width: config.head_width(),
-            },
-        }
+        self.sizes().heads
     }
 
     /// Number of blocks.
     pub fn layers(&self) -> usize {
-        match self {
-            Self::Llama(config) => config.num_hidden_layers,
-        }
+        self.sizes().layers
+    }
+
+    fn plan(&self) -> (Plan, Wiring) {
+        let mut plan = Plan::default();
+        let wiring = self.family.wire(&mut plan);
+        (plan, wiring)
     }
 }
 
 /// Loads the weights of a checkpoint into a model of its family.
-pub(crate) fn build_model(checkpoint: &Checkpoint, device: &candle_core::Device) -> Result<Model> {
+pub(crate) fn build_model(checkpoint: &Checkpoint, device: &Device) -> Result<Model> {
     let family = FamilyConfig::from_json(&checkpoint.config_json)?;
     check_tensors(&family, checkpoint)?;
     check_tied_head(&family, checkpoint)?;
-    match family {
-        FamilyConfig::Llama(config) => llama::build(config, |name| checkpoint.load(name, device), device),
-    }
+    build_fresh_model(family, device, |name, _| checkpoint.load(name, device))
 }
 
 /// A model of this configuration with the weights that `weight` gives for each tensor name and shape.
@@ -196,13 +204,16 @@ pub(crate) fn build_model(checkpoint: &Checkpoint, device: &candle_core::Device)
 /// What `weight` returns.
 pub fn build_fresh_model(
     config: FamilyConfig,
-    device: &candle_core::Device,
-    mut weight: impl FnMut(&str, &[usize]) -> Result<candle_core::Tensor>,
+    device: &Device,
+    mut weight: impl FnMut(&str, &[usize]) -> Result<Tensor>,
 ) -> Result<Model> {
-    let shapes: std::collections::HashMap<_, _> = config.tensor_shapes().into_iter().collect();
-    match config {
-        FamilyConfig::Llama(config) => llama::build(config, |name| weight(name, &shapes[name]), device),
+    let (plan, wiring) = config.plan();
+    let mut params = Params::default();
+    for (name, shape) in plan.tensors {
+        let tensor = weight(&name, &shape)?;
+        params.insert(name, tensor)?;
     }
+    Ok(Model::new(config, plan.modules, params, wiring, device.clone()))
 }
 
 /// Checks that every tensor of the configuration is there in its shape and as numbers, and that there is no other; headers
@@ -215,7 +226,7 @@ pub fn check_tensors(family: &FamilyConfig, checkpoint: &Checkpoint) -> Result<(
     for (name, shape) in &expected {
         checkpoint.expect(name, shape)?;
     }
-    let known: std::collections::HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
+    let known: HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
     match checkpoint.names().into_iter().find(|name| !known.contains(&**name) && !may_be_ignored(name)) {
         Some(name) => Err(ModelError::Tensor {
             tensor: name.to_string(),
@@ -243,8 +254,34 @@ pub fn check_tied_head(family: &FamilyConfig, checkpoint: &Checkpoint) -> Result
     }
 }
 
-/// Old Llama conversions stored the rotary frequencies, which follow from the configuration; some exports of tied models
-/// store the head a second time.
+/// Old conversions stored what follows from the configuration: rotary frequencies, the numbers of the positions, GPT-2's causal
+/// mask. Some exports of tied models store the head a second time.
 fn may_be_ignored(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || name == "lm_head.weight"
+    let computed = ["rotary_emb.inv_freq", "embeddings.position_ids", ".attn.bias", ".attn.masked_bias"];
+    computed.iter().any(|ending| name.ends_with(ending)) || name == "lm_head.weight"
+}
+
+fn invalid(expected: &str, found: String) -> ModelError {
+    ModelError::Format { path: "config.json".into(), expected: expected.into(), found }
+}
+
+fn refuse(what: impl Into<String>, instead: &str) -> ModelError {
+    ModelError::Unsupported { what: what.into(), instead: instead.into() }
+}
+
+fn require(holds: bool, expected: &str, found: String) -> Result<()> {
+    if holds { Ok(()) } else { Err(invalid(expected, found)) }
+}
+
+fn check_epsilon(name: &str, epsilon: f64) -> Result<()> {
+    require(epsilon.is_finite() && epsilon >= 0.0, &format!("{name} of 0 or more"), epsilon.to_string())
+}
+
+fn read_activation(field: &str, name: &str) -> Result<Activation> {
+    Activation::find(name)
+        .ok_or_else(|| refuse(format!("{field} `{name}`"), "silu, gelu, gelu_new, relu and tanh are computed"))
+}
+
+fn check_window(window: Option<usize>) -> Result<()> {
+    require(window.is_none_or(|window| window > 0), "a sliding_window of at least 1", format!("{window:?}"))
 }

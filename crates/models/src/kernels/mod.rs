@@ -7,8 +7,10 @@
 //!
 //! Read `gemm.rs` and `attention.rs` first; layers never touch a slice themselves.
 
+mod activation;
 mod adamw;
 mod attention;
+mod columns;
 mod cross_entropy;
 mod cuda;
 mod gemm;
@@ -18,21 +20,23 @@ mod multiply_bf16;
 mod norm;
 mod rope;
 mod rows;
-mod swiglu;
 
 use std::ops::Deref;
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor};
 
+pub use activation::{Activation, activate, activate_backward, cap, cap_backward, gated, gated_backward};
 pub use adamw::{AdamW, AdamWState};
 pub use attention::{AttentionSettings, Span, attention, attention_backward};
+pub use columns::{add_to_rows, column_sums, join_columns, split_columns};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use gemm::{Precision, add_matmul, add_matmul_nt, matmul, matmul_nt, matmul_tn};
 pub use multiply_bf16::has_bf16_unit;
-pub use norm::{rms_norm, rms_norm_backward, rms_norm_weight_gradient};
+pub use norm::{
+    layer_norm, layer_norm_backward, layer_norm_weight_gradient, rms_norm, rms_norm_backward, rms_norm_weight_gradient,
+};
 pub use rope::{Direction, RopeTable, rotate};
 pub use rows::{add, add_rows_at, argmax_rows, gather_rows, scale, scatter_rows, sum_of_squares};
-pub use swiglu::{swiglu, swiglu_backward};
 
 use crate::error::Result;
 

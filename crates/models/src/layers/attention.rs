@@ -1,36 +1,71 @@
-//! Causal self-attention with rotary positions and grouped key-value heads, and the cache that decoding fills.
+//! Self-attention with grouped key-value heads, and the cache that decoding fills.
 
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Gradients, Linear, LinearTrace, Pass};
+use super::{Gradients, Linear, LinearTrace, Norm, Pass};
 use crate::error::Result;
-use crate::kernels::{AttentionSettings, Direction, RopeTable, attention, attention_backward, rotate, scatter_rows};
+use crate::kernels::{
+    AttentionSettings, Direction, RopeTable, attention, attention_backward, join_columns, rotate, scatter_rows,
+    split_columns,
+};
 
-/// Query, key, value and output projections around the attention kernel.
+/// Projections around the attention kernel.
 #[derive(Debug, Clone)]
 pub struct SelfAttention {
-    /// `[t, d] -> [t, h * k]`.
-    pub query: Linear,
-    /// `[t, d] -> [t, g * k]`.
-    pub key: Linear,
-    /// `[t, d] -> [t, g * k]`.
-    pub value: Linear,
-    /// `[t, h * k] -> [t, d]`.
-    pub output: Linear,
+    /// `[t, d] -> [t, h * k]` and twice `[t, g * k]`.
+    pub inputs: AttentionInputs,
+    /// Normalisation of each head's queries and keys before they turn (Qwen 3).
+    pub head_norms: Option<HeadNorms>,
+    /// Rotations of every position, shared by all layers; none where positions are added to the embeddings.
+    pub rope: Option<Arc<RopeTable>>,
     /// What the kernel computes.
     pub settings: AttentionSettings,
-    /// Rotations of every position, shared by all layers.
-    pub rope: Arc<RopeTable>,
+    /// `[t, h * k] -> [t, d]`.
+    pub output: Linear,
 }
 
-/// What backward needs beside the input: rotated queries and keys, values, the heads' outputs.
+/// The layers that make queries, keys and values.
+#[derive(Debug, Clone)]
+pub enum AttentionInputs {
+    /// One for each.
+    Separate {
+        /// `[t, d] -> [t, h * k]`.
+        query: Linear,
+        /// `[t, d] -> [t, g * k]`.
+        key: Linear,
+        /// `[t, d] -> [t, g * k]`.
+        value: Linear,
+    },
+    /// One for all three, in this order.
+    Fused {
+        /// `[t, d] -> [t, (h + 2 g) * k]`.
+        all: Linear,
+        /// `h * k`, `g * k`, `g * k`.
+        widths: [usize; 3],
+    },
+}
+
+/// Norms over the `k` numbers of a head; the same for every head.
+#[derive(Debug, Clone)]
+pub struct HeadNorms {
+    /// Of queries.
+    pub query: Norm,
+    /// Of keys.
+    pub key: Norm,
+}
+
+/// What backward needs beside the input.
 #[derive(Debug)]
 pub struct AttentionTrace {
-    query: (Tensor, LinearTrace),
-    key: (Tensor, LinearTrace),
-    value: (Tensor, LinearTrace),
+    inputs: Vec<LinearTrace>,
+    /// Queries and keys before their norms, where there are norms.
+    before_norms: Option<(Tensor, Tensor)>,
+    /// As the kernel saw them.
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     heads: Tensor,
     output: LinearTrace,
 }
@@ -38,22 +73,25 @@ pub struct AttentionTrace {
 impl SelfAttention {
     /// `[t, d] -> [t, d]`. `layer` says which part of the cache is this layer's.
     pub fn forward(&self, x: &Tensor, layer: usize, pass: Pass<'_>) -> Result<(Tensor, AttentionTrace)> {
-        let query = self.query.forward(x, pass)?;
-        let key = self.key.forward(x, pass)?;
-        let value = self.value.forward(x, pass)?;
-        rotate(&query.0, &self.rope, &pass.rows.positions, Direction::Forward)?;
-        rotate(&key.0, &self.rope, &pass.rows.positions, Direction::Forward)?;
+        let ([mut query, mut key, value], inputs) = self.inputs.forward(x, pass)?;
+        let mut before_norms = None;
+        if let Some(norms) = &self.head_norms {
+            let normed = (self.norm_heads(&norms.query, &query, pass)?, self.norm_heads(&norms.key, &key, pass)?);
+            before_norms = Some((query, key));
+            (query, key) = normed;
+        }
+        self.turn(&query, &key, pass, Direction::Forward)?;
         let heads = match pass.cache {
-            None => attention(&query.0, &key.0, &value.0, &pass.rows.spans, self.settings)?,
+            None => attention(&query, &key, &value, &pass.rows.spans, self.settings)?,
             Some((cache, rows)) => {
                 let (keys, values) = &cache.layers[layer];
-                scatter_rows(keys, rows, &key.0)?;
-                scatter_rows(values, rows, &value.0)?;
-                attention(&query.0, keys, values, &pass.rows.spans, self.settings)?
+                scatter_rows(keys, rows, &key)?;
+                scatter_rows(values, rows, &value)?;
+                attention(&query, keys, values, &pass.rows.spans, self.settings)?
             }
         };
         let (y, output) = self.output.forward(&heads, pass)?;
-        Ok((y, AttentionTrace { query, key, value, heads, output }))
+        Ok((y, AttentionTrace { inputs, before_norms, query, key, value, heads, output }))
     }
 
     /// Gradient of the input `x`.
@@ -66,13 +104,78 @@ impl SelfAttention {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let d_heads = self.output.backward(&trace.heads, &trace.output, dy, pass, gradients, None)?;
-        let inputs = (&trace.query.0, &trace.key.0, &trace.value.0);
-        let (dq, dk, dv) = attention_backward(inputs, &d_heads, &pass.rows.spans, self.settings)?;
-        rotate(&dq, &self.rope, &pass.rows.positions, Direction::Backward)?;
-        rotate(&dk, &self.rope, &pass.rows.positions, Direction::Backward)?;
-        let dx = self.query.backward(x, &trace.query.1, &dq, pass, gradients, None)?;
-        let dx = self.key.backward(x, &trace.key.1, &dk, pass, gradients, Some(dx))?;
-        self.value.backward(x, &trace.value.1, &dv, pass, gradients, Some(dx))
+        let inputs = (&trace.query, &trace.key, &trace.value);
+        let (mut dq, mut dk, dv) = attention_backward(inputs, &d_heads, &pass.rows.spans, self.settings)?;
+        self.turn(&dq, &dk, pass, Direction::Backward)?;
+        if let (Some(norms), Some((query, key))) = (&self.head_norms, &trace.before_norms) {
+            dq = self.norm_heads_backward(&norms.query, query, &dq, pass, gradients)?;
+            dk = self.norm_heads_backward(&norms.key, key, &dk, pass, gradients)?;
+        }
+        self.inputs.backward(x, &trace.inputs, [&dq, &dk, &dv], pass, gradients)
+    }
+
+    /// Turns queries and keys, or their gradients, in place.
+    fn turn(&self, query: &Tensor, key: &Tensor, pass: Pass<'_>, direction: Direction) -> Result<()> {
+        let Some(rope) = &self.rope else { return Ok(()) };
+        rotate(query, rope, &pass.rows.positions, direction)?;
+        rotate(key, rope, &pass.rows.positions, direction)
+    }
+
+    /// The same numbers with one row for each head: `[t, heads * k] -> [t * heads, k]`.
+    fn by_head(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.reshape(((), self.settings.head_width))?)
+    }
+
+    fn norm_heads(&self, norm: &Norm, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        Ok(norm.forward(&self.by_head(x)?, pass)?.reshape(x.shape())?)
+    }
+
+    fn norm_heads_backward(
+        &self,
+        norm: &Norm,
+        x: &Tensor,
+        dy: &Tensor,
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        Ok(norm.backward(&self.by_head(x)?, &self.by_head(dy)?, pass, gradients)?.reshape(x.shape())?)
+    }
+}
+
+impl AttentionInputs {
+    /// Queries, keys and values of the rows `x`.
+    fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<([Tensor; 3], Vec<LinearTrace>)> {
+        match self {
+            Self::Separate { query, key, value } => {
+                let (query, query_trace) = query.forward(x, pass)?;
+                let (key, key_trace) = key.forward(x, pass)?;
+                let (value, value_trace) = value.forward(x, pass)?;
+                Ok(([query, key, value], vec![query_trace, key_trace, value_trace]))
+            }
+            Self::Fused { all, widths } => {
+                let (all, trace) = all.forward(x, pass)?;
+                Ok((split_columns(&all, *widths)?, vec![trace]))
+            }
+        }
+    }
+
+    fn backward(
+        &self,
+        x: &Tensor,
+        traces: &[LinearTrace],
+        d: [&Tensor; 3],
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        match (self, traces) {
+            (Self::Separate { query, key, value }, [query_trace, key_trace, value_trace]) => {
+                let dx = query.backward(x, query_trace, d[0], pass, gradients, None)?;
+                let dx = key.backward(x, key_trace, d[1], pass, gradients, Some(dx))?;
+                value.backward(x, value_trace, d[2], pass, gradients, Some(dx))
+            }
+            (Self::Fused { all, .. }, [trace]) => all.backward(x, trace, &join_columns(d)?, pass, gradients, None),
+            _ => unreachable!("a trace is given back to the layer that made it"),
+        }
     }
 }
 

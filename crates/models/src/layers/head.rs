@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::{Gradients, Pass};
 use crate::error::Result;
-use crate::kernels::{add_rows_at, cross_entropy, gather_rows};
+use crate::kernels::{add_rows_at, cap, cap_backward, cross_entropy, gather_rows};
 use crate::params::ParamId;
 
 /// Logits held at one time, in scalars (16 MiB of float32): rows are taken in chunks of this size.
@@ -26,12 +26,23 @@ pub struct Target {
 pub struct Head {
     /// The weight `[v, d]`.
     pub weight: ParamId,
+    /// If set, a logit `z` becomes `cap * tanh(z / cap)` (Gemma 2).
+    pub softcap: Option<f32>,
 }
 
 impl Head {
     /// Logits of the given rows: `[t, d] -> [rows, v]`.
     pub fn logits(&self, hidden: &Tensor, rows: &[u32], pass: Pass<'_>) -> Result<Tensor> {
-        pass.params.precision().matmul_nt(&gather_rows(hidden, rows)?, pass.params.get(self.weight))
+        self.logits_of(&gather_rows(hidden, rows)?, pass)
+    }
+
+    /// `[m, d] -> [m, v]`.
+    fn logits_of(&self, selected: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        let logits = pass.params.precision().matmul_nt(selected, pass.params.get(self.weight))?;
+        if let Some(limit) = self.softcap {
+            cap(&logits, limit)?;
+        }
+        Ok(logits)
     }
 
     /// Loss of every target in nats, in the targets' order.
@@ -59,8 +70,12 @@ impl Head {
             let (rows, tokens) = split(chunk);
             let weights: Vec<f32> = chunk.iter().map(|t| t.weight).collect();
             let selected = gather_rows(hidden, &rows)?;
-            let entropy = cross_entropy(&precision.matmul_nt(&selected, weight)?, &tokens, Some(&weights))?;
+            let logits = self.logits_of(&selected, pass)?;
+            let entropy = cross_entropy(&logits, &tokens, Some(&weights))?;
             let d_logits = entropy.gradient.expect("a gradient was asked for by giving weights");
+            if let Some(limit) = self.softcap {
+                cap_backward(&d_logits, &logits, limit)?;
+            }
             losses.extend(entropy.losses);
             add_rows_at(&d_hidden, &rows, &precision.matmul(&d_logits, weight)?)?;
             gradients.add_weight(self.weight, || precision.matmul_tn(&d_logits, &selected))?;

@@ -1,39 +1,100 @@
-//! The gated MLP of the Llama family: `down(silu(gate(x)) * up(x))`.
+//! The MLP: two or three linear layers around one activation.
 
 use candle_core::Tensor;
 
 use super::{Gradients, Linear, LinearTrace, Pass};
 use crate::error::Result;
-use crate::kernels::{swiglu, swiglu_backward};
+use crate::kernels::{Activation, activate, activate_backward, gated, gated_backward, join_columns, split_columns};
 
-/// Three linear layers around one activation.
+/// The MLP of one block.
 #[derive(Debug, Clone)]
-pub struct GatedMlp {
-    /// `[t, d] -> [t, f]`, through the activation.
-    pub gate: Linear,
-    /// `[t, d] -> [t, f]`.
-    pub up: Linear,
-    /// `[t, f] -> [t, d]`.
-    pub down: Linear,
+pub enum Mlp {
+    /// `down(activation(gate(x)) * up(x))`: the Llama family.
+    Gated {
+        /// `[t, d] -> [t, f]`, through the activation.
+        gate: Linear,
+        /// `[t, d] -> [t, f]`.
+        up: Linear,
+        /// The activation.
+        activation: Activation,
+        /// `[t, f] -> [t, d]`.
+        down: Linear,
+    },
+    /// The same with gate and up-projection in one matrix, gate first: Phi 3.
+    GatedFused {
+        /// `[t, d] -> [t, 2 f]`.
+        gate_up: Linear,
+        /// The activation.
+        activation: Activation,
+        /// `[t, f] -> [t, d]`.
+        down: Linear,
+    },
+    /// `down(activation(up(x)))`: GPT-2 and BERT.
+    Plain {
+        /// `[t, d] -> [t, f]`.
+        up: Linear,
+        /// The activation.
+        activation: Activation,
+        /// `[t, f] -> [t, d]`.
+        down: Linear,
+    },
 }
 
 /// What backward needs beside the input.
 #[derive(Debug)]
 pub struct MlpTrace {
-    gate: (Tensor, LinearTrace),
-    up: (Tensor, LinearTrace),
+    /// What the activation was applied to, or gate and up-projection, each `[t, f]`.
+    before: Before,
+    /// What the reading layers kept.
+    reading: Vec<LinearTrace>,
     activated: Tensor,
     down: LinearTrace,
 }
 
-impl GatedMlp {
+#[derive(Debug)]
+enum Before {
+    Gated { gate: Tensor, up: Tensor },
+    Plain(Tensor),
+}
+
+impl Mlp {
     /// `[t, d] -> [t, d]`.
     pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<(Tensor, MlpTrace)> {
-        let gate = self.gate.forward(x, pass)?;
-        let up = self.up.forward(x, pass)?;
-        let activated = swiglu(&gate.0, &up.0)?;
-        let (y, down) = self.down.forward(&activated, pass)?;
-        Ok((y, MlpTrace { gate, up, activated, down }))
+        let (before, reading) = self.read(x, pass)?;
+        let (activation, down) = self.writing();
+        let activated = match &before {
+            Before::Gated { gate, up } => gated(gate, up, activation)?,
+            Before::Plain(x) => activate(x, activation)?,
+        };
+        let (y, down) = down.forward(&activated, pass)?;
+        Ok((y, MlpTrace { before, reading, activated, down }))
+    }
+
+    fn read(&self, x: &Tensor, pass: Pass<'_>) -> Result<(Before, Vec<LinearTrace>)> {
+        Ok(match self {
+            Self::Gated { gate, up, .. } => {
+                let ((gate, gate_trace), (up, up_trace)) = (gate.forward(x, pass)?, up.forward(x, pass)?);
+                (Before::Gated { gate, up }, vec![gate_trace, up_trace])
+            }
+            Self::GatedFused { gate_up, .. } => {
+                let (both, trace) = gate_up.forward(x, pass)?;
+                let f = both.dims2()?.1 / 2;
+                let [gate, up] = split_columns(&both, [f, f])?;
+                (Before::Gated { gate, up }, vec![trace])
+            }
+            Self::Plain { up, .. } => {
+                let (up, trace) = up.forward(x, pass)?;
+                (Before::Plain(up), vec![trace])
+            }
+        })
+    }
+
+    fn writing(&self) -> (Activation, &Linear) {
+        match self {
+            Self::Gated { activation, down, .. }
+            | Self::GatedFused { activation, down, .. }
+            | Self::Plain { activation, down, .. } => (*activation, down),
+        }
     }
 
     /// Gradient of the input `x`.
@@ -45,9 +106,23 @@ impl GatedMlp {
         pass: Pass<'_>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let d_activated = self.down.backward(&trace.activated, &trace.down, dy, pass, gradients, None)?;
-        let (d_gate, d_up) = swiglu_backward(&trace.gate.0, &trace.up.0, &d_activated)?;
-        let dx = self.gate.backward(x, &trace.gate.1, &d_gate, pass, gradients, None)?;
-        self.up.backward(x, &trace.up.1, &d_up, pass, gradients, Some(dx))
+        let (activation, down) = self.writing();
+        let d_activated = down.backward(&trace.activated, &trace.down, dy, pass, gradients, None)?;
+        match (self, &trace.before, trace.reading.as_slice()) {
+            (Self::Gated { gate, up, .. }, Before::Gated { gate: g, up: u }, [gate_trace, up_trace]) => {
+                let (d_gate, d_up) = gated_backward(g, u, &d_activated, activation)?;
+                let dx = gate.backward(x, gate_trace, &d_gate, pass, gradients, None)?;
+                up.backward(x, up_trace, &d_up, pass, gradients, Some(dx))
+            }
+            (Self::GatedFused { gate_up, .. }, Before::Gated { gate: g, up: u }, [fused]) => {
+                let (d_gate, d_up) = gated_backward(g, u, &d_activated, activation)?;
+                gate_up.backward(x, fused, &join_columns([&d_gate, &d_up])?, pass, gradients, None)
+            }
+            (Self::Plain { up, .. }, Before::Plain(before), [up_trace]) => {
+                let d_before = activate_backward(before, &d_activated, activation)?;
+                up.backward(x, up_trace, &d_before, pass, gradients, None)
+            }
+            _ => unreachable!("a trace is given back to the layer that made it"),
+        }
     }
 }

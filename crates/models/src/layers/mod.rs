@@ -8,21 +8,25 @@
 
 mod attention;
 mod block;
+mod classifier;
 mod gradients;
 mod head;
 mod linear;
 mod mlp;
 mod norm;
+mod stem;
 
 use std::ops::Range;
 
-pub use attention::{AttentionTrace, KvCache, SelfAttention};
-pub use block::{Block, BlockTrace};
+pub use attention::{AttentionInputs, AttentionTrace, HeadNorms, KvCache, SelfAttention};
+pub use block::{Block, BlockTrace, Norms};
+pub use classifier::{Classifier, LabelTarget, ReadRow};
 pub use gradients::{FactorGradients, GradientGroup, Gradients};
 pub use head::{Head, Target};
 pub use linear::{Linear, LinearTrace, ModuleIdx};
-pub use mlp::{GatedMlp, MlpTrace};
-pub use norm::RmsNorm;
+pub use mlp::{Mlp, MlpTrace};
+pub use norm::Norm;
+pub use stem::{LearnedPositions, Stem, StemTrace};
 
 use crate::kernels::Span;
 use crate::lora::BoundAdapter;
@@ -83,12 +87,15 @@ pub struct Pass<'a> {
 
 impl Pass<'_> {
     /// Each adapter's rows and its factors on one module; variants that do not adapt it are skipped.
-    fn adapted(&self, module: ModuleIdx) -> impl Iterator<Item = (usize, Range<usize>, &crate::lora::LoraFactors)> {
+    fn adapted(
+        &self,
+        module: Option<ModuleIdx>,
+    ) -> impl Iterator<Item = (usize, Range<usize>, &crate::lora::LoraFactors)> {
         self.rows
             .groups
             .iter()
             .zip(self.adapters)
             .enumerate()
-            .filter_map(move |(variant, (rows, adapter))| Some((variant, rows.clone(), adapter.factors(module)?)))
+            .filter_map(move |(variant, (rows, adapter))| Some((variant, rows.clone(), adapter.factors(module?)?)))
     }
 }

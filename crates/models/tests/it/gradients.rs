@@ -3,15 +3,15 @@
 use std::cell::RefCell;
 
 use antigen_models::kernels::*;
-use antigen_models::layers::{Gradients, Pass, Rows, Target};
+use antigen_models::layers::{Gradients, Linear, ModuleIdx, Pass, Rows, Target};
+use antigen_models::params::Params;
 use antigen_models::taps::NoTap;
-use antigen_models::{BoundAdapter, Device, FamilyConfig, LoraAdapter, Model, PeftConfig, Tensor, build_fresh_model};
+use antigen_models::{BoundAdapter, Device, Stored, Tensor};
 use candle_core::Shape;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
 
-use crate::support::{numbers, relative_distance};
+use crate::support::{numbers, random_adapter, random_llama, random_model, relative_distance, tiny_decoders};
 
 thread_local! {
     /// Every test runs on a thread of its own and draws the same numbers each time.
@@ -48,27 +48,102 @@ fn agrees(what: &str, x: &Tensor, gradient: &Tensor, f: impl Fn(&Tensor) -> f64)
 #[test]
 fn rms_norm_backward_is_the_slope_of_its_forward() {
     let (x, dy) = (random((5, 24)), random((5, 24)));
-    let weight = ((random(24) * 0.3).unwrap() + 1.0).unwrap();
     let epsilon = 1e-5;
-    agrees("x", &x, &rms_norm_backward(&x, &weight, &dy, epsilon).unwrap(), |x| {
-        dot(&rms_norm(x, &weight, epsilon).unwrap(), &dy)
-    });
-    agrees("weight", &weight, &rms_norm_weight_gradient(&x, &dy, epsilon).unwrap(), |w| {
-        dot(&rms_norm(&x, w, epsilon).unwrap(), &dy)
-    });
+    for (offset, mean) in [(0.0, 1.0), (1.0, 0.0)] {
+        let weight = ((random(24) * 0.3).unwrap() + mean).unwrap();
+        let along = |x: &Tensor, w: &Tensor| dot(&rms_norm(x, w, offset, epsilon).unwrap(), &dy);
+        let dx = rms_norm_backward(&x, &weight, offset, &dy, epsilon).unwrap();
+        agrees("x", &x, &dx, |x| along(x, &weight));
+        agrees("weight", &weight, &rms_norm_weight_gradient(&x, &dy, epsilon).unwrap(), |w| along(&x, w));
+    }
 }
 
 #[test]
-fn swiglu_backward_is_the_slope_of_its_forward() {
-    let (gate, up, dy) = (random((6, 20)), random((6, 20)), random((6, 20)));
-    let (d_gate, d_up) = swiglu_backward(&gate, &up, &dy).unwrap();
-    agrees("gate", &gate, &d_gate, |g| dot(&swiglu(g, &up).unwrap(), &dy));
-    agrees("up", &up, &d_up, |u| dot(&swiglu(&gate, u).unwrap(), &dy));
+fn layer_norm_backward_is_the_slope_of_its_forward() {
+    // A mean as large as the deviation, as residual streams have.
+    let (x, dy) = ((random((5, 24)) + 1.0).unwrap(), random((5, 24)));
+    let weight = ((random(24) * 0.3).unwrap() + 1.0).unwrap();
+    let (bias, epsilon) = (random(24), 1e-5);
+    let along = |x: &Tensor, w: &Tensor, b: &Tensor| dot(&layer_norm(x, w, b, epsilon).unwrap(), &dy);
+    agrees("x", &x, &layer_norm_backward(&x, &weight, &dy, epsilon).unwrap(), |x| along(x, &weight, &bias));
+    agrees("weight", &weight, &layer_norm_weight_gradient(&x, &dy, epsilon).unwrap(), |w| along(&x, w, &bias));
+    agrees("bias", &bias, &column_sums(&dy).unwrap(), |b| along(&x, &weight, b));
+}
+
+#[test]
+fn layer_norm_leaves_rows_with_the_mean_and_deviation_that_bias_and_weight_ask_for() {
+    let x = ((random((3, 400)) * 5.0).unwrap() + 7.0).unwrap();
+    let (weight, bias) = (Tensor::full(2f32, 400, x.device()).unwrap(), Tensor::full(3f32, 400, x.device()).unwrap());
+    for row in layer_norm(&x, &weight, &bias, 0.0).unwrap().to_vec2::<f32>().unwrap() {
+        let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / 400.0;
+        let variance = row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / 400.0;
+        assert!((mean - 3.0).abs() < 1e-5 && (variance - 4.0).abs() < 1e-4, "{mean} {variance}");
+    }
+}
+
+/// Numbers at least 0.1 away from 0, where `relu` has no slope.
+fn away_from_zero(x: &Tensor) -> Tensor {
+    (x + (x.sign().unwrap() * 0.1).unwrap()).unwrap()
+}
+
+#[test]
+fn activation_backwards_are_the_slopes_of_their_forwards() {
+    let (x, up, dy) = (away_from_zero(&random((6, 20))), random((6, 20)), random((6, 20)));
+    for name in ["silu", "gelu", "gelu_new", "relu", "tanh"] {
+        let activation = Activation::find(name).unwrap();
+        let dx = activate_backward(&x, &dy, activation).unwrap();
+        agrees(name, &x, &dx, |x| dot(&activate(x, activation).unwrap(), &dy));
+        let (d_gate, d_up) = gated_backward(&x, &up, &dy, activation).unwrap();
+        agrees(&format!("{name}, gate"), &x, &d_gate, |g| dot(&gated(g, &up, activation).unwrap(), &dy));
+        agrees(&format!("{name}, up"), &up, &d_up, |u| dot(&gated(&x, u, activation).unwrap(), &dy));
+    }
+}
+
+#[test]
+fn activations_have_their_tabulated_values() {
+    let x = Tensor::new(&[[-3f32, -1.0, 0.0, 0.5, 2.0]], &Device::Cpu).unwrap();
+    for (name, expected) in [
+        ("silu", [-0.142_277_6, -0.268_941_4, 0.0, 0.311_229_7, 1.761_594_2]),
+        ("gelu", [-0.004_049_7, -0.158_655_3, 0.0, 0.345_731_2, 1.954_499_7]),
+        ("gelu_pytorch_tanh", [-0.003_637_4, -0.158_808_0, 0.0, 0.345_714_0, 1.954_597_7]),
+        ("relu", [0.0, 0.0, 0.0, 0.5, 2.0]),
+        ("tanh", [-0.995_054_8, -0.761_594_2, 0.0, 0.462_117_2, 0.964_027_6]),
+    ] {
+        let found = numbers(&activate(&x, Activation::find(name).unwrap()).unwrap());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 5e-7, "{name}: {found} for {expected}");
+        }
+    }
+    assert_eq!(Activation::find("swiglu_oai"), None);
+}
+
+#[test]
+fn capping_keeps_small_numbers_bounds_large_ones_and_has_the_slope_that_backward_says() {
+    let x = (random((4, 9)) * 4.0).unwrap();
+    let capped = |x: &Tensor| {
+        let y = x.copy().unwrap();
+        cap(&y, 3.0).unwrap();
+        y
+    };
+    assert!(numbers(&capped(&(&x * 100.0).unwrap())).iter().all(|y| y.abs() <= 3.0));
+    assert!(relative_distance(&numbers(&capped(&(&x * 1e-3).unwrap())), &numbers(&(&x * 1e-3).unwrap())) < 1e-5);
+    let dy = random((4, 9));
+    let d = dy.copy().unwrap();
+    cap_backward(&d, &capped(&x), 3.0).unwrap();
+    agrees("capped", &x, &d, |x| dot(&capped(x), &dy));
+}
+
+#[test]
+fn joining_columns_undoes_splitting_them() {
+    let x = random((5, 9));
+    let [one, two, three] = split_columns(&x, [2, 3, 4]).unwrap();
+    assert_eq!(numbers(&two), numbers(&x.narrow(1, 2, 3).unwrap().contiguous().unwrap()));
+    assert_eq!(numbers(&join_columns([&one, &two, &three]).unwrap()), numbers(&x));
 }
 
 #[test]
 fn rotation_backward_undoes_the_forward() {
-    let table = RopeTable::new(&[1.0, 0.1, 0.01, 0.001], 32);
+    let table = RopeTable::new(&[1.0, 0.1, 0.01, 0.001], 8, 32);
     let positions: Vec<u32> = vec![0, 1, 7, 31];
     let x = random((4, 16));
     let turned = x.copy().unwrap();
@@ -78,6 +153,21 @@ fn rotation_backward_undoes_the_forward() {
     rotate(&turned, &table, &positions, Direction::Backward).unwrap();
     let distance = (turned - x).unwrap();
     assert!(dot(&distance, &distance) < 1e-10);
+}
+
+#[test]
+fn a_partial_rotation_turns_the_front_of_each_head_and_leaves_the_rest() {
+    let (partial, whole) = (RopeTable::new(&[1.0, 0.1], 7, 8), RopeTable::new(&[1.0, 0.1], 4, 8));
+    let x = random((3, 14));
+    let positions = [1u32, 3, 7];
+    let turned = x.copy().unwrap();
+    rotate(&turned, &partial, &positions, Direction::Forward).unwrap();
+    for head in [0, 7] {
+        let front = x.narrow(1, head, 4).unwrap().contiguous().unwrap();
+        rotate(&front, &whole, &positions, Direction::Forward).unwrap();
+        assert_eq!(numbers(&turned.narrow(1, head, 4).unwrap()), numbers(&front));
+        assert_eq!(numbers(&turned.narrow(1, head + 4, 3).unwrap()), numbers(&x.narrow(1, head + 4, 3).unwrap()));
+    }
 }
 
 /// Packed sequences of these lengths, one after another.
@@ -174,74 +264,67 @@ fn cross_entropy_gradient_is_the_slope_of_the_weighted_loss() {
     agrees("logits", &logits, &both.gradient.unwrap(), loss);
 }
 
-/// A model of two layers, larger weights than usual so that no gradient drowns in rounding, under an adapter with both factors set.
-fn small_model() -> (Model, BoundAdapter) {
-    let config = FamilyConfig::from_json(&json!({
-        "model_type": "llama", "vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5,
-    }));
-    let model = build_fresh_model(config.unwrap(), &Device::Cpu, |name, shape| {
-        let mean = if name.ends_with("norm.weight") { 1.0 } else { 0.0 };
-        let deviation = if name.contains("embed") { 1.0 } else { 0.25 };
-        Ok(((random(shape) * deviation)? + mean)?)
-    })
-    .unwrap();
-    let peft = PeftConfig::new(3, 6, &["q_proj", "v_proj", "gate_proj", "down_proj"], "");
-    let mut adapter = LoraAdapter::fresh(peft, model.config(), &mut || 0.1).unwrap();
-    for factors in adapter.factors.values_mut() {
-        factors.a = (random(factors.a.shape().clone()) * 0.3).unwrap();
-        factors.b = (random(factors.b.shape().clone()) * 0.3).unwrap();
+const TOKENS: [u32; 9] = [3, 5, 7, 11, 13, 17, 19, 2, 22];
+
+#[test]
+fn every_decoder_s_gradient_of_its_input_embeddings_is_the_slope_of_its_loss() {
+    for config in tiny_decoders() {
+        let model = random_model(&config);
+        let rows = Rows::packed([6, 3]).in_one_group();
+        let adapters = [BoundAdapter::bind(&random_adapter(&model, 3, 1), model.linear_modules()).unwrap()];
+        let pass = Pass { params: model.params(), rows: &rows, adapters: &adapters, cache: None };
+        let targets: Vec<_> = [1u32, 4, 5, 7].map(|row| Target { row, token: row + 1, weight: 1.0 }).into();
+        let (_, gradient) = model.loss_and_gradients(&TOKENS, &targets, pass, &mut Gradients::of_inputs()).unwrap();
+        let loss = |embedded: &Tensor| -> f64 {
+            let hidden = model.forward(embedded.clone(), pass, &mut NoTap).unwrap();
+            let rows: Vec<u32> = targets.iter().map(|t| t.row).collect();
+            let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
+            let logits = model.logits(&hidden, &rows, pass).unwrap();
+            cross_entropy(&logits, &tokens, None).unwrap().losses.iter().map(|l| f64::from(*l)).sum()
+        };
+        agrees(&config["model_type"].to_string(), &model.embed(&TOKENS).unwrap(), &gradient, loss);
     }
-    let bound = BoundAdapter::bind(&adapter, model.linear_modules()).unwrap();
-    (model, bound)
 }
 
 #[test]
-fn a_model_s_gradient_of_its_input_embeddings_is_the_slope_of_its_loss() {
-    let (model, adapter) = small_model();
-    let tokens = [3u32, 5, 7, 11, 13, 17, 19];
-    let rows = Rows::packed([4, 3]).in_one_group();
-    let adapters = [adapter];
-    let pass = Pass { params: model.params(), rows: &rows, adapters: &adapters, cache: None };
-    let targets: Vec<_> = [1u32, 2, 5].iter().map(|&row| Target { row, token: row + 1, weight: 1.0 }).collect();
-    let (_, gradient) = model.loss_and_gradients(&tokens, &targets, pass, &mut Gradients::of_inputs()).unwrap();
-    let loss = |embedded: &Tensor| -> f64 {
-        let hidden = model.forward(embedded.clone(), pass, &mut NoTap).unwrap();
-        let rows: Vec<u32> = targets.iter().map(|t| t.row).collect();
-        let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
-        let logits = model.logits(&hidden, &rows, pass).unwrap();
-        cross_entropy(&logits, &tokens, None).unwrap().losses.iter().map(|l| f64::from(*l)).sum()
-    };
-    agrees("embeddings", &model.embed(&tokens).unwrap(), &gradient, loss);
-}
-
-#[test]
-fn a_linear_layer_s_gradients_are_the_slopes_of_its_forward_for_input_weight_and_both_factors() {
-    let (model, adapter) = small_model();
+fn a_linear_layer_s_gradients_are_the_slopes_of_its_forward_for_input_weight_bias_and_both_factors() {
+    // Random factors of a layer of 16 numbers in and 16 out.
+    let adapter = random_adapter(&random_llama(false), 3, 2);
+    let bound = BoundAdapter::bind(&adapter, random_llama(false).linear_modules()).unwrap();
+    let factors = bound.factors(ModuleIdx(0)).unwrap().clone();
+    let adapters = [bound];
     let rows = Rows::packed([6]).in_one_group();
-    let linear = antigen_models::layers::Linear {
-        module: antigen_models::layers::ModuleIdx(0),
-        weight: model.params().find("model.layers.0.self_attn.q_proj.weight").unwrap(),
-    };
-    let (x, dy) = (random((6, 16)), random((6, 16)));
-    let factors = adapter.factors(linear.module).unwrap().clone();
-    let output = |x: &Tensor, a: &Tensor, b: &Tensor| {
-        let base = matmul_nt(x, model.params().get(linear.weight)).unwrap();
-        let update = matmul_nt(&matmul_nt(x, a).unwrap(), b).unwrap();
-        dot(&(base + (update * factors.scaling).unwrap()).unwrap(), &dy)
-    };
-    let adapters = [adapter];
-    let pass = Pass { params: model.params(), rows: &rows, adapters: &adapters, cache: None };
-    let (y, trace) = linear.forward(&x, pass).unwrap();
-    assert!((dot(&y, &dy) - output(&x, &factors.a, &factors.b)).abs() < 1e-4);
-    let mut gradients = Gradients::of_adapters(1, model.linear_modules().len());
-    let dx = linear.backward(&x, &trace, &dy, pass, &mut gradients, None).unwrap();
-    let of_factors = gradients.variant(0)[0].clone().unwrap();
-    agrees("input", &x, &dx, |x| output(x, &factors.a, &factors.b));
-    agrees("factor a", &factors.a, &of_factors.a, |a| output(&x, a, &factors.b));
-    agrees("factor b", &factors.b, &of_factors.b, |b| output(&x, &factors.a, b));
-    let mut of_weights = Gradients::of_weights(model.params());
-    linear.backward(&x, &trace, &dy, pass, &mut of_weights, None).unwrap();
-    let d_weight = of_weights.weight(linear.weight).unwrap();
-    agrees("weight", model.params().get(linear.weight), d_weight, |w| dot(&matmul_nt(&x, w).unwrap(), &dy));
+    for stored in [Stored::OutIn, Stored::InOut] {
+        let mut params = Params::default();
+        let weight = params.insert("weight", random((16, 16))).unwrap();
+        let bias = params.insert("bias", random(16)).unwrap();
+        let linear = Linear { module: Some(ModuleIdx(0)), weight, stored, bias: Some(bias) };
+        let (x, dy) = (random((6, 16)), random((6, 16)));
+        let output = |x: &Tensor, w: &Tensor, bias: &Tensor, a: &Tensor, b: &Tensor| {
+            let base = match stored {
+                Stored::OutIn => x.matmul(&w.t().unwrap()),
+                Stored::InOut => x.matmul(w),
+            };
+            let update = matmul_nt(&matmul_nt(x, a).unwrap(), b).unwrap();
+            let sum = (base.unwrap().broadcast_add(bias).unwrap() + (update * factors.scaling).unwrap()).unwrap();
+            dot(&sum, &dy)
+        };
+        let (w, bias_values, a, b) = (params.get(weight), params.get(bias), &factors.a, &factors.b);
+        let pass = Pass { params: &params, rows: &rows, adapters: &adapters, cache: None };
+        let (y, trace) = linear.forward(&x, pass).unwrap();
+        assert!((dot(&y, &dy) - output(&x, w, bias_values, a, b)).abs() < 1e-3);
+        let mut of_factors = Gradients::of_adapters(1, 1);
+        let dx = linear.backward(&x, &trace, &dy, pass, &mut of_factors, None).unwrap();
+        agrees("input", &x, &dx, |x| output(x, w, bias_values, a, b));
+        let twice =
+            linear.backward(&x, &trace, &dy, pass, &mut Gradients::of_inputs(), Some(dx.copy().unwrap())).unwrap();
+        assert!(relative_distance(&numbers(&twice), &numbers(&(&dx * 2.0).unwrap())) < 1e-6, "added to what is there");
+        let of_factors = of_factors.variant(0)[0].clone().unwrap();
+        agrees("factor a", a, &of_factors.a, |a| output(&x, w, bias_values, a, b));
+        agrees("factor b", b, &of_factors.b, |b| output(&x, w, bias_values, a, b));
+        let mut of_weights = Gradients::of_weights(&params);
+        linear.backward(&x, &trace, &dy, pass, &mut of_weights, None).unwrap();
+        agrees("weight", w, of_weights.weight(weight).unwrap(), |w| output(&x, w, bias_values, a, b));
+        agrees("bias", bias_values, of_weights.weight(bias).unwrap(), |bias| output(&x, w, bias, a, b));
+    }
 }

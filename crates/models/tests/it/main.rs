@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+mod families;
 mod gradients;
 mod parity;
 mod precision;

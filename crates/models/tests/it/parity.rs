@@ -139,8 +139,43 @@ fn parity_of_llama_with_llama3_rotary_scaling() {
 }
 
 #[test]
-fn parity_of_a_peft_adapter_with_its_gradients_and_adamw_steps() {
-    let Some(dir) = golden("llama") else { return };
+fn parity_of_mistral_with_a_sliding_window() {
+    check_base("mistral");
+}
+
+#[test]
+fn parity_of_qwen2_with_biases_on_queries_keys_and_values() {
+    check_base("qwen2");
+}
+
+#[test]
+fn parity_of_qwen3_with_norms_on_each_head() {
+    check_base("qwen3");
+}
+
+#[test]
+fn parity_of_gemma_with_scaled_embeddings_and_norms_around_one() {
+    check_base("gemma");
+}
+
+#[test]
+fn parity_of_gemma2_with_caps_windows_and_norms_on_both_sides() {
+    check_base("gemma2");
+}
+
+#[test]
+fn parity_of_phi3_with_fused_projections() {
+    check_base("phi3");
+}
+
+#[test]
+fn parity_of_gpt2_with_learned_positions_and_weights_stored_the_other_way_round() {
+    check_base("gpt2");
+}
+
+/// A PEFT adapter over its base: forward, gradients of every factor, five AdamW steps.
+fn check_adapter(family: &str) {
+    let Some(dir) = golden(family) else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden_lora.json")).unwrap()).unwrap();
     let model = load_model(&dir, &Device::Cpu).unwrap();
     let adapter_dir = dir.join("adapter");
@@ -166,8 +201,23 @@ fn parity_of_a_peft_adapter_with_its_gradients_and_adamw_steps() {
         }
     }
     println!(
-        "parity llama adapter: forward {forward_worst:.1e}, gradients {gradient_worst:.1e}, five AdamW steps {step_worst:.1e}"
+        "parity {family} adapter: forward {forward_worst:.1e}, gradients {gradient_worst:.1e}, five AdamW steps {step_worst:.1e}"
     );
+}
+
+#[test]
+fn parity_of_a_peft_adapter_on_llama() {
+    check_adapter("llama");
+}
+
+#[test]
+fn parity_of_a_peft_adapter_on_mistral() {
+    check_adapter("mistral");
+}
+
+#[test]
+fn parity_of_a_peft_adapter_on_qwen2() {
+    check_adapter("qwen2");
 }
 
 fn adapter_gradients(model: &Model, batch: &Batch, bound: &[BoundAdapter]) -> Vec<(String, char, Tensor)> {

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use antigen_models::{Device, FamilyConfig, Model, Tensor, build_fresh_model};
+use antigen_models::{Device, FamilyConfig, LoraAdapter, Model, PeftConfig, Tensor, build_fresh_model};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A folder of the reference data beside the workspace, or `None` (said on stderr) where it is absent.
 pub fn golden(family: &str) -> Option<PathBuf> {
@@ -30,19 +30,71 @@ pub fn relative_distance(found: &[f64], expected: &[f64]) -> f64 {
     distance / length(&mut expected.iter().copied()).max(1e-12)
 }
 
-/// A Llama of three blocks (d 16, vocabulary 23, grouped queries) with random weights, the same every time.
-pub fn random_llama(tied: bool) -> Model {
-    let config = FamilyConfig::from_json(&json!({
-        "model_type": "llama", "vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": tied,
-    }));
+/// The decoders, each as a configuration of three blocks: d 16, vocabulary 23, 4 query heads, windows shorter than the tests' rows.
+pub fn tiny_decoders() -> Vec<Value> {
+    let like_llama = json!({
+        "vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5,
+    });
+    let with = |particular: Value| {
+        let mut config = like_llama.as_object().unwrap().clone();
+        config.extend(particular.as_object().unwrap().clone());
+        Value::Object(config)
+    };
+    vec![
+        with(json!({ "model_type": "llama" })),
+        with(json!({ "model_type": "mistral", "sliding_window": 3 })),
+        with(json!({ "model_type": "qwen2", "tie_word_embeddings": true })),
+        with(json!({ "model_type": "qwen3", "head_dim": 6 })),
+        with(json!({ "model_type": "gemma", "head_dim": 6, "hidden_act": "gelu_pytorch_tanh" })),
+        with(json!({
+            "model_type": "gemma2", "head_dim": 6, "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 3,
+            "query_pre_attn_scalar": 4, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
+        })),
+        with(json!({ "model_type": "phi3", "head_dim": 8, "partial_rotary_factor": 0.5, "sliding_window": 4 })),
+        json!({
+            "model_type": "gpt2", "vocab_size": 23, "n_embd": 16, "n_inner": 24, "n_layer": 3, "n_head": 4,
+            "n_positions": 32, "layer_norm_epsilon": 1e-5,
+        }),
+    ]
+}
+
+/// A model of this configuration with random weights, the same every time; larger ones than usual, so that no gradient drowns in
+/// rounding.
+pub fn random_model(config: &Value) -> Model {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
-    build_fresh_model(config.unwrap(), &Device::Cpu, |name, shape| {
-        let (mean, deviation) = if name.ends_with("norm.weight") { (1.0, 0.1) } else { (0.0, 0.3) };
+    build_fresh_model(FamilyConfig::from_json(config).unwrap(), &Device::Cpu, |name, shape| {
+        let (mean, deviation) = match name {
+            _ if shape.len() == 1 && name.ends_with("weight") => (1.0, 0.1),
+            _ if name.contains("embed") || name.contains("wte") => (0.0, 1.0),
+            _ => (0.0, 0.3),
+        };
         let count = shape.iter().product();
         let numbers: Vec<f32> = (0..count).map(|_| mean + deviation * rng.random_range(-1.7f32..1.7)).collect();
         Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
     })
     .unwrap()
+}
+
+/// A Llama of three blocks (d 16, vocabulary 23, grouped queries) with random weights, the same every time.
+pub fn random_llama(tied: bool) -> Model {
+    let mut config = tiny_decoders().remove(0);
+    config["tie_word_embeddings"] = json!(tied);
+    random_model(&config)
+}
+
+/// An adapter on every layer of the model with both factors random; `seed` says which.
+pub fn random_adapter(model: &Model, rank: usize, seed: u64) -> LoraAdapter {
+    let names: Vec<String> = model.linear_modules().iter().map(|module| module.name.clone()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut draw = || rng.random_range(-0.5f32..0.5);
+    let peft = PeftConfig::new(rank, 2 * rank as u32, &names, "");
+    let mut adapter = LoraAdapter::fresh(peft, model.config(), &mut draw).unwrap();
+    for factors in adapter.factors.values_mut() {
+        let count = factors.b.elem_count();
+        let numbers: Vec<f32> = (0..count).map(|_| draw()).collect();
+        factors.b = Tensor::from_vec(numbers, factors.b.shape(), &Device::Cpu).unwrap();
+    }
+    adapter
 }

@@ -146,7 +146,7 @@ fn an_adapter_for_another_base_or_with_a_foreign_tensor_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let adapter = LoraAdapter::fresh(PeftConfig::new(2, 4, &["q_proj"], "base"), &small_base(), &mut draws(1)).unwrap();
     save_adapter(&adapter, dir.path()).unwrap();
-    let mut wider = serde_json::to_value(small_base()).unwrap();
+    let mut wider = small_base().json().clone();
     wider["hidden_size"] = json!(16);
     let wider = FamilyConfig::from_json(&wider).unwrap();
     let error = load_adapter(dir.path(), &wider, &Device::Cpu).unwrap_err().to_string();

@@ -1,0 +1,89 @@
+//! The words in which a family describes its layers to those who adapt, score or prune them.
+
+use serde::{Deserialize, Serialize};
+
+/// What a linear layer does in its block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModuleKind {
+    /// Attention queries; reads the residual stream.
+    Query,
+    /// Attention keys; reads the residual stream.
+    Key,
+    /// Attention values; reads the residual stream.
+    Value,
+    /// Attention output; writes to the residual stream.
+    Output,
+    /// Attention queries, keys and values in one matrix, in this order; reads the residual stream.
+    QueryKeyValue,
+    /// MLP gate; reads the residual stream.
+    Gate,
+    /// MLP up-projection, or the first of two matrices; reads the residual stream.
+    Up,
+    /// MLP gate and up-projection in one matrix, in this order; reads the residual stream.
+    GateUp,
+    /// MLP down-projection; writes to the residual stream.
+    Down,
+}
+
+impl ModuleKind {
+    /// Whether the module belongs to the MLP.
+    pub fn is_mlp(self) -> bool {
+        matches!(self, Self::Gate | Self::Up | Self::GateUp | Self::Down)
+    }
+
+    /// Whether the module writes to the residual stream; the others read it.
+    pub fn writes_residual(self) -> bool {
+        matches!(self, Self::Output | Self::Down)
+    }
+}
+
+/// Which way round a linear layer's weight lies, on disk and in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stored {
+    /// `[out, in]`, as almost everywhere.
+    OutIn,
+    /// `[in, out]`: GPT-2's `Conv1D`.
+    InOut,
+}
+
+/// One adaptable linear layer of a model. Its weight is the tensor `{name}.weight`, its bias, if it has one, `{name}.bias`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleShape {
+    /// Full module name, such as `model.layers.0.mlp.gate_proj`.
+    pub name: String,
+    /// What it does.
+    pub kind: ModuleKind,
+    /// Index of its block.
+    pub layer: usize,
+    /// Numbers that come out for each row: rows of the weight, unless `stored` says otherwise.
+    pub out_features: usize,
+    /// Numbers that go in.
+    pub in_features: usize,
+    /// Which way round the weight lies.
+    pub stored: Stored,
+}
+
+/// How many heads a family's attention has, and how wide they are; the same in every block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionHeads {
+    /// Query heads `h`.
+    pub heads: usize,
+    /// Key-value heads `g`; `h` is a multiple of it.
+    pub key_value_heads: usize,
+    /// Width `k` of one head.
+    pub head_width: usize,
+}
+
+impl AttentionHeads {
+    /// Numbers in all queries of one row, `h * k`.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.head_width
+    }
+
+    /// Numbers in all keys (or values) of one row, `g * k`.
+    pub fn key_width(&self) -> usize {
+        self.key_value_heads * self.head_width
+    }
+}
