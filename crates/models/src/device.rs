@@ -11,9 +11,21 @@ use crate::error::{ModelError, Result};
 pub fn open_device(name: &str) -> Result<Device> {
     match name.split_once(':').unwrap_or((name, "0")) {
         ("cpu", "0") => Ok(Device::Cpu),
-        ("cuda", index) if index.parse::<usize>().is_ok() => Ok(Device::new_cuda(index.parse().unwrap_or(0))?),
+        ("cuda", index) if index.parse::<usize>().is_ok() => open_cuda(index.parse().unwrap_or(0)),
         _ => {
             Err(ModelError::Unsupported { what: format!("device `{name}`"), instead: "use cpu, cuda or cuda:N".into() })
         }
     }
+}
+
+/// A GPU with one stream for all threads. With candle's default, a stream for each thread, a model loaded by one thread and trained
+/// by another would need events to keep the order.
+fn open_cuda(index: usize) -> Result<Device> {
+    let device = Device::new_cuda_with_stream(index)?;
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = &device {
+        // SAFETY: all work of this device goes through its one stream, which keeps the order; there is nothing to wait for.
+        unsafe { cuda.disable_event_tracking() };
+    }
+    Ok(device)
 }

@@ -7,6 +7,10 @@
 //! Read `model.rs` first, then `layers/linear.rs`.
 #![warn(missing_docs)]
 
+// The tests of the CUDA kernels share their models with the integration tests, which call this crate by its name.
+#[cfg(test)]
+extern crate self as antigen_models;
+
 pub mod chat;
 pub mod checkpoint;
 pub mod device;

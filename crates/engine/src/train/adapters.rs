@@ -89,7 +89,7 @@ impl<'a> Learner<'a> {
                 spec.max_tokens
             )));
         }
-        let factors = BoundAdapter::bind(start, model.linear_modules())?.deep_copy()?;
+        let factors = BoundAdapter::bind(start, model.linear_modules())?.deep_copy(model.device())?;
         let states = factors
             .tensors()
             .map(|(m, a, b)| Ok((m, (AdamWState::new(a)?, AdamWState::new(b)?))))

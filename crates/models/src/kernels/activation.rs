@@ -103,6 +103,9 @@ fn tanh_curve(x: f32) -> (f32, f32) {
 /// # Shapes
 /// `[t, f]` -> `[t, f]`.
 pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    if cuda::serves(x) {
+        return cuda::activate(x, activation);
+    }
     let shape = x.dims2()?;
     let x = CpuSlice::of(x)?;
     let mut y = vec![0f32; x.len()];
@@ -117,6 +120,9 @@ pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
 /// # Shapes
 /// `x`, `dy` `[t, f]` -> `[t, f]`.
 pub fn activate_backward(x: &Tensor, dy: &Tensor, activation: Activation) -> Result<Tensor> {
+    if cuda::serves(x) {
+        return cuda::activate_backward(x, dy, activation);
+    }
     let shape = x.dims2()?;
     let (x, dy) = (CpuSlice::of(x)?, CpuSlice::of(dy)?);
     let mut dx = vec![0f32; x.len()];
@@ -134,8 +140,8 @@ pub fn activate_backward(x: &Tensor, dy: &Tensor, activation: Activation) -> Res
 /// # Shapes
 /// `gate`, `up` `[t, f]` -> `[t, f]`.
 pub fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
-    if activation == Activation::Silu && cuda::serves(gate) {
-        return cuda::swiglu(gate, up);
+    if cuda::serves(gate) {
+        return cuda::gated(gate, up, activation);
     }
     let shape = gate.dims2()?;
     let (gate, up) = (CpuSlice::of(gate)?, CpuSlice::of(up)?);
@@ -159,8 +165,8 @@ pub fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tenso
 /// # Shapes
 /// all `[t, f]`.
 pub fn gated_backward(gate: &Tensor, up: &Tensor, dy: &Tensor, activation: Activation) -> Result<(Tensor, Tensor)> {
-    if activation == Activation::Silu && cuda::serves(gate) {
-        return cuda::swiglu_backward(gate, up, dy);
+    if cuda::serves(gate) {
+        return cuda::gated_backward(gate, up, dy, activation);
     }
     let shape = gate.dims2()?;
     let (gate, up, dy) = (CpuSlice::of(gate)?, CpuSlice::of(up)?, CpuSlice::of(dy)?);
@@ -184,6 +190,9 @@ pub fn gated_backward(gate: &Tensor, up: &Tensor, dy: &Tensor, activation: Activ
 
 /// `x -> limit * tanh(x / limit)`, in place (Gemma 2, arXiv 2408.00118).
 pub fn cap(x: &Tensor, limit: f32) -> Result<()> {
+    if cuda::serves(x) {
+        return cuda::cap(x, limit);
+    }
     update(x, |x| {
         x.par_chunks_mut(PARALLEL_ELEMENTS)
             .for_each(|x| vectorised(|| x.iter_mut().for_each(|x| *x = limit * tanh(*x / limit))));
@@ -195,6 +204,9 @@ pub fn cap(x: &Tensor, limit: f32) -> Result<()> {
 /// # Shapes
 /// `d` and `capped` alike.
 pub fn cap_backward(d: &Tensor, capped: &Tensor, limit: f32) -> Result<()> {
+    if cuda::serves(d) {
+        return cuda::cap_backward(d, capped, limit);
+    }
     let capped = CpuSlice::of(capped)?;
     let inverse = 1.0 / limit;
     update(d, |d| {

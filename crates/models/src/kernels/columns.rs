@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::vectorised;
-use super::{CpuSlice, PARALLEL_ELEMENTS, output, update};
+use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output, update};
 use crate::error::Result;
 
 /// Adds `bias` to every row of `x`, in place.
@@ -12,6 +12,9 @@ use crate::error::Result;
 /// # Shapes
 /// `x` `[t, n]`, `bias` `[n]`.
 pub fn add_to_rows(x: &Tensor, bias: &Tensor) -> Result<()> {
+    if cuda::serves(x) {
+        return cuda::add_to_rows(x, bias);
+    }
     let (_, n) = x.dims2()?;
     let bias = CpuSlice::of(bias)?;
     assert_eq!(n, bias.len(), "a bias has one number for each column");
@@ -27,6 +30,9 @@ pub fn add_to_rows(x: &Tensor, bias: &Tensor) -> Result<()> {
 /// # Shapes
 /// `[t, n]` -> `[n]`.
 pub fn column_sums(x: &Tensor) -> Result<Tensor> {
+    if cuda::serves(x) {
+        return cuda::column_sums(x);
+    }
     let (_, n) = x.dims2()?;
     let x = CpuSlice::of(x)?;
     let mut sums = vec![0f32; n];
@@ -39,6 +45,9 @@ pub fn column_sums(x: &Tensor) -> Result<Tensor> {
 /// # Shapes
 /// `[t, sum of widths]` -> `[t, width]` for each width.
 pub fn split_columns<const N: usize>(x: &Tensor, widths: [usize; N]) -> Result<[Tensor; N]> {
+    if cuda::serves(x) {
+        return cuda::split_columns(x, widths);
+    }
     let (t, n) = x.dims2()?;
     assert_eq!(n, widths.iter().sum::<usize>(), "the parts make up the whole");
     let x = CpuSlice::of(x)?;
@@ -60,6 +69,9 @@ pub fn split_columns<const N: usize>(x: &Tensor, widths: [usize; N]) -> Result<[
 /// # Shapes
 /// `[t, width]` each -> `[t, sum of widths]`.
 pub fn join_columns<const N: usize>(parts: [&Tensor; N]) -> Result<Tensor> {
+    if cuda::serves(parts[0]) {
+        return cuda::join_columns(parts);
+    }
     let t = parts[0].dims2()?.0;
     let slices = parts.iter().map(|part| Ok((CpuSlice::of(part)?, part.dims2()?.1))).collect::<Result<Vec<_>>>()?;
     let n = slices.iter().map(|(_, width)| width).sum();

@@ -31,7 +31,7 @@ impl Precision {
     /// `a b`: `[m, k] x [k, n] -> [m, n]`.
     pub fn matmul(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         if cuda::serves(a) {
-            return cuda::matmul((a, false), (b, false));
+            return cuda::matmul(self, (a, false), (b, false));
         }
         product(a, b, Product::plain(a, b, self)?)
     }
@@ -39,7 +39,7 @@ impl Precision {
     /// `a bᵀ`: `[m, k] x [n, k] -> [m, n]`.
     pub fn matmul_nt(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         if cuda::serves(a) {
-            return cuda::matmul((a, false), (b, true));
+            return cuda::matmul(self, (a, false), (b, true));
         }
         product(a, b, Product::right_transposed(a, b, self)?)
     }
@@ -47,7 +47,7 @@ impl Precision {
     /// `aᵀ b`: `[k, m] x [k, n] -> [m, n]`.
     pub fn matmul_tn(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         if cuda::serves(a) {
-            return cuda::matmul((a, true), (b, false));
+            return cuda::matmul(self, (a, true), (b, false));
         }
         product(a, b, Product::left_transposed(a, b, self)?)
     }
@@ -55,7 +55,7 @@ impl Precision {
     /// `dst[rows] += scale * a b`.
     pub fn add_matmul(self, dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, scale: f64) -> Result<()> {
         if cuda::serves(a) {
-            return cuda::add_matmul(dst, rows.start, (a, false), (b, false), scale);
+            return cuda::add_matmul(self, dst, rows.start, (a, false), (b, false), scale);
         }
         accumulate(dst, rows, a, b, Product::plain(a, b, self)?, scale)
     }
@@ -63,7 +63,7 @@ impl Precision {
     /// `dst[rows] += scale * a bᵀ`.
     pub fn add_matmul_nt(self, dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, scale: f64) -> Result<()> {
         if cuda::serves(a) {
-            return cuda::add_matmul(dst, rows.start, (a, false), (b, true), scale);
+            return cuda::add_matmul(self, dst, rows.start, (a, false), (b, true), scale);
         }
         accumulate(dst, rows, a, b, Product::right_transposed(a, b, self)?, scale)
     }

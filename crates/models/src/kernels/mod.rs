@@ -22,8 +22,9 @@ mod rope;
 mod rows;
 
 use std::ops::Deref;
+use std::panic::Location;
 
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor};
 
 pub use activation::{Activation, activate, activate_backward, cap, cap_backward, gated, gated_backward};
 pub use adamw::{AdamW, AdamWState};
@@ -38,7 +39,7 @@ pub use norm::{
 pub use rope::{Direction, RopeTable, rotate};
 pub use rows::{add, add_rows_at, argmax_rows, gather_rows, scale, scatter_rows, sum_of_squares};
 
-use crate::error::Result;
+use crate::error::{ModelError, Result};
 
 /// Elements below which a second thread costs more than it saves (measured on two cores: about 20 microseconds of work).
 const PARALLEL_ELEMENTS: usize = 16 * 1024;
@@ -51,12 +52,13 @@ struct CpuSlice<'a> {
 }
 
 impl<'a> CpuSlice<'a> {
+    #[track_caller]
     fn of(tensor: &'a Tensor) -> Result<Self> {
         let (storage, layout) = tensor.storage_and_layout();
         let (start, end) = layout.contiguous_offsets().ok_or_else(|| not_contiguous("a kernel input"))?;
         match &*storage {
             Storage::Cpu(CpuStorage::F32(_)) => Ok(Self { start, len: end - start, storage }),
-            _ => Err(candle_core::Error::Msg("this kernel has no twin for this device or type".into()).into()),
+            _ => Err(without_twin(tensor, Location::caller())),
         }
     }
 }
@@ -72,6 +74,14 @@ impl Deref for CpuSlice<'_> {
     }
 }
 
+/// What a kernel says of a tensor that neither it nor a twin of it computes on.
+fn without_twin(tensor: &Tensor, kernel: &Location<'_>) -> ModelError {
+    ModelError::Unsupported {
+        what: format!("the kernel at {kernel} on {:?} tensors on {:?}", tensor.dtype(), tensor.device().location()),
+        instead: "it takes float32 on the CPU, and what its twin in kernels/cuda takes".into(),
+    }
+}
+
 fn not_contiguous(what: &str) -> candle_core::Error {
     candle_core::Error::Msg(format!("{what} is not contiguous"))
 }
@@ -82,6 +92,7 @@ fn output<S: Into<candle_core::Shape>>(data: Vec<f32>, shape: S) -> Result<Tenso
 }
 
 /// Runs `change` on the contents of `tensor`, in place. The closure must not read `tensor` by another way: its lock is held.
+#[track_caller]
 fn update(tensor: &Tensor, change: impl Fn(&mut [f32])) -> Result<()> {
     struct Update<F>(F);
     impl<F: Fn(&mut [f32])> InplaceOp1 for Update<F> {
@@ -93,10 +104,27 @@ fn update(tensor: &Tensor, change: impl Fn(&mut [f32])) -> Result<()> {
             let (start, end) = layout.contiguous_offsets().ok_or_else(|| not_contiguous("an updated tensor"))?;
             match storage {
                 CpuStorage::F32(data) => (self.0)(&mut data[start..end]),
-                _ => return Err(candle_core::Error::Msg("only float32 is updated in place".into())),
+                _ => unreachable!("checked below"),
             }
             Ok(())
         }
     }
+    if !tensor.device().is_cpu() || tensor.dtype() != DType::F32 {
+        return Err(without_twin(tensor, Location::caller()));
+    }
     Ok(tensor.inplace_op1(&Update(change))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_a_twin_for_a_tensor_says_where_it_is_and_what_it_was_given() {
+        let x = Tensor::zeros((2, 3), DType::F64, &Device::Cpu).unwrap();
+        for refusal in [add(&x, &x).map(|_| ()), scale(&x, 2.0)] {
+            let message = refusal.unwrap_err().to_string();
+            assert!(message.contains("kernels/rows.rs") && message.contains("F64"), "{message}");
+        }
+    }
 }

@@ -14,8 +14,8 @@ use crate::error::Result;
 /// # Shapes
 /// `x` `[t, d]`, `weight` `[d]` -> `[t, d]`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, offset: f32, epsilon: f64) -> Result<Tensor> {
-    if offset == 0.0 && cuda::serves(x) {
-        return cuda::rms_norm(x, weight, epsilon);
+    if cuda::serves(x) {
+        return cuda::rms_norm(x, weight, offset, epsilon);
     }
     let (t, d) = x.dims2()?;
     let (x, weight) = (CpuSlice::of(x)?, CpuSlice::of(weight)?);
@@ -36,8 +36,8 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, offset: f32, epsilon: f64) -> Resul
 /// # Shapes
 /// `x`, `dy` `[t, d]`, `weight` `[d]` -> `[t, d]`.
 pub fn rms_norm_backward(x: &Tensor, weight: &Tensor, offset: f32, dy: &Tensor, epsilon: f64) -> Result<Tensor> {
-    if offset == 0.0 && cuda::serves(x) {
-        return cuda::rms_norm_backward(x, weight, dy, epsilon);
+    if cuda::serves(x) {
+        return cuda::rms_norm_backward(x, weight, offset, dy, epsilon);
     }
     let (t, d) = x.dims2()?;
     let (x, weight, dy) = (CpuSlice::of(x)?, CpuSlice::of(weight)?, CpuSlice::of(dy)?);
@@ -92,6 +92,9 @@ fn inverse_rms(x: &[f32], epsilon: f64) -> f32 {
 /// # Shapes
 /// `x` `[t, d]`, `weight` and `bias` `[d]` -> `[t, d]`.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Tensor> {
+    if cuda::serves(x) {
+        return cuda::layer_norm(x, weight, bias, epsilon);
+    }
     let (t, d) = x.dims2()?;
     let (x, weight, bias) = (CpuSlice::of(x)?, CpuSlice::of(weight)?, CpuSlice::of(bias)?);
     let mut y = vec![0f32; t * d];
@@ -112,6 +115,9 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> R
 /// # Shapes
 /// `x`, `dy` `[t, d]`, `weight` `[d]` -> `[t, d]`.
 pub fn layer_norm_backward(x: &Tensor, weight: &Tensor, dy: &Tensor, epsilon: f64) -> Result<Tensor> {
+    if cuda::serves(x) {
+        return cuda::layer_norm_backward(x, weight, dy, epsilon);
+    }
     let (t, d) = x.dims2()?;
     let (x, weight, dy) = (CpuSlice::of(x)?, CpuSlice::of(weight)?, CpuSlice::of(dy)?);
     let mut dx = vec![0f32; t * d];
@@ -139,6 +145,9 @@ pub fn layer_norm_backward(x: &Tensor, weight: &Tensor, dy: &Tensor, epsilon: f6
 /// # Shapes
 /// `x`, `dy` `[t, d]` -> `[d]`.
 pub fn layer_norm_weight_gradient(x: &Tensor, dy: &Tensor, epsilon: f64) -> Result<Tensor> {
+    if cuda::serves(x) {
+        return cuda::layer_norm_weight_gradient(x, dy, epsilon);
+    }
     let (_, d) = x.dims2()?;
     let (x, dy) = (CpuSlice::of(x)?, CpuSlice::of(dy)?);
     let mut gradient = vec![0f32; d];

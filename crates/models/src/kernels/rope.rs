@@ -75,8 +75,8 @@ impl RopeTable {
 pub fn rotate(x: &Tensor, table: &RopeTable, positions: &[u32], direction: Direction) -> Result<()> {
     let (t, width) = x.dims2()?;
     assert_eq!(t, positions.len(), "one position a row");
-    if 2 * table.half == table.head_width && cuda::serves(x) {
-        return cuda::rotate(x, &table.beside(x)?, positions, direction);
+    if cuda::serves(x) {
+        return cuda::rotate(x, &table.beside(x)?, table.head_width, positions, direction);
     }
     let (half, turns) = (table.half, &*table.turns);
     let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };

@@ -9,6 +9,8 @@ use crate::params::ParamId;
 
 /// Logits held at one time, in scalars (16 MiB of float32): rows are taken in chunks of this size.
 const CHUNK_SCALARS: usize = 4 << 20;
+/// The same on a GPU (512 MiB), where a product of few rows leaves most of the processor idle.
+const CHUNK_SCALARS_ON_GPU: usize = 128 << 20;
 
 /// One row whose next token is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,7 +86,9 @@ impl Head {
     }
 
     fn chunk_rows(&self, pass: Pass<'_>) -> Result<usize> {
-        Ok((CHUNK_SCALARS / pass.params.get(self.weight).dims2()?.0).max(1))
+        let weight = pass.params.get(self.weight);
+        let scalars = if weight.device().is_cuda() { CHUNK_SCALARS_ON_GPU } else { CHUNK_SCALARS };
+        Ok((scalars / weight.dims2()?.0).max(1))
     }
 }
 

@@ -1,6 +1,6 @@
 //! An adapter laid out for one model: factors by module index instead of by name.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::{LoraAdapter, LoraFactors};
 use crate::error::{ModelError, Result};
@@ -33,9 +33,11 @@ impl BoundAdapter {
         Ok(Self { factors })
     }
 
-    /// The same numbers in memory of their own, so that training cannot change the adapter they came from.
-    pub fn deep_copy(&self) -> Result<Self> {
-        let copy = |f: &LoraFactors| Ok(LoraFactors { a: f.a.copy()?, b: f.b.copy()?, scaling: f.scaling });
+    /// The same numbers in memory of their own on `device`, so that training cannot change the adapter they came from.
+    pub fn deep_copy(&self, device: &Device) -> Result<Self> {
+        // Between devices `to_device` copies, on the same one it shares.
+        let moved = |x: &Tensor| if x.device().same_device(device) { x.copy() } else { x.to_device(device) };
+        let copy = |f: &LoraFactors| Ok(LoraFactors { a: moved(&f.a)?, b: moved(&f.b)?, scaling: f.scaling });
         let factors = self.factors.iter().map(|f| f.as_ref().map(copy).transpose()).collect::<Result<_>>()?;
         Ok(Self { factors })
     }

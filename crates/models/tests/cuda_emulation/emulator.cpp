@@ -1,9 +1,10 @@
 // Runs the CUDA kernels on the CPU, block after block: the threads of a block are fibers that take turns at barriers and shuffles.
 //
-// Reads launches from standard input and answers each with the buffers that it wrote. Each launch runs twice, with blocks and threads
-// in opposite orders, and must give the same bytes: a missing barrier, or two threads that write one place, shows. Barriers that
-// not all threads reach end the program. Buffers have exactly their size and dynamic shared memory starts as NaN, so that an address
-// sanitizer and the comparison of results see what a kernel should not read. Arithmetic and indexing are proved here, the GPU is not.
+// Reads launches from standard input and answers each with the buffers that it wrote. Each launch runs twice, with blocks, warps and
+// threads in opposite orders, every warp running ahead as far as it may, and must give the same bytes: a missing barrier, or two threads
+// that write one place, shows. A barrier that not all threads reach ends the program. Buffers have exactly their size and dynamic
+// shared memory starts as NaN, so that an address sanitizer and the comparison of results see what a kernel should not read.
+// Arithmetic and indexing are proved here, the GPU is not.
 #include "kernels.cu"
 
 #include <cstdio>
@@ -26,12 +27,13 @@ enum class State { Runs, AtBarrier, AtShuffle, Done };
 
 struct Fiber {
     ucontext_t context;
-    std::vector<char> stack = std::vector<char>(128 * 1024);
+    std::vector<char> stack = std::vector<char>(32 * 1024);
     State state;
 };
 
 Index threadIdx, blockIdx, blockDim, gridDim;
-uint64_t emulator_slots[1024];
+uint64_t emulator_slots[2][1024];
+unsigned emulator_shuffles[1024];
 static std::vector<Fiber> fibers(1024);
 static ucontext_t scheduler;
 static std::vector<float> dynamic_shared;
@@ -63,9 +65,25 @@ static void release(unsigned from, unsigned to) {
     }
 }
 
+/// Runs a warp as far as it goes alone: to a barrier of the block, or to its end.
+static void run_warp(unsigned first, bool backwards) {
+    do {
+        release(first, first + WARP);
+        for (unsigned turn = 0; turn < WARP; turn++) {
+            unsigned i = first + (backwards ? WARP - 1 - turn : turn);
+            threadIdx = {i, 0, 0};
+            swapcontext(&scheduler, &fibers[i].context);
+        }
+    } while (all_in(first, first + WARP, State::AtShuffle));
+    if (!all_in(first, first + WARP, State::AtBarrier) && !all_in(first, first + WARP, State::Done)) {
+        fail("the threads of a warp wait at different places");
+    }
+}
+
 static void run_block(bool backwards) {
     unsigned threads = blockDim.x;
     for (unsigned i = 0; i < threads; i++) {
+        emulator_shuffles[i] = 0;
         Fiber &fiber = fibers[i];
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.data();
@@ -73,29 +91,13 @@ static void run_block(bool backwards) {
         fiber.context.uc_link = &scheduler;
         makecontext(&fiber.context, run_body, 0);
     }
-    release(0, threads);
-    while (!all_in(0, threads, State::Done)) {
-        for (unsigned turn = 0; turn < threads; turn++) {
-            unsigned i = backwards ? threads - 1 - turn : turn;
-            if (fibers[i].state == State::Runs) {
-                threadIdx = {i, 0, 0};
-                swapcontext(&scheduler, &fibers[i].context);
-            }
+    do {
+        for (unsigned turn = 0; turn < threads; turn += WARP) {
+            run_warp(backwards ? threads - WARP - turn : turn, backwards);
         }
-        bool released = false;
-        if (all_in(0, threads, State::AtBarrier)) {
-            release(0, threads);
-            released = true;
-        }
-        for (unsigned warp = 0; warp < threads; warp += WARP) {
-            if (all_in(warp, warp + WARP, State::AtShuffle)) {
-                release(warp, warp + WARP);
-                released = true;
-            }
-        }
-        if (!released && !all_in(0, threads, State::Done)) {
-            fail("not all threads reach a barrier or a shuffle");
-        }
+    } while (all_in(0, threads, State::AtBarrier));
+    if (!all_in(0, threads, State::Done)) {
+        fail("not all threads reach a barrier");
     }
 }
 
@@ -166,11 +168,13 @@ template <typename... Parameters> Kernel callable(void (*kernel)(Parameters...))
 #define ATTENTION_KERNELS(width) KERNEL(attention_##width), KERNEL(attention_backward_queries_##width), KERNEL(attention_backward_keys_##width)
 
 static const std::map<std::string, Kernel> kernels = {
-    ATTENTION_KERNELS(32), ATTENTION_KERNELS(64), ATTENTION_KERNELS(128), ATTENTION_KERNELS(256), KERNEL(cross_entropy),
-    KERNEL(cross_entropy_gradient), KERNEL(rotate), KERNEL(swiglu), KERNEL(swiglu_backward), KERNEL(add), KERNEL(scale), KERNEL(adamw),
-    KERNEL(rms_norm), KERNEL(rms_norm_backward), KERNEL(rms_norm_inverses), KERNEL(rms_norm_weight_gradient), KERNEL(gather_rows),
-    KERNEL(scatter_rows), KERNEL(add_rows_at), KERNEL(argmax_rows), KERNEL(sum_columns), KERNEL(sum_of_squares),
-    KERNEL(sum_of_doubles),
+    ATTENTION_KERNELS(32), ATTENTION_KERNELS(64), ATTENTION_KERNELS(128), ATTENTION_KERNELS(256),
+    KERNEL(activate), KERNEL(activate_backward), KERNEL(adamw), KERNEL(add), KERNEL(add_rows_at), KERNEL(add_to_rows),
+    KERNEL(argmax_rows), KERNEL(cap), KERNEL(cap_backward), KERNEL(copy_columns), KERNEL(cross_entropy),
+    KERNEL(cross_entropy_gradient), KERNEL(gated), KERNEL(gated_backward), KERNEL(gather_rows), KERNEL(layer_norm),
+    KERNEL(layer_norm_backward), KERNEL(layer_norm_spreads), KERNEL(norm_weight_gradient), KERNEL(rms_norm),
+    KERNEL(rms_norm_backward), KERNEL(rms_norm_inverses), KERNEL(rotate), KERNEL(scale), KERNEL(scatter_rows),
+    KERNEL(sum_columns), KERNEL(sum_of_doubles), KERNEL(sum_of_squares),
 };
 
 static bool read_bytes(void *to, size_t count) { return std::fread(to, 1, count, stdin) == count; }

@@ -30,16 +30,18 @@ extern Index threadIdx, blockIdx, blockDim, gridDim;
 void __syncthreads();
 /// Waits until every thread of the warp is here.
 void emulator_synchronise_warp();
-/// One slot for each thread of the block.
-extern uint64_t emulator_slots[1024];
+/// Two slots for each thread of the block, for shuffles of even and odd number: who writes for the next one does not disturb who still
+/// reads for this one.
+extern uint64_t emulator_slots[2][1024];
+extern unsigned emulator_shuffles[1024];
 /// The memory whose size the launch gives.
 float *emulator_dynamic_shared();
 
 template <typename T> T __shfl_xor_sync(unsigned, T value, unsigned distance) {
     static_assert(sizeof(T) <= sizeof(uint64_t), "a shuffle moves one word");
-    std::memcpy(&emulator_slots[threadIdx.x], &value, sizeof(T));
+    uint64_t *slots = emulator_slots[emulator_shuffles[threadIdx.x]++ % 2];
+    std::memcpy(&slots[threadIdx.x], &value, sizeof(T));
     emulator_synchronise_warp();
-    std::memcpy(&value, &emulator_slots[threadIdx.x ^ distance], sizeof(T));
-    emulator_synchronise_warp();
+    std::memcpy(&value, &slots[threadIdx.x ^ distance], sizeof(T));
     return value;
 }

@@ -4,12 +4,10 @@ use std::ops::Range;
 
 use antigen_models::layers::{Gradients, Pass, Rows, Target};
 use antigen_models::taps::NoTap;
-use antigen_models::{
-    BoundAdapter, Device, GenerateOptions, LoraAdapter, Model, generate_greedy, load_adapter, save_adapter,
-};
+use antigen_models::{BoundAdapter, GenerateOptions, LoraAdapter, Model, generate_greedy, load_adapter, save_adapter};
 use serde_json::Value;
 
-use crate::support::{numbers, random_adapter, random_model, relative_distance, tiny_decoders};
+use super::support::{numbers, random_adapter, random_model, relative_distance, tiny_decoders};
 
 fn name(config: &Value) -> &str {
     config["model_type"].as_str().unwrap()
@@ -97,7 +95,7 @@ fn an_adapter_of_every_decoder_comes_back_from_its_files_byte_for_byte() {
         let adapter = random_adapter(&model, 2, 4);
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         save_adapter(&adapter, one.path()).unwrap();
-        let loaded = load_adapter(one.path(), model.config(), &Device::Cpu).unwrap();
+        let loaded = load_adapter(one.path(), model.config(), &super::device()).unwrap();
         assert!(same_factors(&adapter, &loaded), "{}", name(&config));
         save_adapter(&loaded, two.path()).unwrap();
         for file in ["adapter_config.json", "adapter_model.safetensors"] {

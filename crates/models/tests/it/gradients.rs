@@ -6,12 +6,12 @@ use antigen_models::kernels::*;
 use antigen_models::layers::{Gradients, Linear, ModuleIdx, Pass, Rows, Target};
 use antigen_models::params::Params;
 use antigen_models::taps::NoTap;
-use antigen_models::{BoundAdapter, Device, Stored, Tensor};
+use antigen_models::{BoundAdapter, Stored, Tensor};
 use candle_core::Shape;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::support::{numbers, random_adapter, random_llama, random_model, relative_distance, tiny_decoders};
+use super::support::{numbers, random_adapter, random_llama, random_model, relative_distance, tiny_decoders};
 
 thread_local! {
     /// Every test runs on a thread of its own and draws the same numbers each time.
@@ -22,7 +22,7 @@ thread_local! {
 fn random<S: Into<Shape>>(shape: S) -> Tensor {
     let shape = shape.into();
     let numbers = RNG.with_borrow_mut(|rng| (0..shape.elem_count()).map(|_| rng.random_range(-1.7f32..1.7)).collect());
-    Tensor::from_vec::<_, f32>(numbers, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec::<_, f32>(numbers, shape, &super::device()).unwrap()
 }
 
 fn dot(a: &Tensor, b: &Tensor) -> f64 {
@@ -101,7 +101,7 @@ fn activation_backwards_are_the_slopes_of_their_forwards() {
 
 #[test]
 fn activations_have_their_tabulated_values() {
-    let x = Tensor::new(&[[-3f32, -1.0, 0.0, 0.5, 2.0]], &Device::Cpu).unwrap();
+    let x = Tensor::new(&[[-3f32, -1.0, 0.0, 0.5, 2.0]], &super::device()).unwrap();
     for (name, expected) in [
         ("silu", [-0.142_277_6, -0.268_941_4, 0.0, 0.311_229_7, 1.761_594_2]),
         ("gelu", [-0.004_049_7, -0.158_655_3, 0.0, 0.345_731_2, 1.954_499_7]),

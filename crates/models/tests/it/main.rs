@@ -8,3 +8,11 @@ mod parity;
 mod precision;
 mod streaming;
 mod support;
+
+#[cfg(feature = "cuda")]
+mod on_gpu;
+
+/// Where the tests of these modules compute; `on_gpu` runs the same bodies elsewhere.
+fn device() -> antigen_models::Device {
+    antigen_models::Device::Cpu
+}

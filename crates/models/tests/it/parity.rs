@@ -6,10 +6,10 @@ use std::path::Path;
 use antigen_models::kernels::{AdamW, AdamWState};
 use antigen_models::layers::{Gradients, ModuleIdx, Pass, Rows, Target};
 use antigen_models::taps::{NoTap, Tap};
-use antigen_models::{BoundAdapter, Device, GenerateOptions, Model, Tensor, generate_greedy, load_adapter, load_model};
+use antigen_models::{BoundAdapter, GenerateOptions, Model, Tensor, generate_greedy, load_adapter, load_model};
 use serde_json::Value;
 
-use crate::support::{golden, numbers, relative_distance};
+use super::support::{golden, numbers, relative_distance};
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -108,7 +108,7 @@ fn check_forward(model: &Model, adapter_dir: Option<&Path>, reference: &Value) -
 fn check_base(family: &str) {
     let Some(dir) = golden(family) else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
-    let model = load_model(&dir, &Device::Cpu).unwrap();
+    let model = load_model(&dir, &super::device()).unwrap();
     let mut worst = check_forward(&model, None, &reference);
     let batch = batch(&reference);
     let mut gradients = Gradients::of_weights(model.params());
@@ -177,11 +177,11 @@ fn parity_of_gpt2_with_learned_positions_and_weights_stored_the_other_way_round(
 fn check_adapter(family: &str) {
     let Some(dir) = golden(family) else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden_lora.json")).unwrap()).unwrap();
-    let model = load_model(&dir, &Device::Cpu).unwrap();
+    let model = load_model(&dir, &super::device()).unwrap();
     let adapter_dir = dir.join("adapter");
     let forward_worst = check_forward(&model, Some(&adapter_dir), &reference);
-    let adapter = load_adapter(&adapter_dir, model.config(), &Device::Cpu).unwrap();
-    let bound = vec![BoundAdapter::bind(&adapter, model.linear_modules()).unwrap().deep_copy().unwrap()];
+    let adapter = load_adapter(&adapter_dir, model.config(), &super::device()).unwrap();
+    let bound = vec![BoundAdapter::bind(&adapter, model.linear_modules()).unwrap().deep_copy(model.device()).unwrap()];
     let batch = batch(&reference);
     let (mut gradient_worst, mut step_worst) = (0.0, 0.0);
     for (name, factor, gradient) in adapter_gradients(&model, &batch, &bound) {
@@ -262,8 +262,8 @@ fn five_steps(model: &Model, batch: &Batch, bound: &[BoundAdapter], reference: &
 fn parity_of_two_adapters_in_one_pass_with_each_of_them_alone() {
     let Some(dir) = golden("llama") else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden_lora.json")).unwrap()).unwrap();
-    let model = load_model(&dir, &Device::Cpu).unwrap();
-    let adapter = load_adapter(&dir.join("adapter"), model.config(), &Device::Cpu).unwrap();
+    let model = load_model(&dir, &super::device()).unwrap();
+    let adapter = load_adapter(&dir.join("adapter"), model.config(), &super::device()).unwrap();
     let mut other = adapter.clone();
     for factors in other.factors.values_mut() {
         factors.b = (&factors.b * -0.5).unwrap();
@@ -295,7 +295,7 @@ fn parity_of_two_adapters_in_one_pass_with_each_of_them_alone() {
 fn parity_of_a_hidden_state_tap_with_no_tap() {
     let Some(dir) = golden("llama") else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
-    let model = load_model(&dir, &Device::Cpu).unwrap();
+    let model = load_model(&dir, &super::device()).unwrap();
     let batch = batch(&reference);
     let run = |tap: &mut dyn Tap| {
         numbers(&model.forward(model.embed(&batch.tokens).unwrap(), pass(&model, &batch, &[]), tap).unwrap())

@@ -2,12 +2,12 @@
 
 use antigen_models::kernels::Precision;
 use antigen_models::layers::{Gradients, Pass, Rows, Target};
-use antigen_models::{Device, FamilyConfig, Model, Tensor, build_fresh_model};
+use antigen_models::{FamilyConfig, Model, Tensor, build_fresh_model};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-use crate::support::{numbers, relative_distance};
+use super::support::{numbers, relative_distance};
 
 /// Wide enough that every product of a pass is large enough to be rounded.
 fn wide_llama() -> Model {
@@ -17,11 +17,11 @@ fn wide_llama() -> Model {
         "tie_word_embeddings": true,
     }));
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    build_fresh_model(config.unwrap(), &Device::Cpu, |name, shape| {
+    build_fresh_model(config.unwrap(), &super::device(), |name, shape| {
         let (mean, deviation) = if name.ends_with("norm.weight") { (1.0, 0.0) } else { (0.0, 0.05) };
         let numbers: Vec<f32> =
             (0..shape.iter().product()).map(|_| mean + deviation * rng.random_range(-1.7f32..1.7)).collect();
-        Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
+        Ok(Tensor::from_vec(numbers, shape, &super::device())?)
     })
     .unwrap()
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use antigen_models::Model;
 use antigen_models::layers::{Gradients, Pass, Rows, Target};
 
-use crate::support::{numbers, random_llama};
+use super::support::{numbers, random_llama};
 
 const TOKENS: [u32; 7] = [3, 5, 7, 11, 13, 17, 19];
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use antigen_models::{Device, FamilyConfig, LoraAdapter, Model, PeftConfig, Tensor, build_fresh_model};
+use antigen_models::{FamilyConfig, LoraAdapter, Model, PeftConfig, Tensor, build_fresh_model};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ pub fn tiny_decoders() -> Vec<Value> {
 /// rounding.
 pub fn random_model(config: &Value) -> Model {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
-    build_fresh_model(FamilyConfig::from_json(config).unwrap(), &Device::Cpu, |name, shape| {
+    build_fresh_model(FamilyConfig::from_json(config).unwrap(), &super::device(), |name, shape| {
         let (mean, deviation) = match name {
             _ if shape.len() == 1 && name.ends_with("weight") => (1.0, 0.1),
             _ if name.contains("embed") || name.contains("wte") => (0.0, 1.0),
@@ -71,7 +71,7 @@ pub fn random_model(config: &Value) -> Model {
         };
         let count = shape.iter().product();
         let numbers: Vec<f32> = (0..count).map(|_| mean + deviation * rng.random_range(-1.7f32..1.7)).collect();
-        Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
+        Ok(Tensor::from_vec(numbers, shape, &super::device())?)
     })
     .unwrap()
 }
@@ -94,7 +94,7 @@ pub fn random_adapter(model: &Model, rank: usize, seed: u64) -> LoraAdapter {
     for factors in adapter.factors.values_mut() {
         let count = factors.b.elem_count();
         let numbers: Vec<f32> = (0..count).map(|_| draw()).collect();
-        factors.b = Tensor::from_vec(numbers, factors.b.shape(), &Device::Cpu).unwrap();
+        factors.b = Tensor::from_vec(numbers, factors.b.shape(), &super::device()).unwrap();
     }
     adapter
 }

@@ -11,6 +11,7 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Shape, Tensor};
 
 use super::launch::{Argument, ColumnMajor, Gemm, Launch};
 use crate::error::Result;
+use crate::kernels::Precision;
 
 thread_local! {
     static ON: Cell<bool> = const { Cell::new(false) };
@@ -155,10 +156,17 @@ pub(super) fn fresh(shape: Shape, dtype: DType) -> Result<Tensor> {
     })
 }
 
-/// What cuBLAS's documentation says of `sgemm`, on matrices stored by columns.
+/// What cuBLAS's documentation says of `gemm`, on matrices stored by columns.
 pub(super) fn gemm(product: &Gemm<'_>, call: ColumnMajor) -> Result<()> {
     let flat = |x: &Tensor| -> Result<Vec<f32>> { Ok(x.flatten_all()?.to_vec1()?) };
-    let (a, b, mut c) = (flat(product.b.0)?, flat(product.a.0)?, flat(product.dst)?);
+    let rounded = |x: &Tensor| -> Result<Vec<f32>> {
+        let round = |x: f32| match product.precision {
+            Precision::Float32 => x,
+            Precision::Bfloat16 => half::bf16::from_f32(x).to_f32(),
+        };
+        Ok(flat(x)?.into_iter().map(round).collect())
+    };
+    let (a, b, mut c) = (rounded(product.b.0)?, rounded(product.a.0)?, flat(product.dst)?);
     let element = |x: &[f32], stride: usize, transposed: bool, row: usize, column: usize| {
         let (row, column) = if transposed { (column, row) } else { (row, column) };
         assert!(row < stride, "a row lies inside its column");

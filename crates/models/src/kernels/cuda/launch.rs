@@ -4,6 +4,7 @@ use candle_core::{DType, Shape, Tensor, WithDType};
 
 use super::on_gpu;
 use crate::error::Result;
+use crate::kernels::Precision;
 
 /// One kernel over a grid of blocks.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +45,7 @@ pub(super) struct Gemm<'a> {
     pub b: Operand<'a>,
     pub scale: f64,
     pub keep: f64,
+    pub precision: Precision,
 }
 
 /// A matrix as it is stored, and whether the product takes its transpose.

@@ -24,7 +24,7 @@ use launch::Argument::{Count, Number, Read, Write};
 pub(super) use launch::serves;
 use launch::{Gemm, Launch, Operand, fresh, gemm, launch, upload};
 
-use super::{AdamW, CrossEntropy, Direction};
+use super::{Activation, AdamW, CrossEntropy, Direction, Precision};
 use crate::error::Result;
 
 /// Rows that one thread adds up before the next takes over, in sums over rows.
@@ -32,30 +32,41 @@ const RUN_ROWS: usize = 64;
 /// Elements of one block's sum of squares.
 const RUN_ELEMENTS: usize = 16 * 1024;
 
-/// A block for each of `n` rows, with a thread for every element of a row up to 256.
+/// Threads of a block for `wanted` elements: whole warps, at least one and at most `most` threads.
+fn whole_warps(wanted: usize, most: usize) -> usize {
+    wanted.next_multiple_of(32).clamp(32, most)
+}
+
+/// A block for each row, with a thread for every element of a row up to 256.
 fn block_a_row(kernel: &'static str, rows: usize, width: usize) -> Launch {
-    Launch::new(kernel, (rows, 1), width.div_ceil(32).clamp(1, 8) * 32)
+    Launch::new(kernel, (rows, 1), whole_warps(width, 256))
 }
 
 /// Blocks for `n` elements, each thread taking the next one when it is done.
 fn thread_an_element(kernel: &'static str, n: usize) -> Launch {
-    Launch::new(kernel, (n.div_ceil(256).min(8192), 1), 256)
+    Launch::new(kernel, (n.div_ceil(256).min(8192), 1), whole_warps(n, 256))
+}
+
+/// A thread for each of `d` columns, in blocks that each take one of `runs` runs of rows.
+fn thread_a_column(kernel: &'static str, d: usize, runs: usize) -> Launch {
+    Launch::new(kernel, (d.div_ceil(128), runs), 128)
 }
 
 /// Twin of [`super::rms_norm`].
-pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, offset: f32, epsilon: f64) -> Result<Tensor> {
     let (t, d) = x.dims2()?;
     let y = fresh((t, d), DType::F32, x)?;
-    let arguments = [Write(&y), Read(x), Read(weight), Count(d), Number(epsilon)];
+    let arguments = [Write(&y), Read(x), Read(weight), Number(f64::from(offset)), Count(d), Number(epsilon)];
     launch(block_a_row("rms_norm", t, d), &arguments)?;
     Ok(y)
 }
 
 /// Twin of [`super::rms_norm_backward`].
-pub(super) fn rms_norm_backward(x: &Tensor, weight: &Tensor, dy: &Tensor, epsilon: f64) -> Result<Tensor> {
+pub(super) fn rms_norm_backward(x: &Tensor, weight: &Tensor, offset: f32, dy: &Tensor, epsilon: f64) -> Result<Tensor> {
     let (t, d) = x.dims2()?;
     let dx = fresh((t, d), DType::F32, x)?;
-    let arguments = [Write(&dx), Read(x), Read(weight), Read(dy), Count(d), Number(epsilon)];
+    let offset = Number(f64::from(offset));
+    let arguments = [Write(&dx), Read(x), Read(weight), offset, Read(dy), Count(d), Number(epsilon)];
     launch(block_a_row("rms_norm_backward", t, d), &arguments)?;
     Ok(dx)
 }
@@ -66,50 +77,194 @@ pub(super) fn rms_norm_weight_gradient(x: &Tensor, dy: &Tensor, epsilon: f64) ->
     let inverses = fresh(t, DType::F32, x)?;
     let arguments = [Write(&inverses), Read(x), Count(d), Number(epsilon)];
     launch(block_a_row("rms_norm_inverses", t, d), &arguments)?;
-    let runs = t.div_ceil(RUN_ROWS);
-    let partial = fresh((runs, d), DType::F32, x)?;
-    let arguments = [Write(&partial), Read(x), Read(dy), Read(&inverses), Count(t), Count(d), Count(RUN_ROWS)];
-    launch(Launch::new("rms_norm_weight_gradient", (d.div_ceil(128), runs), 128), &arguments)?;
-    sum_columns(&partial)
+    norm_weight_gradient(x, dy, &inverses.zeros_like()?, &inverses)
 }
 
-/// Sums over the rows, one after another: `[t, d]` -> `[d]`.
-fn sum_columns(x: &Tensor) -> Result<Tensor> {
+/// Twin of [`super::layer_norm`].
+pub(super) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Tensor> {
     let (t, d) = x.dims2()?;
-    let out = fresh(d, DType::F32, x)?;
-    let arguments = [Write(&out), Read(x), Count(t), Count(d)];
-    launch(Launch::new("sum_columns", (d.div_ceil(128), 1), 128), &arguments)?;
-    Ok(out)
-}
-
-/// Twin of [`super::rotate`]; `table` holds the cosines and the sines, `[positions, half]` each, on the device of `x`.
-pub(super) fn rotate(x: &Tensor, table: &(Tensor, Tensor), positions: &[u32], direction: Direction) -> Result<()> {
-    let (t, width) = x.dims2()?;
-    let half = table.0.dims2()?.1;
-    let heads = width / (2 * half);
-    let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
-    let positions = indices(positions, table.0.dims2()?.0, x)?;
-    let (cosines, sines) = table;
-    let arguments =
-        [Write(x), Read(cosines), Read(sines), Read(&positions), Count(t), Count(heads), Count(half), Number(sign)];
-    launch(thread_an_element("rotate", t * heads * half), &arguments)
-}
-
-/// Twin of [`super::swiglu`].
-pub(super) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    let (shape, n) = (gate.dims2()?, gate.elem_count());
-    let y = fresh(shape, DType::F32, gate)?;
-    launch(thread_an_element("swiglu", n), &[Write(&y), Read(gate), Read(up), Count(n)])?;
+    let y = fresh((t, d), DType::F32, x)?;
+    let arguments = [Write(&y), Read(x), Read(weight), Read(bias), Count(d), Number(epsilon)];
+    launch(block_a_row("layer_norm", t, d), &arguments)?;
     Ok(y)
 }
 
-/// Twin of [`super::swiglu_backward`].
-pub(super) fn swiglu_backward(gate: &Tensor, up: &Tensor, dy: &Tensor) -> Result<(Tensor, Tensor)> {
-    let (shape, n) = (gate.dims2()?, gate.elem_count());
-    let (d_gate, d_up) = (fresh(shape, DType::F32, gate)?, fresh(shape, DType::F32, gate)?);
-    let arguments = [Write(&d_gate), Write(&d_up), Read(gate), Read(up), Read(dy), Count(n)];
-    launch(thread_an_element("swiglu_backward", n), &arguments)?;
+/// Twin of [`super::layer_norm_backward`].
+pub(super) fn layer_norm_backward(x: &Tensor, weight: &Tensor, dy: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let (t, d) = x.dims2()?;
+    let dx = fresh((t, d), DType::F32, x)?;
+    let arguments = [Write(&dx), Read(x), Read(weight), Read(dy), Count(d), Number(epsilon)];
+    launch(block_a_row("layer_norm_backward", t, d), &arguments)?;
+    Ok(dx)
+}
+
+/// Twin of [`super::layer_norm_weight_gradient`].
+pub(super) fn layer_norm_weight_gradient(x: &Tensor, dy: &Tensor, epsilon: f64) -> Result<Tensor> {
+    let (t, d) = x.dims2()?;
+    let (means, inverses) = (fresh(t, DType::F32, x)?, fresh(t, DType::F32, x)?);
+    let arguments = [Write(&means), Write(&inverses), Read(x), Count(d), Number(epsilon)];
+    launch(block_a_row("layer_norm_spreads", t, d), &arguments)?;
+    norm_weight_gradient(x, dy, &means, &inverses)
+}
+
+/// Column sums of `dy * (x - mean) * inverse`, run by run.
+fn norm_weight_gradient(x: &Tensor, dy: &Tensor, means: &Tensor, inverses: &Tensor) -> Result<Tensor> {
+    let (t, d) = x.dims2()?;
+    let runs = t.div_ceil(RUN_ROWS);
+    let partial = fresh((runs, d), DType::F32, x)?;
+    let arguments =
+        [Write(&partial), Read(x), Read(dy), Read(means), Read(inverses), Count(t), Count(d), Count(RUN_ROWS)];
+    launch(thread_a_column("norm_weight_gradient", d, runs), &arguments)?;
+    column_sums(&partial)
+}
+
+/// Twin of [`super::column_sums`]: first within runs of rows, then over the runs.
+pub(super) fn column_sums(x: &Tensor) -> Result<Tensor> {
+    let (t, d) = x.dims2()?;
+    let add_up = |x: &Tensor, rows: usize, run: usize| -> Result<Tensor> {
+        let sums = fresh((rows.div_ceil(run), d), DType::F32, x)?;
+        let arguments = [Write(&sums), Read(x), Count(rows), Count(d), Count(run)];
+        launch(thread_a_column("sum_columns", d, rows.div_ceil(run)), &arguments)?;
+        Ok(sums)
+    };
+    let runs = if t > RUN_ROWS { add_up(x, t, RUN_ROWS)? } else { x.clone() };
+    let rows = runs.dims2()?.0;
+    Ok(add_up(&runs, rows, rows.max(1))?.reshape(d)?)
+}
+
+/// Twin of [`super::add_to_rows`].
+pub(super) fn add_to_rows(x: &Tensor, bias: &Tensor) -> Result<()> {
+    let (t, d) = x.dims2()?;
+    assert_eq!(bias.elem_count(), d, "a bias has one number for each column");
+    launch(thread_an_element("add_to_rows", t * d), &[Write(x), Read(bias), Count(t * d), Count(d)])
+}
+
+/// Twin of [`super::split_columns`].
+pub(super) fn split_columns<const N: usize>(x: &Tensor, widths: [usize; N]) -> Result<[Tensor; N]> {
+    let (t, n) = x.dims2()?;
+    assert_eq!(n, widths.iter().sum::<usize>(), "the parts make up the whole");
+    let mut start = 0;
+    let mut parts = Vec::with_capacity(N);
+    for width in widths {
+        let part = fresh((t, width), DType::F32, x)?;
+        copy_columns((&part, 0), (x, start), width)?;
+        start += width;
+        parts.push(part);
+    }
+    Ok(parts.try_into().expect("as many parts as widths"))
+}
+
+/// Twin of [`super::join_columns`].
+pub(super) fn join_columns<const N: usize>(parts: [&Tensor; N]) -> Result<Tensor> {
+    let widths = parts.iter().map(|part| Ok(part.dims2()?.1)).collect::<Result<Vec<usize>>>()?;
+    let joined = fresh((parts[0].dims2()?.0, widths.iter().sum()), DType::F32, parts[0])?;
+    let mut start = 0;
+    for (part, width) in parts.into_iter().zip(widths) {
+        copy_columns((&joined, start), (part, 0), width)?;
+        start += width;
+    }
+    Ok(joined)
+}
+
+/// Copies `width` columns; each matrix stands with the first column that takes part.
+fn copy_columns(to: (&Tensor, usize), from: (&Tensor, usize), width: usize) -> Result<()> {
+    let ((t, to_width), (_, from_width)) = (to.0.dims2()?, from.0.dims2()?);
+    assert!(to.1 + width <= to_width && from.1 + width <= from_width, "columns lie inside their matrices");
+    let arguments =
+        [Write(to.0), Read(from.0), Count(to_width), Count(to.1), Count(from_width), Count(from.1), Count(width)];
+    launch(block_a_row("copy_columns", t, width), &arguments)
+}
+
+/// Twin of [`super::rotate`] for heads of `head_width`; `table` holds cosines and sines, `[positions, half]` each, beside `x`.
+pub(super) fn rotate(
+    x: &Tensor,
+    (cosines, sines): &(Tensor, Tensor),
+    head_width: usize,
+    positions: &[u32],
+    direction: Direction,
+) -> Result<()> {
+    let (t, width) = x.dims2()?;
+    let (known, half) = cosines.dims2()?;
+    let heads = width / head_width;
+    let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
+    let positions = indices(positions, known, x)?;
+    let arguments = [
+        Write(x),
+        Read(cosines),
+        Read(sines),
+        Read(&positions),
+        Count(t),
+        Count(heads),
+        Count(head_width),
+        Count(half),
+        Number(sign),
+    ];
+    launch(thread_an_element("rotate", t * heads * half), &arguments)
+}
+
+/// How the source numbers the activations.
+fn number_of(activation: Activation) -> usize {
+    match activation {
+        Activation::Silu => 0,
+        Activation::Gelu => 1,
+        Activation::GeluTanh => 2,
+        Activation::Relu => 3,
+        Activation::Tanh => 4,
+    }
+}
+
+/// Twin of [`super::activate`].
+pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    let n = x.elem_count();
+    let y = fresh(x.shape().clone(), DType::F32, x)?;
+    launch(thread_an_element("activate", n), &[Write(&y), Read(x), Count(n), Count(number_of(activation))])?;
+    Ok(y)
+}
+
+/// Twin of [`super::activate_backward`].
+pub(super) fn activate_backward(x: &Tensor, dy: &Tensor, activation: Activation) -> Result<Tensor> {
+    let n = x.elem_count();
+    let dx = fresh(x.shape().clone(), DType::F32, x)?;
+    let arguments = [Write(&dx), Read(x), Read(dy), Count(n), Count(number_of(activation))];
+    launch(thread_an_element("activate_backward", n), &arguments)?;
+    Ok(dx)
+}
+
+/// Twin of [`super::gated`].
+pub(super) fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+    let n = gate.elem_count();
+    let y = fresh(gate.shape().clone(), DType::F32, gate)?;
+    let arguments = [Write(&y), Read(gate), Read(up), Count(n), Count(number_of(activation))];
+    launch(thread_an_element("gated", n), &arguments)?;
+    Ok(y)
+}
+
+/// Twin of [`super::gated_backward`].
+pub(super) fn gated_backward(
+    gate: &Tensor,
+    up: &Tensor,
+    dy: &Tensor,
+    activation: Activation,
+) -> Result<(Tensor, Tensor)> {
+    let n = gate.elem_count();
+    let (d_gate, d_up) =
+        (fresh(gate.shape().clone(), DType::F32, gate)?, fresh(gate.shape().clone(), DType::F32, gate)?);
+    let arguments =
+        [Write(&d_gate), Write(&d_up), Read(gate), Read(up), Read(dy), Count(n), Count(number_of(activation))];
+    launch(thread_an_element("gated_backward", n), &arguments)?;
     Ok((d_gate, d_up))
+}
+
+/// Twin of [`super::cap`].
+pub(super) fn cap(x: &Tensor, limit: f32) -> Result<()> {
+    let n = x.elem_count();
+    launch(thread_an_element("cap", n), &[Write(x), Number(f64::from(limit)), Count(n)])
+}
+
+/// Twin of [`super::cap_backward`].
+pub(super) fn cap_backward(d: &Tensor, capped: &Tensor, limit: f32) -> Result<()> {
+    let n = d.elem_count();
+    launch(thread_an_element("cap_backward", n), &[Write(d), Read(capped), Number(f64::from(limit)), Count(n)])
 }
 
 /// Twin of [`super::cross_entropy`]. The losses come down to the host.
@@ -117,7 +272,7 @@ pub(super) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: Option<&[
     let (m, v) = logits.dims2()?;
     let losses = fresh(m, DType::F32, logits)?;
     let targets = indices(targets, v, logits)?;
-    let blocks = |kernel| Launch::new(kernel, (m, 1), v.div_ceil(32).clamp(1, 16) * 32);
+    let blocks = |kernel| Launch::new(kernel, (m, 1), whole_warps(v, 512));
     let gradient = match weights {
         None => {
             launch(blocks("cross_entropy"), &[Write(&losses), Read(logits), Read(&targets), Count(v)])?;
@@ -242,19 +397,26 @@ pub(super) fn scale(x: &Tensor, factor: f64) -> Result<()> {
     launch(thread_an_element("scale", n), &[Write(x), Number(factor), Count(n)])
 }
 
-/// Twin of [`super::matmul`] and its transposed forms.
-pub(super) fn matmul(a: Operand<'_>, b: Operand<'_>) -> Result<Tensor> {
+/// Twin of [`Precision::matmul`] and its transposed forms.
+pub(super) fn matmul(precision: Precision, a: Operand<'_>, b: Operand<'_>) -> Result<Tensor> {
     let (rows, columns) = (rows_of(a)?, rows_of((b.0, !b.1))?);
     let dst = fresh((rows, columns), DType::F32, a.0)?;
-    gemm(&Gemm { dst: &dst, start: 0, a, b, scale: 1.0, keep: 0.0 })?;
+    gemm(&Gemm { dst: &dst, start: 0, a, b, scale: 1.0, keep: 0.0, precision })?;
     Ok(dst)
 }
 
-/// Twin of [`super::add_matmul`] and its transposed form: the product is added to the rows of `dst` from `first_row` on.
-pub(super) fn add_matmul(dst: &Tensor, first_row: usize, a: Operand<'_>, b: Operand<'_>, scale: f64) -> Result<()> {
+/// Twin of [`Precision::add_matmul`] and its transposed form: the product is added to the rows of `dst` from `first_row` on.
+pub(super) fn add_matmul(
+    precision: Precision,
+    dst: &Tensor,
+    first_row: usize,
+    a: Operand<'_>,
+    b: Operand<'_>,
+    scale: f64,
+) -> Result<()> {
     let (_, columns) = dst.dims2()?;
     assert_eq!(columns, rows_of((b.0, !b.1))?, "a product has the columns of what it is added to");
-    gemm(&Gemm { dst, start: first_row * columns, a, b, scale, keep: 1.0 })
+    gemm(&Gemm { dst, start: first_row * columns, a, b, scale, keep: 1.0, precision })
 }
 
 /// Rows of a matrix as the product sees it.

@@ -1,6 +1,11 @@
 //! The GPU itself: kernels through the driver, products through cuBLAS.
 
-use candle_core::cuda_backend::cudarc::cublas::{result::sgemm, sys::cublasOperation_t as Operation};
+use std::ffi::c_void;
+
+use candle_core::cuda_backend::cudarc::cublas::result::gemm_ex;
+use candle_core::cuda_backend::cudarc::cublas::sys::{
+    cublasComputeType_t as Compute, cublasGemmAlgo_t as Algorithm, cublasOperation_t as Operation, cudaDataType,
+};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaStream, DevicePtr, LaunchConfig, PushKernelArg, SyncOnDrop, sys::CUfunction_attribute_enum as Attribute,
 };
@@ -9,6 +14,7 @@ use candle_core::{Layout, Storage, StorageRef, Tensor};
 
 use super::launch::{Argument, ColumnMajor, Gemm, Launch};
 use crate::error::{ModelError, Result};
+use crate::kernels::Precision;
 
 /// The kernels, compiled by the build script; the driver turns them into machine code when the first one is launched.
 const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
@@ -78,23 +84,34 @@ pub fn gemm(product: &Gemm<'_>, call: ColumnMajor) -> Result<()> {
     let (b, _b) = address(&b.0, b.1, &stream, "gemm")?;
     let operation = |transpose| if transpose { Operation::CUBLAS_OP_T } else { Operation::CUBLAS_OP_N };
     let size = |n: usize| i32::try_from(n).map_err(|_| failed(format!("a product's sizes are below 2^31, found {n}")));
-    // SAFETY: `gemm` above checks the sizes against the tensors, whose memory the guards keep alive.
+    // cuBLAS rounds operands as it reads them; they and the result are float32 in memory, and so are the sums.
+    let compute = match product.precision {
+        Precision::Float32 => Compute::CUBLAS_COMPUTE_32F,
+        Precision::Bfloat16 => Compute::CUBLAS_COMPUTE_32F_FAST_16BF,
+    };
+    let float = cudaDataType::CUDA_R_32F;
+    // SAFETY: `launch::gemm` checks the sizes against the tensors, whose memory the guards keep alive.
     unsafe {
-        sgemm(
+        gemm_ex(
             *device.cublas_handle().handle(),
             operation(call.transpose_a),
             operation(call.transpose_b),
             size(call.m)?,
             size(call.n)?,
             size(call.k)?,
-            &call.alpha,
-            b as *const f32,
+            (&raw const call.alpha).cast(),
+            b as *const c_void,
+            float,
             size(call.lda)?,
-            a as *const f32,
+            a as *const c_void,
+            float,
             size(call.ldb)?,
-            &call.beta,
-            (dst + (product.start * size_of::<f32>()) as u64) as *mut f32,
+            (&raw const call.beta).cast(),
+            (dst + (product.start * size_of::<f32>()) as u64) as *mut c_void,
+            float,
             size(call.ldc)?,
+            compute,
+            Algorithm::CUBLAS_GEMM_DEFAULT,
         )
     }
     .w()?;

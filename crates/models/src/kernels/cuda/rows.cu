@@ -1,4 +1,4 @@
-// Moving, adding and searching rows; sums over columns and over everything.
+// Moving, adding and searching rows; the sum of everything.
 #include "common.cuh"
 
 /// `out[i] = source[rows[i]]`: one block a row.
@@ -69,19 +69,6 @@ extern "C" __global__ void argmax_rows(unsigned *out, const float *x, unsigned d
         }
         out[blockIdx.x] = index;
     }
-}
-
-/// `out[column] = sum of x[row][column]`, row after row: one thread a column.
-extern "C" __global__ void sum_columns(float *out, const float *x, unsigned rows, unsigned d) {
-    unsigned column = blockIdx.x * blockDim.x + threadIdx.x;
-    if (column >= d) {
-        return;
-    }
-    float sum = 0;
-    for (unsigned row = 0; row < rows; row++) {
-        sum += x[size_t(row) * d + column];
-    }
-    out[column] = sum;
 }
 
 /// Sums of squares of runs of `run` elements: one block a run.
