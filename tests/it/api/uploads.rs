@@ -199,8 +199,13 @@ impl Feed {
 async fn refused_content_has_its_code_and_is_gone() {
     let server = TestServer::start().await;
     let pickle = with_file(adapter_files(), "adapter_model.bin", b"\x80\x04\x95\x00\x00\x00\x00.".to_vec());
+    let header = r#"{"model.layers.0.mlp.up_proj.qweight":{"dtype":"I32","shape":[1,2],"data_offsets":[0,8]}}"#;
+    let weights = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 8]].concat();
+    let config = r#"{"model_type":"llama","quantization_config":{"quant_method":"gptq"}}"#;
+    let gptq = vec![("config.json".into(), config.into()), ("model.safetensors".into(), weights)];
     for (files, code) in [
         (pickle, "intake.pickle"),
+        (gptq, "intake.quantised"),
         (with_field("r", json!(0)), "intake.rank_zero"),
         (with_field("r", json!(4)), "intake.tensor_mismatch"),
         (with_file(adapter_files(), "adapter_model.safetensors", vec![0xff; 64]), "intake.header_too_large"),
