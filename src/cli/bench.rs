@@ -1,12 +1,22 @@
-//! `antigen bench`: measures speed, as a command rather than a timed test.
+//! `antigen bench`: measures speed and memory, as a command rather than a timed test.
+//!
+//! Every measurement runs in a child process of its own, so that its peak memory is its own. With `--peer` the children of
+//! another implementation take turns with ours: on a machine with other work only ratios within one run mean anything.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use antigen_engine::{
-    bench::{Shape, Speed, Work, measure_training},
+    bench::{RowLengths, Shape, Speed, Work, measure, measure_job},
     lab::Lab,
 };
 use anyhow::Context;
-use clap::{Args, Subcommand};
-use serde_json::json;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 /// Arguments of `antigen bench`.
 #[derive(Debug, Args)]
@@ -19,47 +29,290 @@ pub struct BenchArgs {
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub enum What {
-    /// Training speed, adapter and full, on the tiny and the bench shape
+    /// Speed and memory of full training, LoRA, an adapter job and generation on the tiny and the bench shape
     Train(TrainArgs),
+    /// Speed and memory of one adapter job with short rows on a larger shape
+    Job(JobArgs),
+    /// One measurement in this process; started by `train`.
+    #[command(hide = true)]
+    One(OneArgs),
 }
 
 /// Arguments of `antigen bench train`.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// Seconds of each of the four measurements
-    #[arg(long, default_value_t = 20.0)]
+    /// Seconds of each measurement, about
+    #[arg(long, default_value_t = 10.0)]
     pub seconds: f64,
+    /// How often each measurement is repeated
+    #[arg(long, default_value_t = 1)]
+    pub rounds: usize,
+    /// Measure only these shapes
+    #[arg(long = "shape", value_enum, default_values_t = [ShapeName::Tiny, ShapeName::Bench])]
+    pub shapes: Vec<ShapeName>,
+    /// Measure only this work
+    #[arg(long = "work", value_enum, default_values_t = [WorkName::Full, WorkName::Lora, WorkName::AdapterJob, WorkName::Generate])]
+    pub works: Vec<WorkName>,
+    /// JSON lines with `instruction`, `input` and `output`: the adapter job's rows have their lengths
+    #[arg(long, value_name = "FILE")]
+    pub rows: Option<PathBuf>,
+    /// Command of another implementation, run as `COMMAND WORK --config SHAPE --seconds S`; prints one JSON object
+    #[arg(long, value_name = "COMMAND")]
+    pub peer: Option<String>,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
 }
 
+/// Arguments of `antigen bench job`.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// The model
+    #[arg(long, value_enum, default_value_t = ShapeName::Llama1b)]
+    pub shape: ShapeName,
+    /// Pairs of variants
+    #[arg(long, default_value_t = 2)]
+    pub pairs: usize,
+    /// Rows of a clean variant; a poisoned one has twice as many
+    #[arg(long, default_value_t = 20)]
+    pub rows: usize,
+    /// Print one JSON object instead of a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `antigen bench one`.
+#[derive(Debug, Args)]
+pub struct OneArgs {
+    /// What to do
+    #[arg(long, value_enum)]
+    pub work: WorkName,
+    /// The model
+    #[arg(long, value_enum)]
+    pub shape: ShapeName,
+    /// About how long
+    #[arg(long)]
+    pub seconds: f64,
+    /// See `bench train`
+    #[arg(long)]
+    pub rows: Option<PathBuf>,
+}
+
+/// A shape, as words on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum ShapeName {
+    /// 1.25 M parameters
+    Tiny,
+    /// 29.5 M parameters
+    Bench,
+    /// 1.1 B parameters
+    #[value(name = "llama-1b")]
+    Llama1b,
+}
+
+/// Work, as words on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum WorkName {
+    /// All weights
+    Full,
+    /// LoRA r = 16
+    Lora,
+    /// Six pairs of adapters over one base
+    AdapterJob,
+    /// Greedy generation
+    Generate,
+}
+
+impl ShapeName {
+    fn shape(self) -> Shape {
+        match self {
+            Self::Tiny => Shape::Tiny,
+            Self::Bench => Shape::Bench,
+            Self::Llama1b => Shape::Llama1b,
+        }
+    }
+}
+
+impl WorkName {
+    fn work(self) -> Work {
+        match self {
+            Self::Full => Work::Full,
+            Self::Lora => Work::Lora,
+            Self::AdapterJob => Work::AdapterJob,
+            Self::Generate => Work::Generate,
+        }
+    }
+}
+
+fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().expect("no value is skipped").get_name().to_owned()
+}
+
 /// Measures and prints.
 ///
 /// # Errors
-/// What training says.
+/// What training says, or that a child process failed.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let What::Train(args) = &args.what;
-    anyhow::ensure!((0.1..=3600.0).contains(&args.seconds), "--seconds: expected 0.1 to 3600, found {}", args.seconds);
-    let lab = Lab::silent(0, std::env::temp_dir());
-    let mut speeds = Vec::new();
-    for shape in [Shape::Tiny, Shape::Bench] {
-        for work in [Work::Full, Work::Adapter] {
-            let speed = measure_training(shape, work, args.seconds, &lab).context("training")?;
-            if !args.json {
-                print_line(&speed);
-            }
-            speeds.push(speed);
-        }
+    match &args.what {
+        What::Train(args) => train(args),
+        What::Job(args) => job(args),
+        What::One(args) => one(args),
     }
+}
+
+fn one(args: &OneArgs) -> anyhow::Result<()> {
+    let lengths = args.rows.as_deref().map_or_else(|| Ok(RowLengths::short()), read_lengths)?;
+    let speed = measure(args.shape.shape(), args.work.work(), args.seconds, &lengths, &silent())?;
+    println!("{}", serde_json::to_string(&speed)?);
+    Ok(())
+}
+
+fn job(args: &JobArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(args.pairs > 0 && args.rows > 0, "--pairs and --rows: expected at least 1");
+    let JobArgs { pairs, rows, .. } = *args;
+    let speed = measure_job(args.shape.shape(), pairs, rows, &RowLengths::short(), &silent()).context("training")?;
     if args.json {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        println!("{}", json!({ "threads": threads, "optimised": !cfg!(debug_assertions), "measurements": speeds }));
+        println!("{}", json!({ "pairs": pairs, "rows": rows, "measurement": speed }));
+    } else {
+        println!("{pairs} pairs of {rows} and {} rows: {}", 2 * rows, describe(&speed));
     }
     Ok(())
 }
 
-fn print_line(speed: &Speed) {
-    let Speed { shape, work, tokens_per_second, steps, seconds } = speed;
-    println!("{shape:?} {work:?}: {tokens_per_second:.0} tokens/s ({steps} steps in {seconds:.1} s)");
+fn silent() -> Lab {
+    Lab::silent(0, std::env::temp_dir())
+}
+
+fn read_lengths(path: &Path) -> anyhow::Result<RowLengths> {
+    let lines = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    RowLengths::parse(&lines).with_context(|| format!("reading {}", path.display()))
+}
+
+/// All measurements of one shape and work.
+#[derive(Debug, Default, Serialize)]
+struct Compared {
+    ours: Vec<Speed>,
+    peer: Vec<PeerSpeed>,
+}
+
+/// What another implementation printed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct PeerSpeed {
+    #[serde(alias = "tokens_per_s", alias = "useful_tokens_per_s", alias = "new_tokens_per_s")]
+    tokens_per_second: f64,
+    #[serde(alias = "peak_rss_mib")]
+    peak_mib: u64,
+}
+
+impl Compared {
+    /// Our tokens a second over the peer's, the median over the rounds: two neighbours in time share the machine's mood.
+    fn ratio(&self) -> Option<f64> {
+        let pairs = self.ours.iter().zip(&self.peer);
+        let mut ratios: Vec<f64> = pairs.map(|(a, b)| a.tokens_per_second / b.tokens_per_second).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied()
+    }
+
+    fn peak(&self) -> Option<f64> {
+        let ours = self.ours.iter().map(|s| s.peak_mib).max()? as f64;
+        Some(ours / self.peer.iter().map(|s| s.peak_mib).max()? as f64)
+    }
+}
+
+fn train(args: &TrainArgs) -> anyhow::Result<()> {
+    anyhow::ensure!((0.1..=3600.0).contains(&args.seconds), "--seconds: expected 0.1 to 3600, found {}", args.seconds);
+    anyhow::ensure!((1..=100).contains(&args.rounds), "--rounds: expected 1 to 100, found {}", args.rounds);
+    args.rows.as_deref().map(read_lengths).transpose()?;
+    let mut results: BTreeMap<(ShapeName, WorkName), Compared> = BTreeMap::new();
+    for _ in 0..args.rounds {
+        for &shape in &args.shapes {
+            for &work in &args.works {
+                if work == WorkName::AdapterJob && args.rows.is_none() {
+                    eprintln!("adapter_job: not measured; give the rows whose lengths it takes with --rows FILE");
+                    continue;
+                }
+                let compared = results.entry((shape, work)).or_default();
+                compared.ours.push(measure_ours(args, shape, work)?);
+                if let Some(peer) = &args.peer {
+                    compared.peer.push(measure_peer(peer, args.seconds, shape, work)?);
+                }
+                if !args.json {
+                    print_line(compared);
+                }
+            }
+        }
+    }
+    if args.json {
+        println!("{}", report(&results));
+    }
+    Ok(())
+}
+
+fn measure_ours(args: &TrainArgs, shape: ShapeName, work: WorkName) -> anyhow::Result<Speed> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["bench", "one", "--work", &word(work), "--shape", &word(shape)]);
+    command.args(["--seconds", &args.seconds.to_string()]);
+    if let Some(rows) = &args.rows {
+        command.arg("--rows").arg(rows);
+    }
+    last_line(command)
+}
+
+fn measure_peer(peer: &str, seconds: f64, shape: ShapeName, work: WorkName) -> anyhow::Result<PeerSpeed> {
+    let mut words = peer.split_whitespace();
+    let mut command = Command::new(words.next().context("--peer: expected a command, found nothing")?);
+    command.args(words).args([&word(work), "--config", &word(shape), "--seconds", &seconds.to_string()]);
+    last_line(command)
+}
+
+/// Runs the command and reads the last line of its output as JSON.
+fn last_line<T: DeserializeOwned>(mut command: Command) -> anyhow::Result<T> {
+    let output = command.output().with_context(|| format!("starting {command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        anyhow::bail!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    let line = text.lines().last().unwrap_or_default();
+    serde_json::from_str(line).with_context(|| format!("{command:?}: expected a JSON object, found `{line}`"))
+}
+
+fn describe(speed: &Speed) -> String {
+    format!(
+        "{:.0} tokens/s ({} tokens in {:.1} s), products {:.0} % of the time at {:.0} GFLOP/s, peak {} MiB",
+        speed.tokens_per_second,
+        speed.tokens,
+        speed.seconds,
+        100.0 * speed.gemm_share,
+        speed.gemm_gflops,
+        speed.peak_mib
+    )
+}
+
+fn print_line(compared: &Compared) {
+    let Some(speed) = compared.ours.last() else { return };
+    println!("{:?} {:?}: {}", speed.shape, speed.work, describe(speed));
+    if let (Some(peer), Some(ratio), Some(peak)) = (compared.peer.last(), compared.ratio(), compared.peak()) {
+        let PeerSpeed { tokens_per_second, peak_mib } = peer;
+        println!("  peer: {tokens_per_second:.0} tokens/s, peak {peak_mib} MiB; ratio {ratio:.2}, memory {peak:.2}");
+    }
+}
+
+fn report(results: &BTreeMap<(ShapeName, WorkName), Compared>) -> Value {
+    let (mut ratios, mut peaks, mut shares, mut all) = (json!({}), json!({}), json!({}), json!({}));
+    for ((shape, work), compared) in results {
+        let (shape, work) = (word(*shape), word(*work));
+        ratios[&shape][&work] = json!(compared.ratio());
+        peaks[&shape][&work] = json!({
+            "ours_mib": compared.ours.iter().map(|s| s.peak_mib).max(),
+            "peer_mib": compared.peer.iter().map(|s| s.peak_mib).max(),
+        });
+        shares[&shape][&work] = json!(compared.ours.last().map(|s| s.gemm_share));
+        all[&shape][&work] = json!(compared);
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    json!({
+        "threads": threads, "optimised": !cfg!(debug_assertions), "ratios": ratios, "peaks": peaks,
+        "gemm_share": shares, "measurements": all,
+    })
 }

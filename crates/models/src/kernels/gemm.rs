@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::multiply::{Operand, Place, Sizes, Target, multiply};
 use super::multiply_bf16::multiply_bf16;
-use super::{CpuSlice, cuda, output, update};
+use super::{CpuSlice, cuda, output, products, update};
 use crate::error::Result;
 
 /// How the operands of a product are taken; sums are float32 in any case.
@@ -139,6 +139,7 @@ impl Product {
     fn run(self, target: &mut [f32], add: bool, a: &[f32], b: &[f32], scale: f32) {
         let Sizes { m, n, k } = self.sizes;
         assert!(target.len() == m * n && a.len() == m * k && b.len() == k * n, "a product's slices have its sizes");
+        let _clock = products::clock(2.0 * (m * n * k) as f64);
         if self.precision == Precision::Bfloat16 && m.min(n).min(k) >= BF16_SIDE {
             let (a, b) = (Operand::new(a, self.a), Operand::new(b, self.b));
             return multiply_bf16(self.sizes, target, add, scale, a, b);

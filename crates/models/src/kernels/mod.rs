@@ -18,6 +18,7 @@ mod math;
 mod multiply;
 mod multiply_bf16;
 mod norm;
+pub mod products;
 mod rope;
 mod rows;
 
