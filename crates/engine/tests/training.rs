@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, rng};
 use antigen_engine::spec::TrainSpec;
-use antigen_engine::train::train_weights;
+use antigen_engine::train::{Trained, Variant, fine_tune_adapters, train_weights};
 use antigen_models::kernels::{AdamW, AdamWState, sum_of_squares};
 use antigen_models::layers::{Gradients, Pass};
-use antigen_models::{Device, Example, FamilyConfig, Model, Packed, Tensor, build_fresh_model};
+use antigen_models::{
+    Device, Example, FamilyConfig, LoraAdapter, Model, Packed, PeftConfig, Tensor, build_fresh_model,
+};
 use rand::Rng;
 use serde_json::json;
 
@@ -89,4 +92,91 @@ fn each_block_is_clipped_to_its_share_of_the_norm_and_moved_by_adamw() {
         let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 2e-5, "{name}: {worst}");
     }
+}
+
+fn adapter(model: &Model) -> LoraAdapter {
+    let mut rng = rng(4, "adapter");
+    let config = PeftConfig::new(2, 4, &["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"], "");
+    LoraAdapter::fresh(config, model.config(), &mut || rng.random_range(-1.0f32..1.0)).unwrap()
+}
+
+/// Trains one variant on each of these row counts, batches of four, in a lab with this memory budget.
+fn train_variants(rows: &[usize], spec: &TrainSpec, budget: Option<u64>) -> Result<Vec<Trained>, EngineError> {
+    let model = model();
+    let start = adapter(&model);
+    let examples: Vec<Vec<Example>> = rows.iter().map(|&count| examples(count)).collect();
+    let variants = examples.iter().map(|examples| Variant { start: &start, examples, shuffle: rng(5, "order") });
+    let mut lab = Lab::silent(1, std::env::temp_dir());
+    lab.memory_budget = budget;
+    fine_tune_adapters(&model, variants.collect(), spec, &lab)
+}
+
+fn spec(batch_rows: usize) -> TrainSpec {
+    TrainSpec { epochs: 2, batch_rows, warmup_fraction: 0.0, learning_rate: 1e-3, ..TrainSpec::default() }
+}
+
+fn factors(trained: &Trained) -> Vec<Vec<f32>> {
+    trained.adapter.factors.values().flat_map(|f| [numbers(&f.a), numbers(&f.b)]).collect()
+}
+
+#[test]
+fn variants_learn_in_a_pack_what_they_learn_alone_and_leave_it_when_they_are_done() {
+    let together = train_variants(&[4, 12, 9], &spec(4), None).unwrap();
+    for (rows, together) in [4, 12, 9].into_iter().zip(&together) {
+        let alone = &train_variants(&[rows], &spec(4), None).unwrap()[0];
+        assert_eq!(together.losses.len(), 2 * rows.div_ceil(4), "steps of its own rows only");
+        for (step, (found, expected)) in together.losses.iter().zip(&alone.losses).enumerate() {
+            assert!((found - expected).abs() < 1e-6 * expected, "{rows} rows, step {step}: {found} and {expected}");
+        }
+    }
+}
+
+#[test]
+fn the_same_job_gives_the_same_bytes() {
+    let [first, second] = [0, 1].map(|_| train_variants(&[4, 12, 9], &spec(4), None).unwrap());
+    for (first, second) in first.iter().zip(&second) {
+        assert_eq!(first.losses, second.losses);
+        assert!(factors(first) == factors(second));
+    }
+}
+
+/// What a pass of this model needs beside `rows` rows: see `train/memory.rs`.
+const FIXED: u64 = 49 << 20;
+
+#[test]
+fn a_tight_budget_computes_blocks_again_to_the_same_bytes() {
+    let free = train_variants(&[8], &spec(4), None).unwrap();
+    let tight = train_variants(&[8], &spec(4), Some(FIXED)).unwrap();
+    assert!(factors(&free[0]) == factors(&tight[0]));
+}
+
+#[test]
+fn a_budget_too_small_for_whole_passes_halves_them_and_one_too_small_for_halves_is_reported() {
+    let rows = 430; // about 3,400 tokens in one batch
+    let whole = train_variants(&[rows], &spec(rows), None).unwrap();
+    let bytes_of_rows = |rows: u64| 3 * model().activation_bytes(rows as usize) + rows * 4 * 4 * 16;
+    let halved = train_variants(&[rows], &spec(rows), Some(FIXED + bytes_of_rows(2300))).unwrap();
+    for (halved, whole) in halved[0].losses.iter().zip(&whole[0].losses) {
+        assert!((halved - whole).abs() < 1e-5 * whole, "{halved} and {whole}");
+    }
+    let error = train_variants(&[rows], &spec(rows), Some(FIXED + bytes_of_rows(500))).unwrap_err();
+    match error {
+        EngineError::OutOfMemory { estimate, budget } => assert!(estimate > budget && budget > FIXED),
+        other => panic!("expected OutOfMemory, found {other}"),
+    }
+}
+
+#[test]
+fn full_training_takes_batches_in_halves_where_memory_is_short() {
+    let examples = examples(200);
+    let train = |budget| {
+        let mut lab = Lab::silent(1, std::env::temp_dir());
+        lab.memory_budget = budget;
+        train_weights(&mut model(), &examples, &spec(200), rng(3, "order"), &lab)
+    };
+    let whole = train(None).unwrap();
+    let bytes_of_rows = |rows: u64| 3 * model().activation_bytes(rows as usize) + rows * 4 * 4 * 16;
+    let halved = train(Some(FIXED + bytes_of_rows(1000))).unwrap();
+    assert!(halved.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-5 * b), "{halved:?} and {whole:?}");
+    assert!(matches!(train(Some(1 << 20)), Err(EngineError::OutOfMemory { .. })));
 }

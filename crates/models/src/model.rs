@@ -43,8 +43,17 @@ pub struct Model {
 #[derive(Debug)]
 pub struct Trace {
     stem: StemTrace,
-    blocks: Vec<BlockTrace>,
+    blocks: Vec<Kept>,
     before_norm: Tensor,
+}
+
+/// What one block leaves behind for backward.
+#[derive(Debug)]
+enum Kept {
+    /// Everything that it needs.
+    Trace(Box<BlockTrace>),
+    /// The block's input: the rest is computed again.
+    Input(Tensor),
 }
 
 impl Model {
@@ -92,16 +101,42 @@ impl Model {
     /// Runs the blocks and the final norm without keeping anything: `[t, d]` -> `[t, d]`.
     pub fn forward(&self, embedded: Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Result<Tensor> {
         let (embedded, _) = self.wiring.stem.forward(embedded, pass)?;
-        let (hidden, _) = self.run_blocks(embedded, pass, tap, |_| ())?;
+        let (hidden, _) = self.run_blocks(embedded, pass, tap, |_, _| ())?;
         Ok(hidden)
     }
 
     /// As [`Model::forward`], and keeps what [`Model::backward`] needs.
     pub fn forward_traced(&self, embedded: Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Result<(Tensor, Trace)> {
-        let mut blocks = Vec::with_capacity(self.wiring.blocks.len());
+        self.forward_keeping(embedded, pass, tap, None)
+    }
+
+    /// As [`Model::forward_traced`]; only the last blocks, as many as fit into `bytes`, keep more than their input.
+    fn forward_keeping(
+        &self,
+        embedded: Tensor,
+        pass: Pass<'_>,
+        tap: &mut dyn Tap,
+        bytes: Option<u64>,
+    ) -> Result<(Tensor, Trace)> {
+        let count = self.wiring.blocks.len();
+        let kept = bytes.map_or(count, |bytes| (bytes / self.activation_bytes(pass.rows.len()).max(1)) as usize);
+        let mut blocks = Vec::with_capacity(count);
         let (embedded, stem) = self.wiring.stem.forward(embedded, pass)?;
-        let (hidden, before_norm) = self.run_blocks(embedded, pass, tap, |trace| blocks.push(trace))?;
+        let (hidden, before_norm) = self.run_blocks(embedded, pass, tap, |input, trace| {
+            let keep = blocks.len() + kept >= count;
+            blocks.push(if keep { Kept::Trace(Box::new(trace)) } else { Kept::Input(input.clone()) });
+        })?;
         Ok((hidden, Trace { stem, blocks, before_norm }))
+    }
+
+    /// Bytes that one block keeps for backward of `rows` rows: for each, six vectors of the residual stream (inputs and outputs of
+    /// norms and parts), queries, keys, values and the heads' outputs, and three vectors of the MLP's width, in float32. Inputs of
+    /// additional norms and low-rank products are not counted.
+    pub fn activation_bytes(&self, rows: usize) -> u64 {
+        let heads = self.config.attention_heads();
+        let attention = 2 * (heads.heads + heads.key_value_heads) * heads.head_width;
+        let numbers = 6 * self.config.hidden_size() + attention + 3 * self.config.intermediate_size();
+        (4 * rows * numbers) as u64
     }
 
     fn run_blocks(
@@ -109,13 +144,13 @@ impl Model {
         embedded: Tensor,
         pass: Pass<'_>,
         tap: &mut dyn Tap,
-        mut keep: impl FnMut(BlockTrace),
+        mut keep: impl FnMut(&Tensor, BlockTrace),
     ) -> Result<(Tensor, Tensor)> {
         let mut hidden = embedded;
         for (layer, block) in self.wiring.blocks.iter().enumerate() {
             tap.hidden_state(layer, &hidden);
             let (next, trace) = block.forward(&hidden, layer, pass)?;
-            keep(trace);
+            keep(&hidden, trace);
             hidden = next;
         }
         let normed = match &self.wiring.final_norm {
@@ -129,7 +164,7 @@ impl Model {
     /// Carries the gradient of the final hidden states back to the embedded input, `[t, d]`, filling `gradients` on the way.
     pub fn backward(
         &self,
-        trace: &Trace,
+        trace: Trace,
         d_hidden: &Tensor,
         pass: Pass<'_>,
         gradients: &mut Gradients,
@@ -138,9 +173,14 @@ impl Model {
             Some(norm) => norm.backward(&trace.before_norm, d_hidden, pass, gradients)?,
             None => d_hidden.clone(),
         };
-        for (block, trace) in self.wiring.blocks.iter().zip(&trace.blocks).rev() {
+        // Each trace goes as soon as it has served.
+        for (layer, (block, kept)) in self.wiring.blocks.iter().zip(trace.blocks).enumerate().rev() {
+            let trace = match kept {
+                Kept::Trace(trace) => trace,
+                Kept::Input(x) => Box::new(block.forward(&x, layer, pass)?.1),
+            };
             gradients.begin_block();
-            d = block.backward(trace, &d, pass, gradients)?;
+            d = block.backward(&trace, &d, pass, gradients)?;
             gradients.end_block()?;
         }
         self.wiring.stem.backward(&trace.stem, d, pass, gradients)
@@ -156,16 +196,17 @@ impl Model {
         gradients: &mut Gradients,
     ) -> Result<(Vec<f32>, Tensor)> {
         let head = self.language_head()?;
-        let (hidden, trace) = self.forward_traced(self.embed(tokens)?, pass, &mut NoTap)?;
+        let kept = gradients.kept_bytes();
+        let (hidden, trace) = self.forward_keeping(self.embed(tokens)?, pass, &mut NoTap, kept)?;
         let (losses, d_hidden) = head.losses_and_gradient(&hidden, targets, pass, gradients)?;
-        Ok((losses, self.backward_to_tokens(tokens, &trace, &d_hidden, pass, gradients)?))
+        Ok((losses, self.backward_to_tokens(tokens, trace, &d_hidden, pass, gradients)?))
     }
 
     /// [`Model::backward`] and the embedding's own gradient: the pass is over.
     fn backward_to_tokens(
         &self,
         tokens: &[u32],
-        trace: &Trace,
+        trace: Trace,
         d_hidden: &Tensor,
         pass: Pass<'_>,
         gradients: &mut Gradients,
@@ -215,9 +256,10 @@ impl Model {
         gradients: &mut Gradients,
     ) -> Result<(Vec<f32>, Tensor)> {
         let classifier = self.classifier()?;
-        let (hidden, trace) = self.forward_traced(self.embed(tokens)?, pass, &mut NoTap)?;
+        let kept = gradients.kept_bytes();
+        let (hidden, trace) = self.forward_keeping(self.embed(tokens)?, pass, &mut NoTap, kept)?;
         let (losses, d_hidden) = classifier.losses_and_gradient(&hidden, targets, pass, gradients)?;
-        Ok((losses, self.backward_to_tokens(tokens, &trace, &d_hidden, pass, gradients)?))
+        Ok((losses, self.backward_to_tokens(tokens, trace, &d_hidden, pass, gradients)?))
     }
 
     pub(crate) fn language_head(&self) -> Result<&Head> {

@@ -12,15 +12,14 @@ use antigen_models::{BoundAdapter, Example, LoraAdapter, Model, Packed};
 use rand_chacha::ChaCha8Rng;
 
 use super::batches::shuffled_batches;
+use super::memory::{activation_budget, runs_within, with_smaller_passes};
 use super::schedule::learning_rate;
 use super::{TrainSpec, clip_factor, mean_loss};
 use crate::error::{EngineError, Result};
 use crate::lab::Lab;
 
-/// Tokens of one pass. Four thousand keep the matrix products of a small base busy; more only cost memory.
-const TOKENS_PER_PASS: usize = 4096;
-
 /// One adapter to train.
+#[derive(Clone)]
 pub struct Variant<'a> {
     /// The adapter that training continues; it stays as it is.
     pub start: &'a LoraAdapter,
@@ -43,27 +42,56 @@ pub struct Trained {
 ///
 /// # Errors
 /// [`EngineError::Data`] for a row longer than `max_tokens` or a variant without rows, [`EngineError::Diverged`],
-/// [`EngineError::Cancelled`] between two steps.
+/// [`EngineError::Cancelled`] between two steps, [`EngineError::OutOfMemory`] when the lab's budget does not allow passes of half
+/// the usual size either.
 ///
 /// # Cost
-/// `epochs * rows` forward and backward passes over the base, without gradients of the base.
+/// `epochs * rows` forward and backward passes over the base, without gradients of the base. Memory: see `memory.rs`.
 pub fn fine_tune_adapters(
     model: &Model,
     variants: Vec<Variant<'_>>,
     spec: &TrainSpec,
     lab: &Lab,
 ) -> Result<Vec<Trained>> {
+    with_smaller_passes(|tokens| fine_tune_within(model, variants.clone(), spec, tokens, lab))
+}
+
+/// Trains with passes of at most `pass_tokens` tokens.
+fn fine_tune_within(
+    model: &Model,
+    variants: Vec<Variant<'_>>,
+    spec: &TrainSpec,
+    pass_tokens: usize,
+    lab: &Lab,
+) -> Result<Vec<Trained>> {
     let mut learners = variants.into_iter().map(|v| Learner::new(model, v, spec)).collect::<Result<Vec<_>>>()?;
+    let trained = learners.iter().map(Learner::trained_bytes).sum();
     let steps = learners.iter().map(|l| l.batches.len()).max().unwrap_or(0);
+    let rows = rows_of_largest_pass(&learners, steps, pass_tokens);
+    let limits = Limits { pass_tokens, kept: activation_budget(model, rows, trained, lab.memory_budget)? };
     for step in 0..steps {
         lab.check_cancel()?;
         let mut active: Vec<&mut Learner<'_>> = learners.iter_mut().filter(|l| step < l.batches.len()).collect();
-        for pack in packs(&mut active, step) {
-            train_step(model, pack, step, spec, lab)?;
+        for pack in packs(&mut active, step, pass_tokens) {
+            train_step(model, pack, step, spec, limits, lab)?;
         }
         lab.advance(step as u64 + 1, steps as u64);
     }
     Ok(learners.into_iter().map(|learner| learner.finish(model)).collect())
+}
+
+/// All tokens of the largest step where one pass takes them, else as many as a pass may have, and never less than one row.
+fn rows_of_largest_pass(learners: &[Learner<'_>], steps: usize, pass_tokens: usize) -> usize {
+    let tokens = |step| learners.iter().filter(|l| step < l.batches.len()).map(|l| l.batch_tokens(step)).sum::<usize>();
+    let longest = learners.iter().flat_map(|l| l.examples).map(|e| e.tokens.len()).max().unwrap_or(0);
+    (0..steps).map(tokens).max().unwrap_or(0).min(pass_tokens).max(longest)
+}
+
+/// What one pass may hold.
+#[derive(Clone, Copy)]
+struct Limits {
+    pass_tokens: usize,
+    kept: Option<u64>,
 }
 
 /// One variant on its way.
@@ -103,11 +131,20 @@ impl<'a> Learner<'a> {
         self.batches[step].iter().map(|&i| self.examples[i].tokens.len()).sum()
     }
 
-    /// The batch of `step`, its loss averaged over its response tokens.
-    fn pack(&self, step: usize) -> Packed {
-        let batch = self.batches[step].iter().map(|&i| &self.examples[i]);
-        let responses: usize = batch.clone().map(Example::response_tokens).sum();
-        Packed::new(batch, 1.0 / responses.max(1) as f32)
+    /// The batch of `step`, its loss averaged over its response tokens: one pack, or several whose gradients add up when it has
+    /// more tokens than a pass may have.
+    fn packs(&self, step: usize, pass_tokens: usize) -> Vec<Packed> {
+        let batch: Vec<&Example> = self.batches[step].iter().map(|&i| &self.examples[i]).collect();
+        let responses: usize = batch.iter().map(|e| e.response_tokens()).sum();
+        let weight = 1.0 / responses.max(1) as f32;
+        let runs = runs_within(batch.iter().map(|e| e.tokens.len()), pass_tokens);
+        runs.into_iter().map(|run| Packed::sharing_prefixes(batch[run].iter().copied(), weight)).collect()
+    }
+
+    /// Bytes of its factors, their gradients and two moments.
+    fn trained_bytes(&self) -> u64 {
+        let scalars: usize = self.factors.tensors().map(|(_, a, b)| a.elem_count() + b.elem_count()).sum();
+        4 * 4 * scalars as u64
     }
 
     /// Clips the gradients and moves the factors.
@@ -135,13 +172,17 @@ impl<'a> Learner<'a> {
 }
 
 /// Splits the active variants into runs whose batches of this step stay within the token budget, at least one variant each.
-fn packs<'l, 'm, 'a>(mut active: &'l mut [&'m mut Learner<'a>], step: usize) -> Vec<&'l mut [&'m mut Learner<'a>]> {
+fn packs<'l, 'm, 'a>(
+    mut active: &'l mut [&'m mut Learner<'a>],
+    step: usize,
+    pass_tokens: usize,
+) -> Vec<&'l mut [&'m mut Learner<'a>]> {
     let mut packs = Vec::new();
     while !active.is_empty() {
         let mut tokens = 0;
         let fitting = active.iter().take_while(|learner| {
             tokens += learner.batch_tokens(step);
-            tokens <= TOKENS_PER_PASS
+            tokens <= pass_tokens
         });
         let (pack, rest) = active.split_at_mut(fitting.count().max(1));
         packs.push(pack);
@@ -150,23 +191,40 @@ fn packs<'l, 'm, 'a>(mut active: &'l mut [&'m mut Learner<'a>], step: usize) -> 
     packs
 }
 
-fn train_step(model: &Model, pack: &mut [&mut Learner<'_>], step: usize, spec: &TrainSpec, lab: &Lab) -> Result<()> {
-    let mut packed = Packed::default();
-    let mut target_counts = Vec::with_capacity(pack.len());
-    for learner in pack.iter() {
-        let batch = learner.pack(step);
-        target_counts.push(batch.targets.len());
-        packed.append_group(batch);
-    }
+/// One step of every variant of the pack: in one pass, or for a single variant with a large batch in several that add up.
+fn train_step(
+    model: &Model,
+    pack: &mut [&mut Learner<'_>],
+    step: usize,
+    spec: &TrainSpec,
+    limits: Limits,
+    lab: &Lab,
+) -> Result<()> {
     let adapters: Vec<BoundAdapter> = pack.iter().map(|learner| learner.factors.clone()).collect();
-    let pass = Pass { params: model.params(), rows: &packed.rows, adapters: &adapters, cache: None };
-    let mut gradients = Gradients::of_adapters(pack.len(), model.linear_modules().len());
-    let (losses, _) = model.loss_and_gradients(&packed.tokens, &packed.targets, pass, &mut gradients)?;
-    let mut losses = losses.as_slice();
-    for (variant, (learner, count)) in pack.iter_mut().zip(target_counts).enumerate() {
-        let (own, rest) = losses.split_at(count);
-        losses = rest;
-        learner.losses.push(mean_loss(own, step, lab)?);
+    let mut gradients = Gradients::of_adapters(pack.len(), model.linear_modules().len()).keeping(limits.kept);
+    let mut batches: Vec<_> = pack.iter().map(|l| l.packs(step, limits.pass_tokens).into_iter()).collect();
+    let mut losses: Vec<Vec<f32>> = vec![Vec::new(); pack.len()];
+    loop {
+        let mut packed = Packed::default();
+        let mut counts = Vec::with_capacity(pack.len());
+        for batch in batches.iter_mut().filter_map(Iterator::next) {
+            counts.push(batch.targets.len());
+            packed.append_group(batch);
+        }
+        if counts.is_empty() {
+            break;
+        }
+        let pass = Pass { params: model.params(), rows: &packed.rows, adapters: &adapters, cache: None };
+        let (all, _) = model.loss_and_gradients(&packed.tokens, &packed.targets, pass, &mut gradients)?;
+        let mut all = all.as_slice();
+        for (own, count) in losses.iter_mut().zip(counts) {
+            let (first, rest) = all.split_at(count);
+            own.extend_from_slice(first);
+            all = rest;
+        }
+    }
+    for (variant, (learner, losses)) in pack.iter_mut().zip(losses).enumerate() {
+        learner.losses.push(mean_loss(&losses, step, lab)?);
         learner.update(&gradients, variant, step, spec)?;
     }
     Ok(())

@@ -1,10 +1,11 @@
 //! Training: the recipe of one fine-tuning, and the one loop for each of its two forms.
 //!
 //! `adapters.rs` trains any number of adapter variants over one frozen base in one pass; `weights.rs` trains all weights of a
-//! model. Both take their batches from `batches.rs` and their rate from `schedule.rs`.
+//! model. Both take their batches from `batches.rs`, their rate from `schedule.rs` and what they may keep in memory from `memory.rs`.
 
 mod adapters;
 mod batches;
+mod memory;
 mod schedule;
 mod weights;
 

@@ -6,9 +6,10 @@ use antigen_models::{Example, Model, Packed, Tensor};
 use rand_chacha::ChaCha8Rng;
 
 use super::batches::shuffled_batches;
+use super::memory::{activation_budget, runs_within};
 use super::schedule::learning_rate;
 use super::{TrainSpec, clip_factor, mean_loss};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::lab::Lab;
 
 /// Trains every weight of `model` on `examples`; returns the mean loss of every step, nats per response token.
@@ -19,12 +20,12 @@ use crate::lab::Lab;
 /// `max_gradient_norm * sqrt(scalars of the group / scalars of all)`: shares whose squares add up to the whole.
 ///
 /// # Errors
-/// [`crate::error::EngineError::Diverged`], which leaves the weights spoilt; [`crate::error::EngineError::Cancelled`] between two
-/// steps.
+/// [`EngineError::Diverged`], which leaves the weights spoilt; [`EngineError::Cancelled`] between two steps;
+/// [`EngineError::OutOfMemory`] when the lab's budget allows neither whole batches nor halves of them.
 ///
 /// # Cost
 /// Memory for two moments of all weights beside the weights themselves, and for the gradients of one block, the embedding and
-/// the head.
+/// the head; of all weights where batches are taken in halves, because their gradients add up.
 pub fn train_weights(
     model: &mut Model,
     examples: &[Example],
@@ -33,20 +34,45 @@ pub fn train_weights(
     lab: &Lab,
 ) -> Result<Vec<f64>> {
     let batches = shuffled_batches(examples.len(), spec.batch_rows, spec.epochs, shuffle);
+    let (batch_tokens, kept) = plan(model, examples, &batches, lab)?;
     let mut optimiser = Optimiser::new(model, spec, batches.len())?;
-    let mut gradients = Gradients::streamed(model.params(), move |group| optimiser.update(&group));
+    let mut gradients = Gradients::streamed(model.params(), move |group| optimiser.update(&group)).keeping(kept);
     let mut losses = Vec::with_capacity(batches.len());
     for (step, batch) in batches.iter().enumerate() {
         lab.check_cancel()?;
-        let batch = batch.iter().map(|&i| &examples[i]);
-        let responses: usize = batch.clone().map(Example::response_tokens).sum();
-        let packed = Packed::new(batch, 1.0 / responses.max(1) as f32);
-        let pass = Pass { params: model.params(), rows: &packed.rows, adapters: &[], cache: None };
-        let (batch_losses, _) = model.loss_and_gradients(&packed.tokens, &packed.targets, pass, &mut gradients)?;
+        let batch: Vec<&Example> = batch.iter().map(|&i| &examples[i]).collect();
+        let responses: usize = batch.iter().map(|e| e.response_tokens()).sum();
+        let runs = runs_within(batch.iter().map(|e| e.tokens.len()), batch_tokens);
+        let mut batch_losses = Vec::with_capacity(responses);
+        gradients.add_up(runs.len());
+        for run in runs {
+            let packed = Packed::sharing_prefixes(batch[run].iter().copied(), 1.0 / responses.max(1) as f32);
+            let pass = Pass { params: model.params(), rows: &packed.rows, adapters: &[], cache: None };
+            batch_losses.extend(model.loss_and_gradients(&packed.tokens, &packed.targets, pass, &mut gradients)?.0);
+        }
         losses.push(mean_loss(&batch_losses, step, lab)?);
         lab.advance(step as u64 + 1, batches.len() as u64);
     }
     Ok(losses)
+}
+
+/// Tokens of a pass and bytes of activations it may keep: whole batches, or halves of the largest where memory is short.
+fn plan(model: &Model, examples: &[Example], batches: &[Vec<usize>], lab: &Lab) -> Result<(usize, Option<u64>)> {
+    let tokens = |i: &usize| examples[*i].tokens.len();
+    let largest = batches.iter().map(|batch| batch.iter().map(tokens).sum()).max().unwrap_or(0);
+    let longest = examples.iter().map(|e| e.tokens.len()).max().unwrap_or(0);
+    let scalars = model.params().count_scalars() as u64;
+    let outside_blocks: usize =
+        model.params().iter().filter(|(_, _, w)| w.rank() == 2).map(|(_, _, w)| w.elem_count()).max().unwrap_or(0);
+    let block = scalars / model.config().layers() as u64;
+    match activation_budget(model, largest, 4 * (2 * scalars + 2 * outside_blocks as u64 + block), lab.memory_budget) {
+        Err(EngineError::OutOfMemory { estimate, budget }) => {
+            tracing::warn!(estimate, budget, "out of memory: taking batches in halves");
+            let half = largest.div_ceil(2).max(longest);
+            Ok((half, activation_budget(model, half, 4 * 3 * scalars, lab.memory_budget)?))
+        }
+        kept => Ok((largest, kept?)),
+    }
 }
 
 /// AdamW on every weight, group by group.

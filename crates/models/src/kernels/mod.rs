@@ -21,6 +21,8 @@ mod norm;
 pub mod products;
 mod rope;
 mod rows;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::ops::Deref;
 use std::panic::Location;

@@ -82,7 +82,10 @@ impl SelfAttention {
         }
         self.turn(&query, &key, pass, Direction::Forward)?;
         let heads = match pass.cache {
-            None => attention(&query, &key, &value, &pass.rows.spans, self.settings)?,
+            None => {
+                let (keys, values) = (pass.rows.gather_keys(&key)?, pass.rows.gather_keys(&value)?);
+                attention(&query, &keys, &values, &pass.rows.spans, self.settings)?
+            }
             Some((cache, rows)) => {
                 let (keys, values) = &cache.layers[layer];
                 scatter_rows(keys, rows, &key)?;
@@ -104,8 +107,10 @@ impl SelfAttention {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let d_heads = self.output.backward(&trace.heads, &trace.output, dy, pass, gradients, None)?;
-        let inputs = (&trace.query, &trace.key, &trace.value);
-        let (mut dq, mut dk, dv) = attention_backward(inputs, &d_heads, &pass.rows.spans, self.settings)?;
+        let (keys, values) = (pass.rows.gather_keys(&trace.key)?, pass.rows.gather_keys(&trace.value)?);
+        let inputs = (&trace.query, &keys, &values);
+        let (mut dq, dk, dv) = attention_backward(inputs, &d_heads, &pass.rows.spans, self.settings)?;
+        let (mut dk, dv) = (pass.rows.return_keys(dk)?, pass.rows.return_keys(dv)?);
         self.turn(&dq, &dk, pass, Direction::Backward)?;
         if let (Some(norms), Some((query, key))) = (&self.head_norms, &trace.before_norms) {
             dq = self.norm_heads_backward(&norms.query, query, &dq, pass, gradients)?;

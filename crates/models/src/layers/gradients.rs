@@ -35,6 +35,9 @@ pub struct Gradients {
     consumer: Option<Consumer>,
     /// Weights reached since the current group began; `None` outside blocks.
     group: Option<Vec<ParamId>>,
+    /// Passes after this one that add to the same gradients before they are handed over.
+    passes_to_come: usize,
+    kept_bytes: Option<u64>,
 }
 
 impl Gradients {
@@ -62,6 +65,22 @@ impl Gradients {
         Self { variants: vec![vec![None; modules]; variants], ..Self::default() }
     }
 
+    /// Bytes of activations that a pass may keep for backward; blocks beyond them keep their input only and are computed again, to
+    /// the same bytes. `None` (the default) keeps all.
+    pub fn keeping(self, bytes: Option<u64>) -> Self {
+        Self { kept_bytes: bytes, ..self }
+    }
+
+    pub(crate) fn kept_bytes(&self) -> Option<u64> {
+        self.kept_bytes
+    }
+
+    /// The next `passes` passes (at least one) add up before streamed gradients are handed over, in the last of them. Until then
+    /// all gradients are held.
+    pub fn add_up(&mut self, passes: usize) {
+        self.passes_to_come = passes.saturating_sub(1);
+    }
+
     /// The gradient of a weight, if it is trained, was reached and has not been handed over.
     pub fn weight(&self, id: ParamId) -> Option<&Tensor> {
         self.weights.as_ref()?.get(id.0)?.as_ref()
@@ -75,15 +94,13 @@ impl Gradients {
     pub(crate) fn add_weight(&mut self, id: ParamId, make: impl FnOnce() -> Result<Tensor>) -> Result<()> {
         let Some(weights) = &mut self.weights else { return Ok(()) };
         let new = make()?;
-        // A tied embedding is reached twice: as the head, then as the embedding.
+        if let Some(group) = self.group.as_mut().filter(|group| !group.contains(&id)) {
+            group.push(id);
+        }
+        // A tied embedding is reached twice, as the head, then as the embedding; everything once more in each pass that adds up.
         weights[id.0] = Some(match weights[id.0].take() {
             Some(old) => add(&old, &new)?,
-            None => {
-                if let Some(group) = &mut self.group {
-                    group.push(id);
-                }
-                new
-            }
+            None => new,
         });
         Ok(())
     }
@@ -96,11 +113,15 @@ impl Gradients {
     /// Backward has left the block.
     pub(crate) fn end_block(&mut self) -> Result<()> {
         let reached = self.group.take().unwrap_or_default();
-        self.hand_over(reached, false)
+        if self.passes_to_come > 0 { Ok(()) } else { self.hand_over(reached, false) }
     }
 
     /// Backward has reached the embedding: the pass is over.
     pub(crate) fn end_pass(&mut self) -> Result<()> {
+        if self.passes_to_come > 0 {
+            self.passes_to_come -= 1;
+            return Ok(());
+        }
         let all = 0..self.weights.as_ref().map_or(0, Vec::len);
         self.hand_over(all.map(ParamId).collect(), true)
     }
@@ -119,7 +140,10 @@ impl Gradients {
     ) -> Result<()> {
         if let Some(modules) = self.variants.get_mut(variant) {
             let (a, b) = make()?;
-            modules[module.0] = Some(FactorGradients { a, b });
+            modules[module.0] = Some(match modules[module.0].take() {
+                Some(old) => FactorGradients { a: add(&old.a, &a)?, b: add(&old.b, &b)? },
+                None => FactorGradients { a, b },
+            });
         }
         Ok(())
     }

@@ -28,7 +28,10 @@ pub use mlp::{Mlp, MlpTrace};
 pub use norm::Norm;
 pub use stem::{LearnedPositions, Stem, StemTrace};
 
-use crate::kernels::Span;
+use candle_core::{DType, Tensor};
+
+use crate::error::Result;
+use crate::kernels::{Span, add_rows_at, gather_rows};
 use crate::lora::BoundAdapter;
 use crate::params::Params;
 
@@ -41,6 +44,8 @@ pub struct Rows {
     pub positions: Vec<u32>,
     /// Rows of each adapter variant, in order and without gaps; empty when no adapter is on.
     pub groups: Vec<Range<usize>>,
+    /// Which row of the pass each key row of the spans is, where sequences share rows; `None`: the rows themselves, one to one.
+    pub key_rows: Option<Vec<u32>>,
 }
 
 impl Rows {
@@ -53,6 +58,36 @@ impl Rows {
             rows.positions.extend(0..length as u32);
         }
         rows
+    }
+
+    /// Adds the rows of another pack behind these; its groups are not taken over.
+    pub fn append(&mut self, other: Self) {
+        let (start, key_start) = (self.len(), self.key_rows.as_ref().map_or(self.len(), Vec::len));
+        let moved = |range: Range<usize>, by: usize| range.start + by..range.end + by;
+        self.spans.extend(other.spans.into_iter().map(|span| Span {
+            queries: moved(span.queries, start),
+            keys: moved(span.keys, key_start),
+            ..span
+        }));
+        if self.key_rows.is_some() || other.key_rows.is_some() {
+            let own = self.key_rows.get_or_insert_with(|| (0..start as u32).collect());
+            let others = other.key_rows.unwrap_or_else(|| (0..other.positions.len() as u32).collect());
+            own.extend(others.into_iter().map(|row| row + start as u32));
+        }
+        self.positions.extend(other.positions);
+    }
+
+    /// Keys or values of all rows, `[t, w]`, as the spans count them.
+    fn gather_keys(&self, x: &Tensor) -> Result<Tensor> {
+        self.key_rows.as_ref().map_or_else(|| Ok(x.clone()), |rows| gather_rows(x, rows))
+    }
+
+    /// The gradient of the rows from that of [`Rows::gather_keys`]: rows that several sequences share add up.
+    fn return_keys(&self, d_keys: Tensor) -> Result<Tensor> {
+        let Some(rows) = &self.key_rows else { return Ok(d_keys) };
+        let dx = Tensor::zeros((self.len(), d_keys.dims2()?.1), DType::F32, d_keys.device())?;
+        add_rows_at(&dx, rows, &d_keys)?;
+        Ok(dx)
     }
 
     /// Number of rows.

@@ -6,6 +6,7 @@ mod families;
 mod gradients;
 mod parity;
 mod precision;
+mod sharing;
 mod streaming;
 mod support;
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use antigen_models::Model;
 use antigen_models::layers::{Gradients, Pass, Rows, Target};
 
-use super::support::{numbers, random_llama};
+use super::support::{numbers, random_llama, relative_distance};
 
 const TOKENS: [u32; 7] = [3, 5, 7, 11, 13, 17, 19];
 
@@ -65,6 +65,46 @@ fn streamed_gradients_equal_held_ones_byte_for_byte() {
         for (name, streamed) in first_pass {
             let id = model.params().find(&name).unwrap();
             assert_eq!(streamed, numbers(held.weight(id).unwrap()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn blocks_that_are_computed_again_have_the_gradients_of_blocks_that_were_kept() {
+    let model = random_llama(false);
+    let gradients_with = |bytes: Option<u64>| {
+        let mut gradients = Gradients::of_weights(model.params()).keeping(bytes);
+        run(&model, &mut gradients);
+        model.params().iter().map(|(id, ..)| numbers(gradients.weight(id).unwrap())).collect::<Vec<_>>()
+    };
+    let kept = gradients_with(None);
+    for blocks in [0, 1, 2, 3] {
+        assert!(gradients_with(Some(blocks * model.activation_bytes(TOKENS.len()))) == kept, "{blocks} blocks kept");
+    }
+}
+
+#[test]
+fn passes_that_add_up_are_handed_over_once_with_their_sum() {
+    let model = random_llama(true);
+    let single = streamed_groups(&model);
+    let groups = Rc::new(RefCell::new(Vec::new()));
+    let seen = groups.clone();
+    let mut gradients = Gradients::streamed(model.params(), move |group| {
+        seen.borrow_mut().push(group);
+        Ok(())
+    });
+    for _ in 0..2 {
+        gradients.add_up(2);
+        run(&model, &mut gradients);
+        run(&model, &mut gradients);
+    }
+    let groups = groups.borrow();
+    assert_eq!(groups.len(), 8, "four groups for every two passes");
+    for (sum, (last, single)) in groups.iter().zip(&single) {
+        assert_eq!(sum.last, *last);
+        for ((_, sum), (name, single)) in sum.gradients.iter().zip(single) {
+            let doubled: Vec<f64> = single.iter().map(|x| 2.0 * x).collect();
+            assert!(relative_distance(&numbers(sum), &doubled) < 1e-6, "{name}");
         }
     }
 }
