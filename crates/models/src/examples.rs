@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::kernels::Span;
+use crate::kernels::{Span, on_worker};
 use crate::layers::{Pass, Rows, Target};
 use crate::lora::{BoundAdapter, LoraAdapter};
 use crate::model::Model;
@@ -168,6 +168,10 @@ const TOKENS_PER_PASS: usize = 4096;
 pub fn response_losses(model: &Model, adapter: Option<&LoraAdapter>, examples: &[Example]) -> Result<Vec<ExampleLoss>> {
     let adapters: Vec<_> =
         adapter.map(|a| BoundAdapter::bind(a, model.linear_modules())).transpose()?.into_iter().collect();
+    on_worker(|| losses_in_packs(model, &adapters, examples))
+}
+
+fn losses_in_packs(model: &Model, adapters: &[BoundAdapter], examples: &[Example]) -> Result<Vec<ExampleLoss>> {
     let mut losses = Vec::with_capacity(examples.len());
     let mut rest = examples;
     while !rest.is_empty() {
@@ -175,7 +179,7 @@ pub fn response_losses(model: &Model, adapter: Option<&LoraAdapter>, examples: &
         rest = later;
         let packed = Packed::sharing_prefixes(batch, 1.0);
         let rows = packed.rows.in_one_group();
-        let pass = Pass { params: model.params(), rows: &rows, adapters: &adapters, cache: None };
+        let pass = Pass { params: model.params(), rows: &rows, adapters, cache: None };
         let mut tokens = model.losses(&packed.tokens, &packed.targets, pass)?.into_iter().map(f64::from);
         losses.extend(batch.iter().map(|example| {
             let count = example.response_tokens();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{ModelError, Result};
-use crate::kernels::{Span, argmax_rows};
+use crate::kernels::{Span, argmax_rows, on_worker};
 use crate::layers::{KvCache, Pass, Rows};
 use crate::lora::{BoundAdapter, LoraAdapter};
 use crate::model::Model;
@@ -39,10 +39,12 @@ pub fn generate_greedy(
     let mut answers: BTreeMap<(usize, &[u32]), Vec<u32>> =
         prompts.iter().map(|p| ((p.len(), p.as_slice()), Vec::new())).collect();
     let unique: Vec<&[u32]> = answers.keys().map(|(_, prompt)| *prompt).collect();
-    for batch in unique.chunks(options.batch_rows.max(1)) {
-        for (prompt, answer) in batch.iter().zip(Batch::start(model, &adapters, batch, options)?.run()?) {
-            answers.insert((prompt.len(), prompt), answer);
-        }
+    let batches = unique.chunks(options.batch_rows.max(1));
+    let found = on_worker(|| {
+        batches.map(|batch| Batch::start(model, &adapters, batch, options)?.run()).collect::<Result<Vec<_>>>()
+    })?;
+    for (prompt, answer) in unique.iter().zip(found.into_iter().flatten()) {
+        answers.insert((prompt.len(), prompt), answer);
     }
     Ok(prompts.iter().map(|p| answers[&(p.len(), p.as_slice())].clone()).collect())
 }

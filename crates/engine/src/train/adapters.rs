@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use antigen_models::kernels::{AdamW, AdamWState, sum_of_squares};
+use antigen_models::kernels::{AdamW, AdamWState, on_worker, sum_of_squares};
 use antigen_models::layers::{Gradients, ModuleIdx, Pass};
 use antigen_models::{BoundAdapter, Example, LoraAdapter, Model, Packed};
 use rand_chacha::ChaCha8Rng;
@@ -53,7 +53,10 @@ pub fn fine_tune_adapters(
     spec: &TrainSpec,
     lab: &Lab,
 ) -> Result<Vec<Trained>> {
-    with_smaller_passes(|tokens| fine_tune_within(model, variants.clone(), spec, tokens, lab))
+    with_smaller_passes(|tokens| {
+        let variants = variants.clone();
+        on_worker(|| fine_tune_within(model, variants, spec, tokens, lab))
+    })
 }
 
 /// Trains with passes of at most `pass_tokens` tokens.

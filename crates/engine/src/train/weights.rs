@@ -1,6 +1,6 @@
 //! All weights of a model, trained in place.
 
-use antigen_models::kernels::{AdamW, AdamWState, sum_of_squares};
+use antigen_models::kernels::{AdamW, AdamWState, on_worker, sum_of_squares};
 use antigen_models::layers::{GradientGroup, Gradients, Pass};
 use antigen_models::{Example, Model, Packed, Tensor};
 use rand_chacha::ChaCha8Rng;
@@ -34,7 +34,17 @@ pub fn train_weights(
     lab: &Lab,
 ) -> Result<Vec<f64>> {
     let batches = shuffled_batches(examples.len(), spec.batch_rows, spec.epochs, shuffle);
-    let (batch_tokens, kept) = plan(model, examples, &batches, lab)?;
+    on_worker(|| train_in_steps(model, examples, spec, &batches, lab))
+}
+
+fn train_in_steps(
+    model: &Model,
+    examples: &[Example],
+    spec: &TrainSpec,
+    batches: &[Vec<usize>],
+    lab: &Lab,
+) -> Result<Vec<f64>> {
+    let (batch_tokens, kept) = plan(model, examples, batches, lab)?;
     let mut optimiser = Optimiser::new(model, spec, batches.len())?;
     let mut gradients = Gradients::streamed(model.params(), move |group| optimiser.update(&group)).keeping(kept);
     let mut losses = Vec::with_capacity(batches.len());
