@@ -77,6 +77,7 @@ pub fn run(args: &PurifyArgs) -> anyhow::Result<()> {
         own_rows: args.own_rows.clone(),
         base_dir,
         device: args.device.clone(),
+        memory_bytes: 0,
         scratch: args.out.join("work").join("scratch"),
     };
     let outcome = purify_here(&order, &spec, terminal_progress(), Arc::new(AtomicBool::new(false)))?;

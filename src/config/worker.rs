@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub struct WorkerConfig {
     /// Where steps compute: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// Memory that a step may use for training beside the models it has loaded, in bytes; 0 is four fifths of what the machine has
+    /// available when the step starts. Beyond it blocks are computed twice, passes become smaller, and at last the step fails.
+    pub memory_bytes: u64,
     /// Steps that one worker process runs at once.
     pub concurrency: u32,
     /// How often a worker looks for work that another process queued, in milliseconds.
@@ -37,6 +40,7 @@ impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
             device: "cpu".to_owned(),
+            memory_bytes: 0,
             concurrency: 1,
             poll_ms: 1_000,
             lease_ms: 15_000,

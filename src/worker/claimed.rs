@@ -58,6 +58,7 @@ fn order_of(place: &Workplace, kind: StepKind, job: &JobRow, base: &Base) -> Ste
         job: job.id,
         kind,
         device: place.config.worker.device.clone(),
+        memory_bytes: place.config.worker.memory_bytes,
         base_dir: base.dir.clone(),
         train_rows: base.train_rows(),
         test_rows: base.test_rows(),

@@ -20,6 +20,8 @@ pub struct StepOrder {
     pub kind: StepKind,
     /// Where to compute: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// Memory for training in bytes; 0 is a share of what is available.
+    pub memory_bytes: u64,
     /// Folder of the base model.
     pub base_dir: PathBuf,
     /// Rows to train on.

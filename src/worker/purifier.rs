@@ -10,7 +10,7 @@ use std::{
 pub use antigen_engine::world::materialise_builtin;
 use antigen_engine::{
     error::{Blame, EngineError},
-    lab::{Lab, ProgressSink},
+    lab::{Lab, ProgressSink, memory_budget},
     run::{Outcome, run},
     spec::PurifySpec,
     suspect::Submission,
@@ -75,6 +75,8 @@ pub struct PurifyOrder {
     pub own_rows: Option<PathBuf>,
     /// Where to compute: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// Memory for training in bytes; 0 is a share of what is available.
+    pub memory_bytes: u64,
     /// Folder of pieces; a second run with the same folder continues.
     pub scratch: PathBuf,
 }
@@ -90,7 +92,11 @@ pub fn purify_here(
     cancel: Arc<AtomicBool>,
 ) -> Result<Outcome, EngineError> {
     fs::create_dir_all(&order.scratch).map_err(EngineError::io(&order.scratch))?;
-    let lab = Lab::new(open_device(&order.device)?, spec.seed, &order.scratch, progress, cancel);
+    let mut lab = Lab::new(open_device(&order.device)?, spec.seed, &order.scratch, progress, cancel);
+    // What the machine has available says nothing about a GPU.
+    if lab.device.is_cpu() || order.memory_bytes > 0 {
+        lab.memory_budget = memory_budget(order.memory_bytes);
+    }
     let submission = Submission {
         adapter_dir: order.adapter_dir.clone(),
         base_dir: order.base_dir.clone(),
@@ -119,6 +125,7 @@ pub fn purify(
         test_rows: order.test_rows.clone(),
         own_rows: if order.own_rows { Some(only_file(&folder.own_rows_dir())?) } else { None },
         device: order.device.clone(),
+        memory_bytes: order.memory_bytes,
         scratch: folder.scratch_dir(),
     };
     let outcome = purify_here(&order, &spec, progress, cancel).map_err(|error| failure_of(&error))?;

@@ -201,6 +201,18 @@ impl Lab {
     }
 }
 
+/// A budget of `bytes` for [`Lab::memory_budget`]; 0 is four fifths of the memory that the machine has available now, and no limit
+/// where the system does not tell.
+pub fn memory_budget(bytes: u64) -> Option<u64> {
+    if bytes > 0 {
+        return Some(bytes);
+    }
+    let status = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024 / 5 * 4)
+}
+
 /// The random stream `stream` of `seed`.
 pub fn rng(seed: u64, stream: &str) -> ChaCha8Rng {
     let mut hash = Sha256::new();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{ModelError, Result};
+use crate::examples::{Example, Packed};
 use crate::kernels::{Span, argmax_rows, on_worker};
 use crate::layers::{KvCache, Pass, Rows};
 use crate::lora::{BoundAdapter, LoraAdapter};
@@ -85,7 +86,7 @@ impl<'a> Batch<'a> {
 
     fn run(mut self) -> Result<Vec<Vec<u32>>> {
         let slots: Vec<usize> = (0..self.prompts.len()).collect();
-        let mut tokens = self.prefill(&slots)?;
+        let mut tokens = self.prefill()?;
         let mut active = slots;
         for done in 1..=self.options.max_new_tokens {
             (active, tokens) = self.accept(active, tokens);
@@ -107,18 +108,31 @@ impl<'a> Batch<'a> {
         (slots, tokens)
     }
 
-    /// Runs all prompts at once; returns the first new token of each.
-    fn prefill(&self, slots: &[usize]) -> Result<Vec<u32>> {
-        let mut rows = Rows::packed(self.prompts.iter().map(|p| p.len()));
+    /// Runs all prompts at once, what several begin with only once; returns the first new token of each.
+    fn prefill(&self) -> Result<Vec<u32>> {
+        // A response of one token, which nobody reads: its target is the row that the first new token follows from.
+        let example = |prompt: &&[u32]| Example { tokens: [prompt, &[0][..]].concat(), response_start: prompt.len() };
+        let examples: Vec<Example> = self.prompts.iter().map(example).collect();
+        let Packed { tokens, mut rows, targets } = Packed::sharing_prefixes(&examples, 1.0);
+        let first_row = |span: &Span| match &rows.key_rows {
+            Some(key_rows) => key_rows[span.keys.start] as usize,
+            None => span.keys.start,
+        };
+        let first_rows: Vec<usize> = rows.spans.iter().map(first_row).collect();
+        let prefixes = rows.spans.len() - examples.len();
         let mut cache_rows = Vec::with_capacity(rows.len());
-        let mut last_rows = Vec::with_capacity(slots.len());
-        for (&slot, span) in slots.iter().zip(&mut rows.spans) {
+        for (i, span) in rows.spans.iter_mut().enumerate() {
+            // A shared prefix looks at itself in the slot of the first sequence that begins with it.
+            let slot = match i.checked_sub(prefixes) {
+                Some(slot) => slot,
+                None => first_rows[prefixes..].iter().position(|row| *row == first_rows[i]).unwrap_or(0),
+            };
             let start = slot * self.capacity;
-            span.keys = start..start + span.queries.len();
+            span.keys = start..start + span.offset + span.queries.len();
             cache_rows.extend(span.keys.clone().map(|row| row as u32));
-            last_rows.push(span.queries.end as u32 - 1);
         }
-        self.next_tokens(&self.prompts.concat(), rows, &cache_rows, &last_rows)
+        let last_rows: Vec<u32> = targets.iter().map(|target| target.row).collect();
+        self.next_tokens(&tokens, rows, &cache_rows, &last_rows)
     }
 
     /// Runs one token of each active slot; returns the next ones.

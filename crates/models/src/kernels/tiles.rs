@@ -282,16 +282,18 @@ unsafe fn split_lines(start: *const f32, stride: usize, lines: usize, depths: us
     let mut planes = [[_mm512_setzero_si512(); TILE]; 3];
     let masks = [prefix_mask(depths), prefix_mask(depths.saturating_sub(16))];
     let scale = _mm512_set1_ps(scale);
-    for i in 0..lines {
+    let [highs, middles, lows] = &mut planes;
+    for (i, ((h, m), l)) in highs.iter_mut().zip(middles).zip(lows).enumerate().take(lines) {
         let line = start.wrapping_add(i * stride);
         // SAFETY: the caller vouches for `lines` lines of `depths` elements; the masks hide the rest.
         let (low, high) =
             unsafe { (_mm512_maskz_loadu_ps(masks[0], line), _mm512_maskz_loadu_ps(masks[1], line.wrapping_add(16))) };
         let (low, high) = (split(_mm512_mul_ps(low, scale)), split(_mm512_mul_ps(high, scale)));
-        for plane in 0..3 {
+        let joined = |low, high| {
             let narrow = |x| _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(x));
-            planes[plane][i] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(narrow(low[plane])), narrow(high[plane]));
-        }
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(narrow(low)), narrow(high))
+        };
+        (*h, *m, *l) = (joined(low[0], high[0]), joined(low[1], high[1]), joined(low[2], high[2]));
     }
     planes
 }
@@ -303,16 +305,16 @@ unsafe fn split_pairs(start: *const f32, stride: usize, lines: usize, depths: us
     let mut planes = [[_mm512_setzero_si512(); TILE]; 3];
     let mask = prefix_mask(lines);
     let scale = _mm512_set1_ps(scale);
-    for i in 0..depths.div_ceil(2) {
+    let [highs, middles, lows] = &mut planes;
+    for (i, ((h, m), l)) in highs.iter_mut().zip(middles).zip(lows).enumerate().take(depths.div_ceil(2)) {
         let first = start.wrapping_add(2 * i * stride);
         let second = if 2 * i + 1 < depths { mask } else { 0 };
         // SAFETY: the caller vouches for `depths` runs of `lines` elements; the masks hide the rest.
         let (even, odd) =
             unsafe { (_mm512_maskz_loadu_ps(mask, first), _mm512_maskz_loadu_ps(second, first.wrapping_add(stride))) };
         let (even, odd) = (split(_mm512_mul_ps(even, scale)), split(_mm512_mul_ps(odd, scale)));
-        for plane in 0..3 {
-            planes[plane][i] = _mm512_or_si512(_mm512_srli_epi32::<16>(even[plane]), odd[plane]);
-        }
+        let joined = |even, odd| _mm512_or_si512(_mm512_srli_epi32::<16>(even), odd);
+        (*h, *m, *l) = (joined(even[0], odd[0]), joined(even[1], odd[1]), joined(even[2], odd[2]));
     }
     planes
 }

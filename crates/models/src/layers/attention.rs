@@ -88,8 +88,8 @@ impl SelfAttention {
             }
             Some((cache, rows)) => {
                 let (keys, values) = &cache.layers[layer];
-                scatter_rows(keys, rows, &key)?;
-                scatter_rows(values, rows, &value)?;
+                scatter_rows(keys, rows, &pass.rows.gather_keys(&key)?)?;
+                scatter_rows(values, rows, &pass.rows.gather_keys(&value)?)?;
                 attention(&query, keys, values, &pass.rows.spans, self.settings)?
             }
         };

@@ -116,7 +116,8 @@ pub struct Pass<'a> {
     pub rows: &'a Rows,
     /// One adapter for each of `rows.groups`, or none at all.
     pub adapters: &'a [BoundAdapter],
-    /// Keys and values of earlier rows, and the cache rows that this pass fills; `None` in training.
+    /// Keys and values of earlier rows, and the cache rows that this pass fills, one for each of its rows (or of `rows.key_rows`);
+    /// `None` in training.
     pub cache: Option<(&'a KvCache, &'a [u32])>,
 }
 

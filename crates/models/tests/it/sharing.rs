@@ -1,7 +1,7 @@
 //! Examples that share a prefix give what they give apart.
 
 use antigen_models::layers::{Gradients, Pass};
-use antigen_models::{BoundAdapter, Example, LoraAdapter, Model, Packed, PeftConfig};
+use antigen_models::{BoundAdapter, Example, GenerateOptions, LoraAdapter, Model, Packed, PeftConfig, generate_greedy};
 
 use super::support::{numbers, random_llama, relative_distance};
 
@@ -44,6 +44,18 @@ fn adapter(model: &Model, phase: f32) -> BoundAdapter {
         factors.b = ((&factors.b + 0.1).unwrap() * f64::from(phase)).unwrap();
     }
     BoundAdapter::bind(&adapter, model.linear_modules()).unwrap()
+}
+
+#[test]
+fn prompts_that_begin_alike_are_continued_as_each_of_them_alone() {
+    let model = random_llama(true);
+    let prompts: Vec<Vec<u32>> = examples().into_iter().map(|e| e.tokens).collect();
+    let options = GenerateOptions { max_new_tokens: 6, stop: vec![], batch_rows: 8 };
+    let together = generate_greedy(&model, None, &prompts, &options).unwrap();
+    for (prompt, together) in prompts.iter().zip(together) {
+        let alone = generate_greedy(&model, None, std::slice::from_ref(prompt), &options).unwrap();
+        assert_eq!(together, alone[0]);
+    }
 }
 
 #[test]
