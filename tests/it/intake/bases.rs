@@ -55,7 +55,7 @@ fn a_checkpoint_that_is_not_what_its_configuration_says_is_refused() {
         config[name] = value;
         with_file(files.clone(), "config.json", config.to_string())
     };
-    assert!(refuse_files(&with_config("model_type", json!("mistral")), code::UNSUPPORTED).message.contains("mistral"));
+    assert!(refuse_files(&with_config("model_type", json!("falcon")), code::UNSUPPORTED).message.contains("falcon"));
     assert!(refuse_files(&with_config("intermediate_size", json!(13)), code::TENSOR_MISMATCH).message.contains("13"));
     refuse_files(&with_config("num_hidden_layers", json!(1)), code::TENSOR_MISMATCH);
     refuse_files(&with_config("num_hidden_layers", json!(3)), code::TENSOR_MISMATCH);
