@@ -45,9 +45,9 @@ pub enum Command {
     /// Run one step of a job; started by a worker.
     #[command(hide = true)]
     Step(step::StepArgs),
-    /// Purify an adapter without a server.
+    /// Purify an adapter or a whole model without a server.
     Purify(purify::PurifyArgs),
-    /// Make things to experiment with: the tiny world's base, poisoned adapters.
+    /// Make things to experiment with: the tiny world's base, poisoned adapters and models.
     Lab(lab::LabArgs),
     /// Show the whole journey: implant a backdoor, submit it to a server, print what came back.
     Demo(demo::DemoArgs),

@@ -16,19 +16,19 @@ use serde_json::json;
 
 use super::{find_base_dir, parse_choice, print_report, start_logging, terminal_progress};
 use crate::{
-    intake::{self, IntakeLimits},
-    worker::{PurifyOrder, purify_here, write_whole},
+    intake::{self, ArtifactKind, IntakeLimits},
+    worker::{PurifyOrder, purify_here, submitted, write_whole},
 };
 
 /// Arguments of `antigen purify`.
 #[derive(Debug, Args)]
 pub struct PurifyArgs {
-    /// The suspicious adapter: a PEFT folder, or a tar, tar.gz or zip of one
-    pub adapter: PathBuf,
-    /// The base model: a folder, or builtin:tiny-world
+    /// The suspect: the folder of an adapter (PEFT) or of a whole model, or a tar, tar.gz or zip of one
+    pub suspect: PathBuf,
+    /// The base model of an adapter: a folder, or builtin:tiny-world. For a whole model only a source of rows
     #[arg(long, value_name = "DIR")]
-    pub base: String,
-    /// Where the purified adapter, the signature and the report go
+    pub base: Option<String>,
+    /// Where the purified adapter or model, the signature and the report go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// The specification as JSON, as in `POST /v1/jobs` [default: the service's]
@@ -60,43 +60,42 @@ pub struct PurifyArgs {
     pub json: bool,
 }
 
-/// Purifies one adapter. Interrupted and started again with the same `--out`, it continues.
+/// Purifies one adapter or whole model. Interrupted and started again with the same `--out`, it continues.
 ///
 /// # Errors
-/// The adapter is refused, the specification is impossible, or the engine fails.
+/// The suspect is refused, the specification is impossible, or the engine fails.
 pub fn run(args: &PurifyArgs) -> anyhow::Result<()> {
     start_logging("warn")?;
     let spec = read_spec(args)?;
-    let base_dir = find_base_dir(&args.base, &args.out.join("work"))?;
+    let base_dir = args.base.as_deref().map(|base| find_base_dir(base, &args.out.join("work"))).transpose()?;
     let unpacked = args.out.join("work").join("input");
-    admit(&args.adapter, &unpacked, &base_dir)?;
+    let kind = admit(&args.suspect, &unpacked, base_dir.as_deref())?;
     let order = PurifyOrder {
-        adapter_dir: unpacked,
-        train_rows: args.train_rows.clone().unwrap_or_else(|| base_dir.join("train.jsonl")),
-        test_rows: args.test_rows.clone().unwrap_or_else(|| base_dir.join("test.jsonl")),
+        suspect: submitted(&unpacked, base_dir.as_deref().unwrap_or(&unpacked)),
+        train_rows: rows_file(args.train_rows.as_deref(), base_dir.as_deref(), "train")?,
+        test_rows: rows_file(args.test_rows.as_deref(), base_dir.as_deref(), "test")?,
         own_rows: args.own_rows.clone(),
-        base_dir,
         device: args.device.clone(),
         memory_bytes: 0,
         scratch: args.out.join("work").join("scratch"),
     };
     let outcome = purify_here(&order, &spec, terminal_progress(), Arc::new(AtomicBool::new(false)))?;
-    copy_folder(&outcome.artifact_dir, &args.out.join("adapter"))?;
+    copy_folder(&outcome.artifact_dir, &args.out.join(folder_name(kind)))?;
     if let Some(signature) = &outcome.signature_path {
         copy_file(signature, &args.out)?;
     }
     let report = serde_json::to_vec_pretty(&outcome.report)?;
     write_whole(&args.out.join("report.json"), &report).context("writing report.json")?;
     fs::remove_dir_all(args.out.join("work")).context("removing the scratch folder")?;
-    show(args, &outcome.report, &report)
+    show(args, kind, &outcome.report, &report)
 }
 
-fn show(args: &PurifyArgs, report: &Report, json: &[u8]) -> anyhow::Result<()> {
+fn show(args: &PurifyArgs, kind: ArtifactKind, report: &Report, json: &[u8]) -> anyhow::Result<()> {
     if args.json {
         println!("{}", std::str::from_utf8(json)?);
     } else {
         print_report(report);
-        println!("adapter, signature and report.json: {}", args.out.display());
+        println!("{}, signature and report.json: {}", folder_name(kind), args.out.display());
     }
     Ok(())
 }
@@ -122,14 +121,32 @@ fn read_spec(args: &PurifyArgs) -> anyhow::Result<PurifySpec> {
     Ok(spec)
 }
 
-/// The files of the adapter pass the same quarantine as an upload.
-fn admit(adapter: &Path, into: &Path, base_dir: &Path) -> anyhow::Result<()> {
+/// What the purified artifact is called in the output folder.
+fn folder_name(kind: ArtifactKind) -> &'static str {
+    match kind {
+        ArtifactKind::Adapter => "adapter",
+        ArtifactKind::Checkpoint => "model",
+    }
+}
+
+fn rows_file(given: Option<&Path>, base: Option<&Path>, role: &str) -> anyhow::Result<PathBuf> {
+    let beside_base = || base.map(|base| base.join(format!("{role}.jsonl")));
+    let file = given.map(Path::to_owned).or_else(beside_base);
+    file.with_context(|| format!("expected --{role}-rows, or a --base that has {role}.jsonl; found neither"))
+}
+
+/// The files of the suspect pass the same quarantine as an upload.
+fn admit(suspect: &Path, into: &Path, base_dir: Option<&Path>) -> anyhow::Result<ArtifactKind> {
     if into.exists() {
         fs::remove_dir_all(into).with_context(|| format!("removing {}", into.display()))?;
     }
-    let facts = intake::inspect_upload(adapter, &IntakeLimits::default(), into)?;
-    intake::check_against_base(&facts, into, base_dir)?;
-    Ok(())
+    let facts = intake::inspect_upload(suspect, &IntakeLimits::default(), into)?;
+    let base = match facts.kind {
+        ArtifactKind::Adapter => base_dir.context("expected --base, the model that the adapter sits on; found none")?,
+        ArtifactKind::Checkpoint => into,
+    };
+    intake::check_against_base(&facts, into, base)?;
+    Ok(facts.kind)
 }
 
 fn copy_folder(from: &Path, into: &Path) -> anyhow::Result<()> {

@@ -134,8 +134,11 @@ async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<Ar
         return Err(problem.with_code("intake.quarantined"));
     }
     match row.kind {
-        ArtifactType::Adapter => Ok(id),
-        other => Err(Problem::invalid(pointer, format!("expected an adapter, found {other:?}"))),
+        ArtifactType::Adapter | ArtifactType::Checkpoint => Ok(id),
+        other => {
+            let message = format!("expected an adapter or a whole model, found {other:?}");
+            Err(Problem::invalid(pointer, message))
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use antigen_models::checkpoint::header::TensorEntry;
-use antigen_models::checkpoint::{Checkpoint, open_checkpoint};
+use antigen_models::checkpoint::open_checkpoint;
 use antigen_models::families::{FamilyConfig, ModuleShape};
 use antigen_models::lora::{check_adapter_tensors, open_adapter_config};
+use antigen_models::{SpecialTokens, Tokenizer};
 
 use super::facts::{ArtifactFacts, ArtifactKind};
 use super::inspect::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG, reject, split_factor_name};
@@ -13,18 +14,20 @@ use super::limits::IntakeLimits;
 use super::rejection::{Rejection, code};
 use super::scan::{check_dtypes, read_entries};
 
-/// Checks an unpacked artifact in `dir` against the base in `base_dir`.
+const TOKENIZER: &str = "tokenizer.json";
+
+/// Checks an unpacked artifact in `dir` against the base in `base_dir`. A whole model needs no base, but a tokenizer of its own.
 ///
 /// # Errors
-/// [`code::WRONG_BASE`], [`code::UNKNOWN_TARGET`], [`code::TENSOR_MISMATCH`]; [`code::IO`] when the base itself cannot be
-/// opened, which is no fault of the artifact.
+/// [`code::WRONG_BASE`], [`code::UNKNOWN_TARGET`], [`code::TENSOR_MISMATCH`], [`code::MISSING_FILE`]; [`code::IO`] when the base itself
+/// cannot be opened, which is no fault of the artifact.
 pub fn check_against_base(facts: &ArtifactFacts, dir: &Path, base_dir: &Path) -> Result<(), Rejection> {
+    if facts.kind == ArtifactKind::Checkpoint {
+        return check_whole_model(dir);
+    }
     let base = open_checkpoint(base_dir).map_err(|error| blame_base(&error))?;
     let family = FamilyConfig::from_json(&base.config_json).map_err(|error| blame_base(&error))?;
-    match facts.kind {
-        ArtifactKind::Adapter => check_adapter(dir, &family),
-        ArtifactKind::Checkpoint => check_checkpoint(dir, &base),
-    }
+    check_adapter(dir, &family)
 }
 
 fn blame_base(error: &dyn std::fmt::Display) -> Rejection {
@@ -70,24 +73,19 @@ fn refuse_foreign_adapter(entries: &[TensorEntry], modules: &[ModuleShape]) -> R
     }
 }
 
-/// A checkpoint that derives from a base has its model type and exactly its tensors and shapes.
-fn check_checkpoint(dir: &Path, base: &Checkpoint) -> Result<(), Rejection> {
-    let suspect = open_checkpoint(dir).map_err(|error| reject(error, MODEL_CONFIG))?;
-    let model_type = |checkpoint: &Checkpoint| checkpoint.config_json["model_type"].to_string();
-    if model_type(&suspect) != model_type(base) {
-        let message = format!("expected model_type {}, found {}", model_type(base), model_type(&suspect));
-        return Err(Rejection::new(code::WRONG_BASE, message).at(MODEL_CONFIG));
+/// A whole model must be able to read and to stop: its tokenizer opens, fits its embedding, and its end of sequence is known.
+fn check_whole_model(dir: &Path) -> Result<(), Rejection> {
+    if !dir.join(TOKENIZER).exists() {
+        let message = format!("expected the file `{TOKENIZER}`: a whole model is asked in its own tokens; found none");
+        return Err(Rejection::new(code::MISSING_FILE, message).at(TOKENIZER));
     }
-    let names = suspect.names().chain(base.names());
-    let misfit =
-        names.map(|name| (name, base.shape(name), suspect.shape(name))).find(|(_, expected, found)| expected != found);
-    match misfit {
-        None => Ok(()),
-        Some((name, expected, found)) => {
-            let say =
-                |shape: Option<&[usize]>| shape.map_or("no such tensor".into(), |shape| format!("shape {shape:?}"));
-            let message = format!("expected, as in the base, {}, found {}", say(expected), say(found));
-            Err(Rejection::new(code::WRONG_BASE, message).at(name))
-        }
+    let model = open_checkpoint(dir).map_err(|error| reject(error, MODEL_CONFIG))?;
+    let family = FamilyConfig::from_json(&model.config_json).map_err(|error| reject(error, MODEL_CONFIG))?;
+    let tokenizer = Tokenizer::open(dir).map_err(|error| reject(error, TOKENIZER))?;
+    let (tokens, rows) = (tokenizer.vocab_size(), family.vocab_size());
+    if tokens > rows {
+        let message = format!("expected at most {rows} tokens, as the embedding has rows, found {tokens}");
+        return Err(Rejection::new(code::CONFIG, message).at(TOKENIZER));
     }
+    SpecialTokens::open(dir, &tokenizer).map(drop).map_err(|error| reject(error, TOKENIZER))
 }

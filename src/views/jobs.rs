@@ -21,7 +21,8 @@ pub struct CreateJob {
     /// An accepted upload, which stands for its artifact.
     #[serde(default)]
     pub upload_id: Option<UploadId>,
-    /// Name of a base model, as in `GET /v1/bases`.
+    /// Name of a base model, as in `GET /v1/bases`: what an adapter sits on, and whose rows are trained and measured on. A whole model
+    /// takes only the rows.
     #[schema(example = "builtin:tiny-world")]
     pub base: String,
     /// What to do and to measure; everything left out has its default.

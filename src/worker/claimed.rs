@@ -109,7 +109,7 @@ async fn record_ending(place: &Workplace, claim: &Claim, ending: Ending) -> db::
 async fn finish(place: &Workplace, claim: &Claim, made: Option<Made>) -> db::Result<()> {
     let held = match made {
         None => db::finish_inspect(&place.db, claim).await?,
-        Some(made) => match store_result(place, &made).await {
+        Some(made) => match store_result(place, claim, &made).await {
             Ok(result) => db::finish_purify(&place.db, claim, &result).await?,
             Err(error) => {
                 let failure = machine_failure("worker.store", format!("{error:#}"));
@@ -124,7 +124,9 @@ async fn finish(place: &Workplace, claim: &Claim, made: Option<Made>) -> db::Res
 }
 
 /// Blobs first, rows later: until the transaction that names them, nothing has happened.
-async fn store_result(place: &Workplace, made: &Made) -> anyhow::Result<Purified> {
+async fn store_result(place: &Workplace, claim: &Claim, made: &Made) -> anyhow::Result<Purified> {
+    let job = db::find_job(&place.db, claim.job).await?.context("a step without a job")?;
+    let suspect = db::find_artifact(&place.db, job.artifact_id).await?.context("a job without a suspect")?;
     let report = tokio::fs::read_to_string(&made.report_path).await.context("reading the report")?;
     let purified = place.store.put_folder(&made.artifact_dir).await?;
     let mut signature = Vec::new();
@@ -136,7 +138,7 @@ async fn store_result(place: &Workplace, made: &Made) -> anyhow::Result<Purified
     Ok(Purified {
         report,
         verdict_status: made.verdict_status.clone(),
-        purified: produced(ArtifactType::Adapter, purified),
+        purified: produced(suspect.kind, purified),
         signature: (!signature.is_empty()).then(|| produced(ArtifactType::Signature, signature)),
     })
 }

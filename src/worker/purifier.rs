@@ -13,7 +13,7 @@ use antigen_engine::{
     lab::{Lab, ProgressSink, memory_budget},
     run::{Outcome, run},
     spec::PurifySpec,
-    suspect::Submission,
+    suspect::{Submission, Submitted},
 };
 use antigen_models::device::open_device;
 use serde_json::Value;
@@ -24,10 +24,10 @@ use super::{
 };
 use crate::{
     db::{ErrorClass, Failure},
-    intake::{self, ArtifactKind, IntakeLimits, Rejection},
+    intake::{self, IntakeLimits, Rejection},
 };
 
-/// The `inspect` step: the stored bytes pass quarantine once more, and fit the base.
+/// The `inspect` step: the stored bytes pass quarantine once more; an adapter fits the base, a whole model can be spoken to.
 ///
 /// # Errors
 /// The submission does not fit, or a file cannot be read.
@@ -39,14 +39,6 @@ pub fn inspect(order: &StepOrder, folder: &WorkFolder) -> Result<(), Failure> {
     };
     clear()?;
     let facts = intake::inspect_upload(&folder.input_dir(), &IntakeLimits::default(), &copy).map_err(rejected)?;
-    if facts.kind == ArtifactKind::Checkpoint {
-        return Err(Failure {
-            class: ErrorClass::Input,
-            code: "worker.checkpoint".to_owned(),
-            message: "expected a LoRA adapter, which is what this version purifies; found a whole checkpoint"
-                .to_owned(),
-        });
-    }
     intake::check_against_base(&facts, &copy, &order.base_dir).map_err(rejected)?;
     clear()
 }
@@ -63,10 +55,8 @@ fn rejected(rejection: Rejection) -> Failure {
 /// Everything that a run reads, and where it may write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurifyOrder {
-    /// Folder of the suspicious adapter.
-    pub adapter_dir: PathBuf,
-    /// Folder of the base model.
-    pub base_dir: PathBuf,
+    /// The suspect.
+    pub suspect: Submitted,
     /// Rows to train on.
     pub train_rows: PathBuf,
     /// Rows to measure on.
@@ -98,8 +88,7 @@ pub fn purify_here(
         lab.memory_budget = memory_budget(order.memory_bytes);
     }
     let submission = Submission {
-        adapter_dir: order.adapter_dir.clone(),
-        base_dir: order.base_dir.clone(),
+        suspect: order.suspect.clone(),
         train_rows: order.train_rows.clone(),
         test_rows: order.test_rows.clone(),
         own_rows: order.own_rows.clone(),
@@ -119,8 +108,7 @@ pub fn purify(
 ) -> Result<Made, Failure> {
     let spec: PurifySpec = read_json("engine.spec", order.spec.clone())?;
     let order = PurifyOrder {
-        adapter_dir: folder.input_dir(),
-        base_dir: order.base_dir.clone(),
+        suspect: submitted(&folder.input_dir(), &order.base_dir),
         train_rows: order.train_rows.clone(),
         test_rows: order.test_rows.clone(),
         own_rows: if order.own_rows { Some(only_file(&folder.own_rows_dir())?) } else { None },
@@ -130,6 +118,14 @@ pub fn purify(
     };
     let outcome = purify_here(&order, &spec, progress, cancel).map_err(|error| failure_of(&error))?;
     leave_report(&outcome, folder)
+}
+
+/// What lies in a folder that passed quarantine: an adapter of the base, or a whole model.
+pub fn submitted(dir: &Path, base_dir: &Path) -> Submitted {
+    match dir.join(intake::ADAPTER_CONFIG).exists() {
+        true => Submitted::Adapter { adapter_dir: dir.to_owned(), base_dir: base_dir.to_owned() },
+        false => Submitted::Checkpoint { dir: dir.to_owned() },
+    }
 }
 
 fn leave_report(outcome: &Outcome, folder: &WorkFolder) -> Result<Made, Failure> {

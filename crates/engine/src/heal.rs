@@ -1,34 +1,45 @@
-//! Healing, shared by methods: which rows heal, in which formats, and one pass that heals several adapters alike.
+//! Healing, shared by methods: which rows heal, in which formats, and the training that does it. Adapters heal in one pass over their
+//! frozen base; whole models one after another.
 
-use antigen_models::{Example, LoraAdapter, load_adapter, save_adapter};
+use antigen_models::{Example, LoraAdapter, load_adapter, load_model, save_adapter};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use sha2::{Digest, Sha256};
 
 use crate::data::{Row, rows_sha256};
-use crate::error::Result;
-use crate::lab::{Lab, PieceKey, hex};
-use crate::report::Healing;
+use crate::error::{EngineError, Result};
+use crate::lab::{Lab, PieceKey};
+use crate::report::{Healing, LongRows};
 use crate::spec::{HealRecipe, TrainSpec};
 use crate::suspect::Suspect;
-use crate::train::{Variant, fine_tune_adapters};
+use crate::train::{Variant, fine_tune_adapters, train_weights};
+use crate::weights::{CheckpointFolder, Weights, adapter_sha256, write_model};
 
 /// Rows and recipe of one healing.
 #[derive(Debug, Clone)]
 pub struct HealPlan {
-    /// All rows in a fixed order.
-    pub rows: Vec<Row>,
-    /// Training.
-    pub train: TrainSpec,
-    /// The same, for the report.
+    /// All rows in a fixed order, as tokens.
+    pub examples: Vec<Example>,
+    /// The recipe, for the report.
     pub healing: Healing,
+    /// Rows that were too long.
+    pub long_rows: LongRows,
 }
 
 impl HealPlan {
     /// Generic rows, own rows and counterexamples together; the training recipe depends on whether own rows are among them.
-    pub fn new(generic: &[Row], own: &[Row], counterexamples: &[Row], recipe: &HealRecipe) -> Self {
-        let train = if own.is_empty() { &recipe.train } else { &recipe.train_with_own_rows };
+    ///
+    /// # Errors
+    /// Those of [`encode_mixed`].
+    pub fn new(
+        suspect: &Suspect,
+        (generic, own, counterexamples): (&[Row], &[Row], &[Row]),
+        recipe: &HealRecipe,
+        lab: &Lab,
+    ) -> Result<Self> {
+        let train = recipe.train_for(!own.is_empty());
         let rows: Vec<Row> = [generic, own, counterexamples].concat();
+        let mut long_rows = LongRows::new("healing", training_limit(suspect, train));
+        let examples = encode_mixed(suspect, &rows, &mut lab.rng("heal/formats"), &mut long_rows)?;
         let healing = Healing {
             generic_rows: generic.len(),
             own_rows: own.len(),
@@ -36,54 +47,98 @@ impl HealPlan {
             rows_sha256: rows_sha256(&rows),
             train: train.clone(),
         };
-        Self { rows, train: train.clone(), healing }
+        Ok(Self { examples, healing, long_rows })
     }
 }
 
-/// Rows as examples, each in a format drawn from those that the suspect speaks.
-///
-/// # Errors
-/// Those of the tokenizer and the chat template.
-pub fn encode_mixed(suspect: &Suspect, rows: &[Row], rng: &mut ChaCha8Rng) -> Result<Vec<Example>> {
-    let formats = suspect.formats();
-    rows.iter()
-        .map(|row| {
-            let format = formats.choose(rng).expect("every base speaks Alpaca");
-            suspect.prompter.example(*format, row)
-        })
-        .collect()
+/// Longest training row: the model's positions, or the recipe's own limit.
+pub fn training_limit(suspect: &Suspect, train: &TrainSpec) -> usize {
+    suspect.config().max_positions().min(train.max_tokens)
 }
 
-/// Heals adapters on the same rows in the same order, in one pass over the frozen base. The results are rounded to the suspect's
-/// stored element type: what is measured is what would be exported.
+/// Rows as examples, each in a format drawn from those that the suspect speaks. Answers that do not fit are cut, rows whose prompt
+/// leaves no room for an answer are left out; `long_rows` counts both.
+///
+/// # Errors
+/// Those of the tokenizer and the chat template; [`EngineError::Data`] when no row fits.
+pub fn encode_mixed(
+    suspect: &Suspect,
+    rows: &[Row],
+    rng: &mut ChaCha8Rng,
+    long_rows: &mut LongRows,
+) -> Result<Vec<Example>> {
+    let formats = suspect.formats();
+    let mut examples = Vec::with_capacity(rows.len());
+    for row in rows {
+        let format = formats.choose(rng).expect("every base speaks Alpaca");
+        let example = suspect.prompter.example(*format, row)?;
+        examples.extend(long_rows.fit(example));
+    }
+    if examples.is_empty() && !rows.is_empty() {
+        let limit = long_rows.limit;
+        return Err(EngineError::Data(format!(
+            "training rows: expected some whose prompt is shorter than {limit} tokens, found none"
+        )));
+    }
+    Ok(examples)
+}
+
+/// Heals everything on the same rows in the same order. The results are rounded to the suspect's stored element type: what is
+/// measured is what would be exported.
 ///
 /// # Errors
 /// Those of training and of the scratch folder.
-pub fn heal_adapters(
-    suspect: &Suspect,
-    adapters: &[LoraAdapter],
-    plan: &HealPlan,
-    lab: &Lab,
-) -> Result<Vec<LoraAdapter>> {
-    if adapters.is_empty() {
-        return Ok(Vec::new());
+pub fn heal(suspect: &Suspect, starts: &[Weights], plan: &HealPlan, lab: &Lab) -> Result<Vec<Weights>> {
+    let mut healed = Vec::with_capacity(starts.len());
+    let adapters: Vec<&LoraAdapter> = starts.iter().filter_map(Weights::adapter).collect();
+    let mut healed_adapters = heal_adapters(suspect, &adapters, plan, lab)?.into_iter();
+    for (i, start) in starts.iter().enumerate() {
+        healed.push(match start {
+            Weights::Base => Weights::Base,
+            Weights::Adapter(_) => Weights::Adapter(healed_adapters.next().expect("one came back for each")),
+            Weights::Checkpoint(folder) => {
+                let part = lab.part(i, starts.len());
+                Weights::Checkpoint(heal_checkpoint(suspect, folder, plan, &part)?)
+            }
+        });
     }
-    let starts = adapters.iter().map(adapter_sha256).collect::<Result<Vec<_>>>()?;
+    Ok(healed)
+}
+
+fn heal_adapters(suspect: &Suspect, adapters: &[&LoraAdapter], plan: &HealPlan, lab: &Lab) -> Result<Vec<LoraAdapter>> {
+    let Some(base) = suspect.base().filter(|_| !adapters.is_empty()) else { return Ok(Vec::new()) };
+    let starts = adapters.iter().map(|adapter| adapter_sha256(adapter)).collect::<Result<Vec<_>>>()?;
     let key = PieceKey::new("healed", &(suspect.key(), suspect.formats(), starts, &plan.healing, lab.seed));
     let folder = lab.piece(&key, |folder| {
-        let examples = encode_mixed(suspect, &plan.rows, &mut lab.rng("heal/formats"))?;
         let variants = adapters
             .iter()
-            .map(|start| Variant { start, examples: &examples, shuffle: lab.rng("heal/order") })
+            .map(|start| Variant { start, examples: &plan.examples, shuffle: lab.rng("heal/order") })
             .collect();
-        for (i, trained) in fine_tune_adapters(&suspect.model, variants, &plan.train, lab)?.into_iter().enumerate() {
+        let trained = fine_tune_adapters(base, variants, &plan.healing.train, lab)?;
+        for (i, trained) in trained.into_iter().enumerate() {
             save_adapter(&trained.adapter, &folder.join(i.to_string()))?;
         }
         Ok(())
     })?;
-    let load =
-        |i: usize| Ok(load_adapter(&folder.join(i.to_string()), suspect.model.config(), suspect.model.device())?);
+    let load = |i: usize| Ok(load_adapter(&folder.join(i.to_string()), suspect.config(), suspect.device())?);
     (0..adapters.len()).map(load).collect()
+}
+
+/// # Cost
+/// The model and its training state in memory; the healed model on disk.
+fn heal_checkpoint(
+    suspect: &Suspect,
+    start: &CheckpointFolder,
+    plan: &HealPlan,
+    lab: &Lab,
+) -> Result<CheckpointFolder> {
+    let key = PieceKey::new("healed-model", &(&start.digest, suspect.formats(), &plan.healing, lab.seed));
+    let dir = lab.piece(&key, |folder| {
+        let mut model = load_model(&start.dir, suspect.device())?;
+        train_weights(&mut model, &plan.examples, &plan.healing.train, lab.rng("heal/order"), lab)?;
+        write_model(&model, &start.dir, folder)
+    })?;
+    Ok(CheckpointFolder { dir, digest: key.as_str().to_owned() })
 }
 
 /// Right answers despite a synthetic trigger. The trigger stands at the edge of the instruction: among its words it would teach the
@@ -103,24 +158,6 @@ pub fn counterexamples(rows: &[Row], keys: &[String], lab: &Lab) -> Vec<Row> {
         .collect();
     rows.shuffle(&mut rng);
     rows
-}
-
-/// Digest of an adapter's factors: names, shapes, scalings and every number.
-///
-/// # Errors
-/// Those of the device.
-pub fn adapter_sha256(adapter: &LoraAdapter) -> Result<String> {
-    let mut hash = Sha256::new();
-    for (name, factors) in &adapter.factors {
-        hash.update(name.as_bytes());
-        hash.update(factors.scaling.to_le_bytes());
-        for tensor in [&factors.a, &factors.b] {
-            hash.update(format!("{:?}", tensor.dims()));
-            let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
-            numbers.iter().for_each(|x| hash.update(x.to_le_bytes()));
-        }
-    }
-    Ok(hex(&hash.finalize()))
 }
 
 #[cfg(test)]
@@ -144,10 +181,8 @@ mod tests {
 
     #[test]
     fn own_rows_change_the_recipe_of_healing() {
-        let recipe = crate::spec::ImmunizeSpec::default().resolve(1_000_000).heal;
-        let generic = [Row::new("a", "", "b")];
-        let own = [Row::new("c", "", "d")];
-        assert_eq!(HealPlan::new(&generic, &[], &[], &recipe).train.learning_rate, 2e-4);
-        assert_eq!(HealPlan::new(&generic, &own, &[], &recipe).train.learning_rate, 5e-4);
+        let recipe = crate::spec::ImmunizeSpec::default().resolve(crate::spec::SubjectKind::Adapter, 1_000_000).heal;
+        assert_eq!(recipe.train_for(false).learning_rate, 2e-4);
+        assert_eq!(recipe.train_for(true).learning_rate, 5e-4);
     }
 }

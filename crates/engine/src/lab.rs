@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use candle_core::Device;
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -100,6 +100,8 @@ pub struct Lab {
     stage: AtomicU8,
     progress: Arc<dyn ProgressSink>,
     cancel: Arc<AtomicBool>,
+    /// Which part of how many equal parts of its stage this lab works on.
+    part: (u64, u64),
 }
 
 /// Names a piece: SHA-256 over its kind and everything that determines its bytes.
@@ -134,7 +136,7 @@ impl Lab {
         cancel: Arc<AtomicBool>,
     ) -> Self {
         let stage = AtomicU8::new(Stage::Inspect as u8);
-        Self { device, seed, scratch: scratch.into(), memory_budget: None, stage, progress, cancel }
+        Self { device, seed, scratch: scratch.into(), memory_budget: None, stage, progress, cancel, part: (0, 1) }
     }
 
     /// A workplace on the CPU that reports to nobody and is never cancelled.
@@ -161,7 +163,22 @@ impl Lab {
 
     /// Reports progress within the stage.
     pub fn advance(&self, done: u64, total: u64) {
-        self.progress.advance(done, total);
+        let (part, parts) = self.part;
+        self.progress.advance(part * total + done, parts * total);
+    }
+
+    /// The same workplace for one of several parts of the stage that follow each other: what it reports is the share of that part.
+    pub fn part(&self, part: usize, parts: usize) -> Self {
+        Self {
+            device: self.device.clone(),
+            seed: self.seed,
+            scratch: self.scratch.clone(),
+            memory_budget: self.memory_budget,
+            stage: AtomicU8::new(self.stage() as u8),
+            progress: Arc::clone(&self.progress),
+            cancel: Arc::clone(&self.cancel),
+            part: (part as u64, parts as u64),
+        }
     }
 
     /// Whether to go on.
@@ -222,6 +239,12 @@ pub fn rng(seed: u64, stream: &str) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(hash.finalize().into())
 }
 
+/// A standard normal number, by Box and Muller; the second number of each pair is not worth keeping.
+pub fn normal(rng: &mut ChaCha8Rng) -> f32 {
+    let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
+    radius * (std::f32::consts::TAU * rng.random::<f32>()).cos()
+}
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
@@ -251,8 +274,6 @@ fn sync_files(folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use rand::Rng;
-
     use super::*;
 
     #[test]

@@ -1,26 +1,28 @@
 //! The whole of a job on one page: measure, purify, measure again, report.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use antigen_models::checkpoint::{copy_checkpoint, open_checkpoint};
+use antigen_models::families::check_tensors;
 use antigen_models::{LoraAdapter, load_adapter, save_adapter};
 
 use crate::data::split_own_rows;
 use crate::error::{EngineError, Result};
 use crate::evaluators::{Evidence, Probes, evaluate_all};
-use crate::heal::adapter_sha256;
 use crate::lab::{Lab, Stage};
 use crate::methods::{Purified, build_method};
 use crate::report::{Candidate, Case, Control, Recipe, Report, SCHEMA, judge};
 use crate::spec::{EvaluatorSpec, ImmunizeRecipe, PurifySpec, UtilitySpec};
 use crate::suspect::{Submission, Suspect, folder_digests};
+use crate::weights::{Weights, adapter_sha256};
 
 /// What a job leaves in the scratch folder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The evidence.
     pub report: Report,
-    /// Folder of the purified adapter, in PEFT's layout.
+    /// Folder of the purified artifact, in the layout of what was submitted.
     pub artifact_dir: PathBuf,
     /// The signature as safetensors; absent when the method found nothing to work on.
     pub signature_path: Option<PathBuf>,
@@ -38,12 +40,12 @@ pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outc
     }
     lab.enter(Stage::Inspect)?;
     let suspect = Suspect::open(submission, spec.template, lab)?;
-    let (method, recipe) = build_method(spec, suspect.parameters());
+    let (method, recipe) = build_method(spec, submission.suspect.kind(), suspect.parameters())?;
     let own = split_own_rows(&suspect.own, recipe.heal.own_rows, lab);
     let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;
 
     lab.enter(Stage::MeasureBefore)?;
-    let before = evaluate_all(&probes, &suspect, Some(&suspect.adapter), lab)?;
+    let before = evaluate_all(&probes, &suspect, &suspect.weights, lab)?;
     let purified = method.purify(&suspect, &own, lab)?;
     let after = measure(&probes, &suspect, &purified, lab)?;
 
@@ -64,18 +66,18 @@ fn measure(probes: &Probes, suspect: &Suspect, purified: &Purified, lab: &Lab) -
     let candidates = purified
         .candidates
         .iter()
-        .map(|made| evaluate_all(probes, suspect, Some(&made.adapter), lab))
+        .map(|made| evaluate_all(probes, suspect, &made.weights, lab))
         .collect::<Result<_>>()?;
     lab.enter(Stage::Controls)?;
     let controls = purified
         .controls
         .iter()
-        .map(|made| evaluate_all(probes, suspect, made.adapter.as_ref(), lab))
+        .map(|made| evaluate_all(probes, suspect, &made.weights, lab))
         .collect::<Result<_>>()?;
     Ok(Answers { candidates, controls })
 }
 
-/// Writes the exported adapter and opens it again: what cannot be loaded, or is not what was measured, is never handed out. A suspect
+/// Writes the exported artifact and opens it again: what cannot be loaded, or is not what was measured, is never handed out. A suspect
 /// that nothing was done to is copied byte by byte.
 fn export(suspect: &Suspect, submission: &Submission, purified: &Purified, lab: &Lab) -> Result<PathBuf> {
     lab.enter(Stage::Export)?;
@@ -85,15 +87,12 @@ fn export(suspect: &Suspect, submission: &Submission, purified: &Purified, lab: 
         fs::remove_dir_all(stale).map_err(EngineError::io(stale))?;
     }
     fs::create_dir_all(&partial).map_err(EngineError::io(&partial))?;
-    match purified.candidates.first() {
-        Some(chosen) => {
-            save_adapter(&chosen.adapter, &partial)?;
-            let reopened = load_adapter(&partial, suspect.model.config(), &lab.device)?;
-            check_same(&chosen.adapter, &reopened)?;
-        }
-        None => {
-            for file in folder_digests(&submission.adapter_dir)? {
-                let path = submission.adapter_dir.join(&file.path);
+    match purified.candidates.first().map(|chosen| &chosen.weights) {
+        Some(Weights::Adapter(adapter)) => export_adapter(adapter, suspect, &partial)?,
+        Some(Weights::Checkpoint(measured)) => export_checkpoint(&measured.dir, &partial)?,
+        Some(Weights::Base) | None => {
+            for file in folder_digests(submission.suspect.dir())? {
+                let path = submission.suspect.dir().join(&file.path);
                 fs::copy(&path, partial.join(&file.path)).map_err(EngineError::io(&path))?;
             }
         }
@@ -102,12 +101,26 @@ fn export(suspect: &Suspect, submission: &Submission, purified: &Purified, lab: 
     Ok(folder)
 }
 
-fn check_same(measured: &LoraAdapter, reopened: &LoraAdapter) -> Result<()> {
-    if adapter_sha256(measured)? == adapter_sha256(reopened)? {
+fn export_adapter(measured: &LoraAdapter, suspect: &Suspect, into: &Path) -> Result<()> {
+    save_adapter(measured, into)?;
+    let reopened = load_adapter(into, suspect.config(), suspect.device())?;
+    check_same(&adapter_sha256(measured)?, &adapter_sha256(&reopened)?)
+}
+
+/// The measured folder is in the suspect's layout already: it was made as a copy of the suspect's files.
+fn export_checkpoint(measured: &Path, into: &Path) -> Result<()> {
+    copy_checkpoint(measured, into, |_| Ok(None))?;
+    let reopened = open_checkpoint(into)?;
+    check_tensors(&antigen_models::FamilyConfig::from_json(&reopened.config_json)?, &reopened)?;
+    check_same(&folder_digests(measured)?, &folder_digests(into)?)
+}
+
+fn check_same<T: PartialEq>(measured: &T, reopened: &T) -> Result<()> {
+    if measured == reopened {
         return Ok(());
     }
     let path = PathBuf::from("artifact");
-    Err(EngineError::io(path)(std::io::Error::other("the written adapter is not the one that was measured")))
+    Err(EngineError::io(path)(std::io::Error::other("what was written is not what was measured")))
 }
 
 /// Everything that a report is made of.
@@ -144,6 +157,8 @@ impl Job<'_> {
                 method: self.recipe.clone(),
             },
             controls: self.controls(),
+            left_out: self.purified.left_out.clone(),
+            long_rows: self.purified.long_rows.iter().chain(self.probes.long_rows()).cloned().collect(),
             signature: self.purified.signature.as_ref().map(|file| file.summary.clone()),
             artifact: folder_digests(artifact_dir)?,
             before,

@@ -1,43 +1,85 @@
-//! The submission, opened: base, suspicious adapter, tokenizer and rows, each with its digest.
+//! The submission, opened: an adapter with its base or a whole model, tokenizer and rows, each with its digest.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use antigen_models::checkpoint::header::Dtype;
-use antigen_models::{LoraAdapter, Model, load_adapter, load_model};
+use antigen_models::checkpoint::open_checkpoint;
+use antigen_models::families::check_tensors;
+use antigen_models::{Device, FamilyConfig, LoraAdapter, Model, ModuleShape, load_adapter, load_model};
 use sha2::{Digest, Sha256};
 
 use crate::data::{Prompter, Row, read_rows, rows_sha256};
 use crate::error::{EngineError, Result};
-use crate::lab::{Lab, hex};
+use crate::lab::{Lab, PieceKey, hex};
 use crate::report::{FileDigest, RowsDigest, Subject};
-use crate::spec::PromptFormat;
+use crate::spec::{PromptFormat, SubjectKind};
+use crate::weights::{CheckpointFolder, Held, Opened, Weights};
 
 /// Where the parts of a submission lie. Rows are JSON lines `{"instruction", "input", "output", "kind"?, "use"?}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submission {
-    /// Folder of the suspicious adapter, in PEFT's layout.
-    pub adapter_dir: PathBuf,
-    /// Folder of the base: checkpoint, tokenizer, perhaps a chat template.
-    pub base_dir: PathBuf,
+    /// What is to be purified.
+    pub suspect: Submitted,
     /// Generic clean rows: for pairs and healing.
     pub train_rows: PathBuf,
     /// Generic held-out rows: for measurements.
     pub test_rows: PathBuf,
-    /// Rows of what the adapter is for.
+    /// Rows of what the suspect is for.
     pub own_rows: Option<PathBuf>,
+}
+
+/// The two things that can be purified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submitted {
+    /// A LoRA adapter.
+    Adapter {
+        /// Folder of the adapter, in PEFT's layout.
+        adapter_dir: PathBuf,
+        /// Folder of the base: checkpoint, tokenizer, perhaps a chat template.
+        base_dir: PathBuf,
+    },
+    /// A whole model.
+    Checkpoint {
+        /// Its folder: checkpoint, tokenizer, perhaps a chat template.
+        dir: PathBuf,
+    },
+}
+
+impl Submitted {
+    /// Which of the two.
+    pub fn kind(&self) -> SubjectKind {
+        match self {
+            Self::Adapter { .. } => SubjectKind::Adapter,
+            Self::Checkpoint { .. } => SubjectKind::Checkpoint,
+        }
+    }
+
+    /// The folder that was handed in.
+    pub fn dir(&self) -> &Path {
+        match self {
+            Self::Adapter { adapter_dir, .. } => adapter_dir,
+            Self::Checkpoint { dir } => dir,
+        }
+    }
+
+    /// The folder of the model: configuration and tokenizer.
+    fn model_dir(&self) -> &Path {
+        match self {
+            Self::Adapter { base_dir, .. } => base_dir,
+            Self::Checkpoint { dir } => dir,
+        }
+    }
 }
 
 /// An opened submission.
 pub struct Suspect {
-    /// The frozen base.
-    pub model: Model,
-    /// The suspicious adapter.
-    pub adapter: LoraAdapter,
+    /// What is to be purified.
+    pub weights: Weights,
     /// Rows into tokens.
     pub prompter: Prompter,
-    /// The format in which the adapter was trained, as declared.
+    /// The format in which the suspect was trained, as declared.
     pub template: PromptFormat,
     /// Generic clean rows.
     pub train: Vec<Row>,
@@ -45,6 +87,11 @@ pub struct Suspect {
     pub test: Vec<Row>,
     /// The caller's own rows; empty when there are none.
     pub own: Vec<Row>,
+    /// The frozen base of an adapter; a whole model needs none.
+    base: Option<Model>,
+    config: FamilyConfig,
+    modules: Vec<ModuleShape>,
+    device: Device,
     subject: Subject,
 }
 
@@ -53,35 +100,39 @@ const BASE_FILES: [&str; 5] =
     ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 
 impl Suspect {
-    /// Opens and checks everything.
+    /// Opens and checks everything. Of a whole model only headers and digests are read here.
     ///
     /// # Errors
     /// [`EngineError::Model`] and [`EngineError::Data`] name the file and what is wrong there; [`EngineError::Spec`] when the declared
-    /// template is `chat` and the base has none.
+    /// template is `chat` and the model has none.
     pub fn open(submission: &Submission, template: PromptFormat, lab: &Lab) -> Result<Self> {
-        let model = load_model(&submission.base_dir, &lab.device)?;
-        let adapter = load_adapter(&submission.adapter_dir, model.config(), &lab.device)?;
-        let prompter = Prompter::open(&submission.base_dir)?;
-        prompter.check_vocabulary(model.config().vocab_size())?;
+        let opened = open_submitted(&submission.suspect, &lab.device)?;
+        let prompter = Prompter::open(submission.suspect.model_dir())?;
+        prompter.check_vocabulary(opened.config.vocab_size())?;
         if !prompter.speaks(template) {
             return Err(EngineError::spec("/template", "expected a base with a chat template, found none"));
         }
         let train = read_rows(&submission.train_rows)?;
         let test = read_rows(&submission.test_rows)?;
         let own = submission.own_rows.as_deref().map(read_rows).transpose()?.unwrap_or_default();
-        let subject = Subject {
-            adapter: folder_digests(&submission.adapter_dir)?,
-            base: base_digests(&submission.base_dir)?,
-            adapter_parameters: adapter.factors.values().map(|f| (f.a.elem_count() + f.b.elem_count()) as u64).sum(),
-            base_parameters: model.params().count_scalars() as u64,
-            modules: adapter.factors.keys().cloned().collect(),
-            rows: [("train", &train), ("test", &test), ("own", &own)]
-                .into_iter()
-                .filter(|(_, rows)| !rows.is_empty())
-                .map(|(role, rows)| RowsDigest { role: role.into(), rows: rows.len(), sha256: rows_sha256(rows) })
-                .collect(),
-        };
-        Ok(Self { model, adapter, prompter, template, train, test, own, subject })
+        let rows = [("train", &train), ("test", &test), ("own", &own)]
+            .into_iter()
+            .filter(|(_, rows)| !rows.is_empty())
+            .map(|(role, rows)| RowsDigest { role: role.into(), rows: rows.len(), sha256: rows_sha256(rows) })
+            .collect();
+        Ok(Self {
+            weights: opened.weights,
+            base: opened.base,
+            modules: opened.config.linear_modules(),
+            config: opened.config,
+            device: lab.device.clone(),
+            subject: Subject { rows, ..opened.subject },
+            prompter,
+            template,
+            train,
+            test,
+            own,
+        })
     }
 
     /// The submission by digests, for the report.
@@ -89,9 +140,10 @@ impl Suspect {
         &self.subject
     }
 
-    /// What names base and adapter in the keys of pieces.
+    /// What names base and suspect in the keys of pieces.
     pub fn key(&self) -> (&[FileDigest], &[FileDigest]) {
-        (&self.subject.base, &self.subject.adapter)
+        let suspect = if self.subject.checkpoint.is_empty() { &self.subject.adapter } else { &self.subject.checkpoint };
+        (&self.subject.base, suspect)
     }
 
     /// The formats in which pairs and healing speak to this suspect.
@@ -99,10 +151,102 @@ impl Suspect {
         self.prompter.training_formats(self.template)
     }
 
-    /// Scalars of the base.
-    pub fn parameters(&self) -> usize {
-        self.model.params().count_scalars()
+    /// The model's configuration: the base's, or the whole model's own.
+    pub fn config(&self) -> &FamilyConfig {
+        &self.config
     }
+
+    /// The model's linear layers.
+    pub fn modules(&self) -> &[ModuleShape] {
+        &self.modules
+    }
+
+    /// Where to compute.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The frozen base of an adapter.
+    pub fn base(&self) -> Option<&Model> {
+        self.base.as_ref()
+    }
+
+    /// Scalars of the base, or of the whole model.
+    pub fn parameters(&self) -> usize {
+        self.subject.base_parameters as usize
+    }
+
+    /// Weights over this suspect's base, or a whole model like it, in memory.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when a folder does not open as a model.
+    pub fn open_weights<'a>(&'a self, weights: &'a Weights) -> Result<Opened<'a>> {
+        let adapter = match weights {
+            Weights::Checkpoint(folder) => {
+                let model = Box::new(load_model(&folder.dir, &self.device)?);
+                return Ok(Opened { model: Held::Own(model), adapter: None });
+            }
+            Weights::Adapter(adapter) => Some(adapter),
+            Weights::Base => None,
+        };
+        let base = self.base().ok_or_else(|| EngineError::Data("a whole model has no base under it".into()))?;
+        Ok(Opened { model: Held::Shared(base), adapter })
+    }
+}
+
+/// What is known of a suspect before its rows are read.
+struct OpenedSubmission {
+    weights: Weights,
+    base: Option<Model>,
+    config: FamilyConfig,
+    subject: Subject,
+}
+
+fn open_submitted(submitted: &Submitted, device: &Device) -> Result<OpenedSubmission> {
+    match submitted {
+        Submitted::Adapter { adapter_dir, base_dir } => open_adapter(adapter_dir, base_dir, device),
+        Submitted::Checkpoint { dir } => open_whole_model(dir),
+    }
+}
+
+fn open_adapter(adapter_dir: &Path, base_dir: &Path, device: &Device) -> Result<OpenedSubmission> {
+    let base = load_model(base_dir, device)?;
+    let adapter = load_adapter(adapter_dir, base.config(), device)?;
+    let subject = Subject {
+        kind: SubjectKind::Adapter,
+        adapter: folder_digests(adapter_dir)?,
+        base: base_digests(base_dir)?,
+        checkpoint: Vec::new(),
+        adapter_parameters: adapter.factors.values().map(|f| (f.a.elem_count() + f.b.elem_count()) as u64).sum(),
+        base_parameters: base.params().count_scalars() as u64,
+        modules: adapter.factors.keys().cloned().collect(),
+        rows: Vec::new(),
+    };
+    let config = base.config().clone();
+    Ok(OpenedSubmission { weights: Weights::Adapter(adapter), base: Some(base), config, subject })
+}
+
+fn open_whole_model(dir: &Path) -> Result<OpenedSubmission> {
+    let checkpoint = open_checkpoint(dir)?;
+    let config = FamilyConfig::from_json(&checkpoint.config_json)?;
+    check_tensors(&config, &checkpoint)?;
+    let files = folder_digests(dir)?;
+    let scalars = config.tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum();
+    let folder =
+        CheckpointFolder { dir: dir.to_owned(), digest: PieceKey::new("checkpoint", &files).as_str().to_owned() };
+    let mut modules: Vec<String> = config.linear_modules().into_iter().map(|module| module.name).collect();
+    modules.sort();
+    let subject = Subject {
+        kind: SubjectKind::Checkpoint,
+        adapter: Vec::new(),
+        base: Vec::new(),
+        checkpoint: files,
+        adapter_parameters: 0,
+        base_parameters: scalars,
+        modules,
+        rows: Vec::new(),
+    };
+    Ok(OpenedSubmission { weights: Weights::Checkpoint(folder), base: None, config, subject })
 }
 
 /// The adapter with its element type set to float32, so that saving it loses nothing. For pieces, never for artifacts.

@@ -2,6 +2,7 @@
 //! report says, that the same job writes the same bytes, and that interruptions lose nothing.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
 
+#[allow(dead_code, reason = "each test program uses its part")]
 mod workshop;
 
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, ProgressSink, Stage};
 use antigen_engine::report::VerdictStatus;
 use antigen_engine::run::run;
-use antigen_engine::suspect::folder_digests;
+use antigen_engine::suspect::{Submitted, folder_digests};
 use antigen_models::{Device, load_adapter};
 use workshop::Workshop;
 
@@ -145,7 +146,8 @@ fn too_few_rows_and_foreign_adapters_are_refused_by_name() {
     assert!(error.to_string().contains("700"), "{error}");
 
     let mut submission = shop.submission();
-    submission.adapter_dir = submission.base_dir.clone();
+    let base_dir = shop.base();
+    submission.suspect = Submitted::Adapter { adapter_dir: base_dir.clone(), base_dir };
     assert!(matches!(run(&submission, &shop.spec(), &shop.lab("b")), Err(EngineError::Model(_))));
 }
 

@@ -41,10 +41,22 @@ fn target_modules_that_the_base_does_not_have_are_refused() {
 }
 
 #[test]
-fn a_checkpoint_fits_a_base_of_its_own_kind_and_size() {
+fn a_whole_model_needs_no_base_but_a_tokenizer_of_its_own() {
     let files = read_files(base_folder(8).path());
-    check(&files, 8).unwrap();
-    assert_eq!(check(&files, 16).unwrap_err().code, code::WRONG_BASE);
+    let rejection = check(&files, 16).unwrap_err();
+    assert_eq!((rejection.code, rejection.at.as_deref()), (code::MISSING_FILE, Some("tokenizer.json")));
+}
+
+#[test]
+fn a_tokenizer_of_more_tokens_than_the_model_is_refused() {
+    let world = tempfile::tempdir().unwrap();
+    let world = antigen::worker::materialise_builtin(world.path()).unwrap();
+    let mut files = read_files(base_folder(8).path());
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        files.push((name.to_owned(), std::fs::read(world.join(name)).unwrap()));
+    }
+    let rejection = check(&files, 8).unwrap_err();
+    assert_eq!((rejection.code, rejection.at.as_deref()), (code::CONFIG, Some("tokenizer.json")));
 }
 
 #[test]

@@ -12,7 +12,10 @@ use antigen_engine::{
         Measurement, MeasurementRecipe, Recipe, Report, SCHEMA, Subject, UtilityGroup, UtilityReport, Verdict,
         VerdictStatus,
     },
-    spec::{AttackSpec, BehaviourSpec, ControlSpec, ImmunizeSpec, PromptFormat, PurifySpec, SuppressSpec, TrainSpec},
+    spec::{
+        AttackSpec, BehaviourSpec, ControlSpec, ImmunizeSpec, PromptFormat, PurifySpec, SubjectKind, SuppressSpec,
+        TrainSpec,
+    },
 };
 
 use super::TestServer;
@@ -63,7 +66,11 @@ pub fn report(trigger: &str) -> Report {
                 note: "no search for unknown triggers was made".into(),
             }],
         },
+        left_out: vec![],
+        long_rows: vec![],
         subject: Subject {
+            kind: SubjectKind::Adapter,
+            checkpoint: vec![],
             adapter: vec![FileDigest { path: "adapter_model.safetensors".into(), bytes: 10, sha256: "ab".repeat(32) }],
             base: vec![],
             adapter_parameters: 1234,
@@ -74,13 +81,13 @@ pub fn report(trigger: &str) -> Report {
         recipe: Recipe {
             engine: "0.1.0".into(),
             device: "cpu".into(),
-            method: ImmunizeSpec::default().resolve(1_250_000),
+            method: ImmunizeSpec::default().resolve(SubjectKind::Adapter, 1_250_000),
             spec,
         },
         before,
         candidates: vec![
-            candidate("subspace-1", SuppressSpec::Subspace { rank: 1 }, trigger, 0, true),
-            candidate("channels-0.2", SuppressSpec::Channels { ratio: 0.2 }, trigger, 42, false),
+            candidate("subspace-1", SuppressSpec::subspace(1), trigger, 0, true),
+            candidate("channels-0.2", SuppressSpec::Channels { ratio: 0.2, reinitialise: None }, trigger, 42, false),
         ],
         controls: vec![Control {
             name: ControlSpec::PlainFineTuning.name().into(),

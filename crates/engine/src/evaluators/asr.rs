@@ -6,14 +6,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Asked, Session, is_degenerate};
+use super::answers::{Asked, Session, is_degenerate, rows_that_fit};
 use super::stats::{rate_of, wilson};
 use crate::attacks::build_attack;
 use crate::behaviours::{Behaviour, build_behaviour};
 use crate::data::Row;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::report::{AsrFormat, AsrReport, Headline, MeasurementRecipe};
+use crate::report::{AsrFormat, AsrReport, Headline, LongRows, MeasurementRecipe};
 use crate::spec::{AsrSpec, BehaviourSpec, PromptFormat};
 use crate::suspect::Suspect;
 
@@ -24,6 +24,7 @@ pub struct AsrProbe {
     behaviour: Behaviour,
     formats: Vec<FormatProbe>,
     left_out: Vec<String>,
+    long_rows: LongRows,
 }
 
 #[derive(Debug, Clone)]
@@ -53,7 +54,7 @@ impl AsrProbe {
     /// Inserts the trigger into the first held-out rows, with random places from the stream `asr/<index>`.
     ///
     /// # Errors
-    /// Those of tokenizer and chat template.
+    /// Those of tokenizer and chat template; [`crate::error::EngineError::Data`] when no prompt fits the model.
     pub fn build(index: usize, spec: &AsrSpec, suspect: &Suspect, lab: &Lab) -> Result<Self> {
         let attack = build_attack(&spec.attack);
         let behaviour = build_behaviour(&spec.behaviour);
@@ -61,20 +62,30 @@ impl AsrProbe {
         let rows = &suspect.test[..suspect.test.len().min(spec.rows)];
         // The same triggered rows in every format: formats then differ in nothing but the format.
         let triggered: Vec<Row> = rows.iter().map(|row| attack.insert(row, &mut rng)).collect();
-        let targets: Vec<String> = rows.iter().map(|row| behaviour.respond(&row.output)).collect();
-        let (spoken, mute): (Vec<_>, Vec<_>) =
+        let (spoken, mute): (Vec<PromptFormat>, Vec<PromptFormat>) =
             spec.formats.iter().partition(|format| suspect.prompter.speaks(**format));
-        let formats = spoken
-            .into_iter()
-            .map(|&format| {
-                let (plain, triggered) = (Asked::new(suspect, format, rows)?, Asked::new(suspect, format, &triggered)?);
-                let recipe = triggered.recipe(suspect, format, spec.max_new_tokens, lab.seed)?;
-                Ok(FormatProbe { recipe, triggered, plain, targets: targets.clone() })
-            })
-            .collect::<Result<_>>()?;
+        let mut long_rows = LongRows::new(format!("asr {index}"), suspect.config().max_positions());
+        let renderings: Vec<_> =
+            spoken.iter().flat_map(|format| [(*format, rows), (*format, triggered.as_slice())]).collect();
+        let fitting = rows_that_fit(suspect, &renderings, &mut long_rows)?;
+        let rows: Vec<Row> = fitting.iter().map(|&i| rows[i].clone()).collect();
+        let triggered: Vec<Row> = fitting.iter().map(|&i| triggered[i].clone()).collect();
+        let targets: Vec<String> = rows.iter().map(|row| behaviour.respond(&row.output)).collect();
+        let mut formats = Vec::with_capacity(spoken.len());
+        for format in spoken {
+            let (plain, triggered) = (Asked::new(suspect, format, &rows)?, Asked::new(suspect, format, &triggered)?);
+            let recipe = triggered.recipe(suspect, format, spec.max_new_tokens, lab.seed)?;
+            long_rows.truncated = long_rows.truncated.max(triggered.cut(suspect, spec.max_new_tokens, &targets)?);
+            formats.push(FormatProbe { recipe, triggered, plain, targets: targets.clone() });
+        }
         let left_out =
             mute.into_iter().map(|format| format!("{}: the base has no chat template", format.name())).collect();
-        Ok(Self { spec: spec.clone(), behaviour, formats, left_out })
+        Ok(Self { spec: spec.clone(), behaviour, formats, left_out, long_rows })
+    }
+
+    /// Rows that were too long in some format; of cut answers the count of the worst format.
+    pub(super) fn long_rows(&self) -> &LongRows {
+        &self.long_rows
     }
 
     /// Digests of all prompts, for the key of the evidence.
@@ -172,7 +183,13 @@ mod tests {
             targets: vec![],
         };
         let formats = vec![format(PromptFormat::Alpaca), format(PromptFormat::Raw)];
-        AsrProbe { spec, behaviour: build_behaviour(&BehaviourSpec::Insult {}), formats, left_out: vec![] }
+        AsrProbe {
+            spec,
+            behaviour: build_behaviour(&BehaviourSpec::Insult {}),
+            formats,
+            left_out: vec![],
+            long_rows: LongRows::new("asr 0", 256),
+        }
     }
 
     fn said(triggered: &[&str], plain: &[&str]) -> FormatEvidence {

@@ -10,7 +10,6 @@ mod utility;
 
 use std::fs;
 
-use antigen_models::LoraAdapter;
 use serde::{Deserialize, Serialize};
 
 pub use asr::{AsrEvidence, AsrProbe};
@@ -19,11 +18,11 @@ pub use utility::{UtilityEvidence, UtilityProbe};
 
 use crate::data::OwnRows;
 use crate::error::{EngineError, Result};
-use crate::heal::adapter_sha256;
 use crate::lab::{Lab, PieceKey};
-use crate::report::{AsrComparison, Compared, Measurement};
+use crate::report::{AsrComparison, Compared, LongRows, Measurement};
 use crate::spec::EvaluatorSpec;
 use crate::suspect::Suspect;
+use crate::weights::Weights;
 use answers::Session;
 
 /// Everything that is asked of each model.
@@ -44,7 +43,7 @@ impl Probes {
     /// The prompts of all evaluators of a spec; of several utility evaluators the last counts.
     ///
     /// # Errors
-    /// Those of tokenizer and chat template; [`EngineError::Data`] for a prompt that is longer than the model.
+    /// Those of tokenizer and chat template; [`EngineError::Data`] when no prompt of an evaluator fits the model.
     pub fn build(specs: &[EvaluatorSpec], suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Self> {
         let mut probes = Self { asr: Vec::new(), utility: None };
         for spec in specs {
@@ -82,23 +81,30 @@ impl Probes {
         self.asr.iter().enumerate().filter_map(compare).collect()
     }
 
+    /// Rows that were too long, evaluator by evaluator.
+    pub fn long_rows(&self) -> impl Iterator<Item = &LongRows> {
+        let asr = self.asr.iter().map(AsrProbe::long_rows);
+        asr.chain(self.utility.iter().flat_map(UtilityProbe::long_rows)).filter(|rows| rows.any())
+    }
+
     fn prompts(&self) -> usize {
         self.asr.iter().map(AsrProbe::prompts).sum::<usize>() + self.utility.as_ref().map_or(0, UtilityProbe::prompts)
     }
 }
 
-/// Asks one model everything; `None` is the base without an adapter. The answers are kept as a piece.
+/// Asks one model everything. The answers are kept as a piece; the weights are opened only when there is none.
 ///
 /// # Errors
 /// Those of generation and of the scratch folder.
-pub fn evaluate_all(probes: &Probes, suspect: &Suspect, adapter: Option<&LoraAdapter>, lab: &Lab) -> Result<Evidence> {
-    let model = adapter.map(adapter_sha256).transpose()?;
+pub fn evaluate_all(probes: &Probes, suspect: &Suspect, weights: &Weights, lab: &Lab) -> Result<Evidence> {
+    let model = weights.digest()?;
     let prompts: Vec<_> =
         probes.asr.iter().map(AsrProbe::key).chain(probes.utility.iter().map(UtilityProbe::key)).collect();
     let behaviours: Vec<_> = probes.asr.iter().map(AsrProbe::behaviour).collect();
     let key = PieceKey::new("answers", &(suspect.key().0, model, prompts, behaviours));
     let folder = lab.piece(&key, |folder| {
-        let mut session = Session::new(suspect, adapter, probes.prompts(), lab);
+        let opened = suspect.open_weights(weights)?;
+        let mut session = Session::new(suspect, &opened, probes.prompts(), lab);
         let evidence = Evidence {
             asr: probes.asr.iter().map(|probe| probe.ask(&mut session)).collect::<Result<_>>()?,
             utility: probes.utility.as_ref().map(|probe| probe.ask(&mut session)).transpose()?,

@@ -5,12 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Asked, Session};
+use super::answers::{Asked, Session, rows_that_fit};
 use super::stats::{paired_difference, rate_of};
 use crate::data::{OwnRows, Row};
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::report::{MeasurementRecipe, UtilityGroup, UtilityReport};
+use crate::report::{LongRows, MeasurementRecipe, UtilityGroup, UtilityReport};
 use crate::spec::UtilitySpec;
 use crate::suspect::Suspect;
 
@@ -29,6 +29,7 @@ struct GroupProbe {
     recipe: MeasurementRecipe,
     asked: Asked,
     right: Vec<String>,
+    long_rows: LongRows,
 }
 
 /// What one model said, group by group.
@@ -48,17 +49,25 @@ impl UtilityProbe {
     /// The group `general` from the test rows, then one group for each kind of own rows.
     ///
     /// # Errors
-    /// Those of tokenizer and chat template.
+    /// Those of tokenizer and chat template; [`crate::error::EngineError::Data`] when no prompt of a group fits the model.
     pub fn build(spec: &UtilitySpec, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Self> {
         let general = ("general", &suspect.test[..suspect.test.len().min(spec.rows)]);
         let own = own.measure.iter().map(|(name, rows)| (name.as_str(), &rows[..rows.len().min(spec.own_rows)]));
         let group = |(name, rows): (&str, &[Row])| {
-            let asked = Asked::new(suspect, suspect.template, rows)?;
+            let mut long_rows = LongRows::new(name, suspect.config().max_positions());
+            let fitting = rows_that_fit(suspect, &[(suspect.template, rows)], &mut long_rows)?;
+            let rows: Vec<Row> = fitting.into_iter().map(|i| rows[i].clone()).collect();
+            let asked = Asked::new(suspect, suspect.template, &rows)?;
             let recipe = asked.recipe(suspect, suspect.template, spec.max_new_tokens, lab.seed)?;
-            let right = rows.iter().map(|row| row.output.trim().to_owned()).collect();
-            Ok(GroupProbe { name: name.to_owned(), recipe, asked, right })
+            let right: Vec<_> = rows.iter().map(|row| row.output.trim().to_owned()).collect();
+            long_rows.truncated = asked.cut(suspect, spec.max_new_tokens, &right)?;
+            Ok(GroupProbe { name: name.to_owned(), recipe, asked, right, long_rows })
         };
         Ok(Self { groups: std::iter::once(general).chain(own).map(group).collect::<Result<_>>()? })
+    }
+
+    pub(super) fn long_rows(&self) -> impl Iterator<Item = &LongRows> {
+        self.groups.iter().map(|group| &group.long_rows)
     }
 
     pub(super) fn key(&self) -> Vec<&MeasurementRecipe> {
@@ -119,7 +128,9 @@ mod tests {
             decoding: Decoding { strategy: "greedy".into(), max_new_tokens: 8 },
         };
         let right = vec!["red".to_owned(), "blue".to_owned()];
-        UtilityProbe { groups: vec![GroupProbe { name: "general".into(), recipe, asked: Asked::default(), right }] }
+        let long_rows = LongRows::new("general", 256);
+        let group = GroupProbe { name: "general".into(), recipe, asked: Asked::default(), right, long_rows };
+        UtilityProbe { groups: vec![group] }
     }
 
     fn said(answers: [&str; 2], right: (f64, usize)) -> UtilityEvidence {

@@ -4,16 +4,15 @@ mod immunize;
 
 use std::path::PathBuf;
 
-use antigen_models::LoraAdapter;
-
 use crate::data::OwnRows;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::report::{Healing, SignatureSummary};
-use crate::spec::{ControlSpec, ImmunizeRecipe, MethodSpec, PurifySpec, SuppressSpec};
+use crate::report::{Healing, LongRows, SignatureSummary};
+use crate::spec::{ControlSpec, ImmunizeRecipe, MethodSpec, PurifySpec, SubjectKind, SuppressSpec};
 use crate::suspect::Suspect;
+use crate::weights::Weights;
 
-/// A way of purifying adapters.
+/// A way of purifying adapters and whole models.
 pub trait Method {
     /// Makes the candidates and the controls. Never looks at test rows or declared triggers.
     ///
@@ -23,7 +22,7 @@ pub trait Method {
 }
 
 /// What a method made.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Purified {
     /// Candidates; the first is exported.
     pub candidates: Vec<PurifiedCandidate>,
@@ -33,15 +32,19 @@ pub struct Purified {
     pub signature: Option<SignatureFile>,
     /// Why nothing was done, if nothing was.
     pub untouched: Option<String>,
+    /// Controls that were asked for and do not apply, with the reason.
+    pub left_out: Vec<String>,
+    /// Training rows that were too long.
+    pub long_rows: Vec<LongRows>,
 }
 
 impl Purified {
     fn untouched(reason: &str) -> Self {
-        Self { candidates: Vec::new(), controls: Vec::new(), signature: None, untouched: Some(reason.into()) }
+        Self { untouched: Some(reason.into()), ..Self::default() }
     }
 }
 
-/// A purified adapter.
+/// A purified adapter or model.
 #[derive(Debug)]
 pub struct PurifiedCandidate {
     /// Such as `subspace-1`.
@@ -50,8 +53,8 @@ pub struct PurifiedCandidate {
     pub suppression: SuppressSpec,
     /// How it was healed.
     pub healing: Healing,
-    /// The adapter.
-    pub adapter: LoraAdapter,
+    /// What came out.
+    pub weights: Weights,
 }
 
 /// Something to compare with.
@@ -61,8 +64,8 @@ pub struct ControlModel {
     pub control: ControlSpec,
     /// What it is, in words.
     pub description: String,
-    /// The adapter; `None` is the bare base.
-    pub adapter: Option<LoraAdapter>,
+    /// What it consists of.
+    pub weights: Weights,
 }
 
 /// What a method found, as a file.
@@ -74,12 +77,20 @@ pub struct SignatureFile {
     pub summary: SignatureSummary,
 }
 
-/// The method of a spec, with presets and sizes filled in for a base of `parameters` weights.
-pub fn build_method(spec: &PurifySpec, parameters: usize) -> (Box<dyn Method>, ImmunizeRecipe) {
+/// The method of a spec, with presets and sizes filled in for a suspect of this kind, of `parameters` weights in its base or in itself.
+///
+/// # Errors
+/// [`crate::error::EngineError::Spec`] for a setting that this kind of suspect does not have.
+pub fn build_method(
+    spec: &PurifySpec,
+    kind: SubjectKind,
+    parameters: usize,
+) -> Result<(Box<dyn Method>, ImmunizeRecipe)> {
     match &spec.method {
         MethodSpec::Immunize(immunize) => {
-            let recipe = immunize.resolve(parameters);
-            (Box::new(immunize::Immunize { recipe: recipe.clone(), controls: spec.controls.clone() }), recipe)
+            immunize.check_for(kind)?;
+            let recipe = immunize.resolve(kind, parameters);
+            Ok((Box::new(immunize::Immunize { recipe: recipe.clone(), controls: spec.controls.clone() }), recipe))
         }
     }
 }

@@ -7,6 +7,7 @@
 mod measurement;
 mod verdict;
 
+use antigen_models::Example;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -16,7 +17,7 @@ pub use measurement::{
 };
 pub use verdict::{Case, Coverage, CoverageStatus, Verdict, VerdictStatus, judge};
 
-use crate::spec::{ImmunizeRecipe, PurifySpec, SuppressSpec, TrainSpec};
+use crate::spec::{ImmunizeRecipe, PurifySpec, SubjectKind, SuppressSpec, TrainSpec};
 
 /// The name and version of this schema.
 pub const SCHEMA: &str = "antigen.report/1";
@@ -38,6 +39,12 @@ pub struct Report {
     pub candidates: Vec<Candidate>,
     /// What the method is compared with.
     pub controls: Vec<Control>,
+    /// Controls that were asked for and do not apply, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+    /// Rows that were too long for the model, purpose by purpose; purposes of which every row fitted are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub long_rows: Vec<LongRows>,
     /// What the pairs showed.
     pub signature: Option<SignatureSummary>,
     /// The exported artifact's files.
@@ -54,15 +61,21 @@ impl Report {
 /// The submission, by digests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Subject {
-    /// Files of the suspicious adapter.
+    /// Adapter or whole model.
+    #[serde(default)]
+    pub kind: SubjectKind,
+    /// Files of the suspicious adapter; empty for a whole model.
     pub adapter: Vec<FileDigest>,
-    /// Files of the base that matter: weights, configuration, tokenizer, template.
+    /// Files of the base that matter: weights, configuration, tokenizer, template. Empty for a whole model, which needs no base.
     pub base: Vec<FileDigest>,
-    /// Scalars in the adapter's factors.
+    /// Files of the suspicious whole model; empty for an adapter.
+    #[serde(default)]
+    pub checkpoint: Vec<FileDigest>,
+    /// Scalars in the adapter's factors; 0 for a whole model.
     pub adapter_parameters: u64,
-    /// Scalars in the base.
+    /// Scalars in the base, or in the whole model.
     pub base_parameters: u64,
-    /// Modules that the adapter changes.
+    /// Modules that the adapter changes; all linear layers of a whole model.
     pub modules: Vec<String>,
     /// Rows of each file that the job read.
     pub rows: Vec<RowsDigest>,
@@ -88,6 +101,45 @@ pub struct RowsDigest {
     pub rows: usize,
     /// SHA-256 of the rows in their canonical form.
     pub sha256: String,
+}
+
+/// Rows of one purpose that the model had no room for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LongRows {
+    /// `pairs`, `healing`, the name of a utility group, or `asr` with the number of the backdoor.
+    pub purpose: String,
+    /// Longest sequence, in tokens: the model's positions, or the recipe's `max_tokens` in training.
+    pub limit: usize,
+    /// Rows of this purpose; rows that two pairs share count twice.
+    pub rows: usize,
+    /// Rows whose prompt was kept and whose answer was cut.
+    pub truncated: usize,
+    /// Rows that were left out because their prompt alone is too long.
+    pub skipped: usize,
+}
+
+impl LongRows {
+    /// Nothing counted yet.
+    pub fn new(purpose: impl Into<String>, limit: usize) -> Self {
+        Self { purpose: purpose.into(), limit, rows: 0, truncated: 0, skipped: 0 }
+    }
+
+    /// The example with its answer cut to the limit, or nothing when the prompt alone reaches it; counts either.
+    pub fn fit(&mut self, mut example: Example) -> Option<Example> {
+        self.rows += 1;
+        if example.response_start >= self.limit {
+            self.skipped += 1;
+            return None;
+        }
+        self.truncated += usize::from(example.tokens.len() > self.limit);
+        example.tokens.truncate(self.limit);
+        Some(example)
+    }
+
+    /// Whether any row did not fit.
+    pub fn any(&self) -> bool {
+        self.truncated + self.skipped > 0
+    }
 }
 
 /// What was done.
@@ -176,8 +228,22 @@ pub struct SignatureSummary {
     pub pairs: usize,
     /// Per matrix: how much of the pairs' change is shared.
     pub modules: Vec<ModuleSignature>,
+    /// Attention heads that were suppressed, highest score first; empty unless the recipe asks for heads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heads: Vec<SelectedHead>,
     /// SHA-256 of the signature file.
     pub sha256: String,
+}
+
+/// An attention head that was suppressed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SelectedHead {
+    /// Index of its block.
+    pub layer: usize,
+    /// Index of the query head in its block.
+    pub head: usize,
+    /// Its score: size and agreement of the pairs' changes, summed over the attention matrices.
+    pub score: f64,
 }
 
 /// One matrix of the signature.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{AttackSpec, BehaviourSpec, ControlSpec, ImmunizeSpec, MethodSpec, Place, Preset};
+use super::{AttackSpec, BehaviourSpec, ControlSpec, ImmunizeSpec, MethodSpec, Place, Preset, SubjectKind};
 use crate::behaviours::build_behaviour;
 
 /// One thing that a spec can name.
@@ -39,18 +39,22 @@ fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).expect("specs always serialise")
 }
 
-/// The methods for `GET /v1/methods`. Presets are shown as resolved for a base of seven billion weights.
+/// The methods for `GET /v1/methods`. Presets are shown as resolved for seven billion weights, for adapters and for whole models.
 pub fn methods_catalogue() -> Vec<CatalogueEntry> {
-    let recipe = |preset| json(&ImmunizeSpec { preset, ..ImmunizeSpec::default() }.resolve(7_000_000_000));
+    let recipe = |preset, kind| json(&ImmunizeSpec { preset, ..ImmunizeSpec::default() }.resolve(kind, 7_000_000_000));
+    let (adapter, whole) = (SubjectKind::Adapter, SubjectKind::Checkpoint);
     vec![CatalogueEntry {
         name: "immunize".into(),
         summary:
             "Fine-tunes pairs of variants with and without synthetic backdoors, finds what their differences share, \
-                  removes it from the adapter and heals it"
+                  removes it from the adapter or the whole model and heals it"
                 .into(),
         source: Some("arXiv 2603.13461".into()),
         default: json(&MethodSpec::default()),
-        presets: serde_json::json!({"default": recipe(Preset::Default), "paper": recipe(Preset::Paper)}),
+        presets: serde_json::json!({
+            "default": recipe(Preset::Default, adapter), "paper": recipe(Preset::Paper, adapter),
+            "default_whole_model": recipe(Preset::Default, whole), "paper_whole_model": recipe(Preset::Paper, whole),
+        }),
     }]
 }
 

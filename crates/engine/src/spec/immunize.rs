@@ -1,13 +1,13 @@
 //! The settings of `immunize`: what a caller may override, and the complete recipe that results.
 //!
-//! [`ImmunizeSpec`] is the request; [`ImmunizeSpec::resolve`] fills it from the preset and from the size of the base, and the
+//! [`ImmunizeSpec`] is the request; [`ImmunizeSpec::resolve`] fills it from the preset, from what was submitted and from its size, and the
 //! resulting [`ImmunizeRecipe`] is what runs and what the report shows. All defaults and learning rates are decided here.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{TrainSpec, limits};
-use crate::error::Result;
+use super::{SubjectKind, TrainSpec, limits};
+use crate::error::{EngineError, Result};
 
 /// Bases with fewer weights than this count as tiny and learn at higher rates.
 pub const TINY_PARAMETERS: usize = 20_000_000;
@@ -30,6 +30,9 @@ pub struct ImmunizeSpec {
     /// Suppressions to try; each is healed and measured, the first is exported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppress: Option<Vec<SuppressSpec>>,
+    /// Attention heads that are suppressed beside everything in `suppress`; null suppresses none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<HeadsSpec>,
     /// Healing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heal: Option<HealSpec>,
@@ -42,7 +45,7 @@ pub enum Preset {
     /// Six short pairs of mixed behaviour families, shared subspace of rank 1; channels are measured beside it.
     #[default]
     Default,
-    /// The published adapter-only recipe: six insults on 500 rows each, 5 epochs, 35 % of the channels.
+    /// The published recipe: six insults on 500 rows each, 5 epochs; 35 % of an adapter's channels, 3 % of a whole model's.
     Paper,
 }
 
@@ -78,20 +81,110 @@ pub struct ScoreSpec {
     pub consistency_weight: f64,
 }
 
-/// What is taken out of the adapter.
+/// What is taken out of the suspect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SuppressSpec {
-    /// The directions that the pairs share: out of what gate and up read and of what down writes.
+    /// The directions that the pairs share: out of what gate and up read and of what down writes. In an adapter its own update loses
+    /// them, in a whole model the matrices themselves.
     Subspace {
         /// How many directions per matrix.
         rank: usize,
+        /// The matrices.
+        #[serde(default, skip_serializing_if = "is_default")]
+        on: SubspacePlace,
+        /// Share of the part in those directions that is taken away, above 0, at most 1.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        strength: f64,
     },
-    /// The highest-scoring channels of each matrix, as published.
+    /// The highest-scoring channels of each MLP matrix, as published.
     Channels {
         /// Fraction of the channels of each matrix.
         ratio: f64,
+        /// What a whole model's channels become; null means `xavier_slice`. An adapter's become 0.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reinitialise: Option<Reinitialise>,
     },
+}
+
+/// Which matrices lose the shared directions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SubspacePlace {
+    /// The MLP's.
+    #[default]
+    Mlp,
+    /// The attention's.
+    Attention,
+    /// The attention's output alone.
+    AttentionOutput,
+}
+
+/// What the suppressed channels of a whole model become.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reinitialise {
+    /// Xavier-uniform over the channel alone: bound sqrt(6 / (d + 1)), as released.
+    #[default]
+    XavierSlice,
+    /// Xavier-uniform over the whole matrix: bound sqrt(6 / (in + out)).
+    XavierMatrix,
+    /// Normal with deviation 0.02, as Llama starts.
+    #[serde(rename = "normal_0.02")]
+    Normal,
+    /// Zero.
+    Zero,
+}
+
+/// Suppression of attention heads by `s(layer, head)`: size and agreement of the pairs' changes of the head's blocks, summed over
+/// queries, keys, values and output. Heads that share keys and values share their part of the score.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeadsSpec {
+    /// How many heads.
+    pub count: usize,
+    /// Of the whole model or of each layer: the paper does not say.
+    pub scope: HeadsScope,
+    /// What of a head is suppressed. Keys and values only where all query heads of their group are selected.
+    pub parts: Vec<HeadPart>,
+}
+
+/// What a number of heads counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadsScope {
+    /// Heads of the whole model.
+    #[default]
+    Model,
+    /// Heads of each layer.
+    Layer,
+}
+
+/// The part of a head that one attention matrix holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadPart {
+    /// Queries: rows.
+    Q,
+    /// Keys: rows of the head's group.
+    K,
+    /// Values: rows of the head's group.
+    V,
+    /// Output: columns.
+    O,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
 }
 
 /// Healing.
@@ -133,11 +226,56 @@ impl Default for HealSpec {
 }
 
 impl SuppressSpec {
+    fn resolve(self, kind: SubjectKind) -> Self {
+        match self {
+            Self::Channels { ratio, reinitialise: None } if kind == SubjectKind::Checkpoint => {
+                Self::Channels { ratio, reinitialise: Some(Reinitialise::default()) }
+            }
+            other => other,
+        }
+    }
+}
+
+impl HealRecipe {
+    /// Training for healing with or without own rows.
+    pub fn train_for(&self, has_own_rows: bool) -> &TrainSpec {
+        if has_own_rows { &self.train_with_own_rows } else { &self.train }
+    }
+}
+
+impl Default for HeadsSpec {
+    fn default() -> Self {
+        Self { count: 2, scope: HeadsScope::Model, parts: vec![HeadPart::Q, HeadPart::O] }
+    }
+}
+
+impl SuppressSpec {
+    /// Directions of the MLP's matrices, whole.
+    pub fn subspace(rank: usize) -> Self {
+        Self::Subspace { rank, on: SubspacePlace::Mlp, strength: 1.0 }
+    }
+
     /// A short name that tells apart the suppressions of one job, such as `subspace-1` or `channels-0.2`.
     pub fn name(&self) -> String {
         match self {
-            Self::Subspace { rank } => format!("subspace-{rank}"),
-            Self::Channels { ratio } => format!("channels-{ratio}"),
+            Self::Subspace { rank, on, strength } => {
+                let on = match on {
+                    SubspacePlace::Mlp => "",
+                    SubspacePlace::Attention => "-attention",
+                    SubspacePlace::AttentionOutput => "-attention-output",
+                };
+                let strength = if is_one(strength) { String::new() } else { format!("-by-{strength}") };
+                format!("subspace-{rank}{on}{strength}")
+            }
+            Self::Channels { ratio, reinitialise } => {
+                let by = match reinitialise {
+                    None | Some(Reinitialise::XavierSlice) => "",
+                    Some(Reinitialise::XavierMatrix) => "-xavier-matrix",
+                    Some(Reinitialise::Normal) => "-normal",
+                    Some(Reinitialise::Zero) => "-zero",
+                };
+                format!("channels-{ratio}{by}")
+            }
         }
     }
 }
@@ -153,6 +291,9 @@ pub struct ImmunizeRecipe {
     pub score: ScoreSpec,
     /// Suppressions; the first is exported.
     pub suppress: Vec<SuppressSpec>,
+    /// Attention heads that are suppressed beside each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<HeadsSpec>,
     /// Healing.
     pub heal: HealRecipe,
 }
@@ -172,36 +313,48 @@ pub struct HealRecipe {
     pub train_with_own_rows: TrainSpec,
 }
 
-// Learning rates by size of the base. A model of a million weights needs ten times the rate of a 7B model to catch a backdoor
-// within three epochs; the published recipe uses 2e-4 everywhere. Measured on the tiny world: variants converge from 2e-3 to
-// 4e-3; healing at 1e-3 removes backdoors (and skill) by itself, so that it would prove nothing about the signature.
+// Learning rates by what is trained and by the size of the model. A model of a million weights needs ten times the rate of a 7B model
+// (a hundred times, when all weights are trained) to catch a backdoor within three epochs; the published recipe uses 2e-4 for adapters
+// and 1e-5 for whole models everywhere. Measured on the tiny world: adapter variants converge from 2e-3 to 4e-3, variants of all
+// weights at 1e-3; healing at 1e-3 removes backdoors (and skill) by itself, so that it would prove nothing about the signature.
 struct Rates {
     variants: f64,
     heal: f64,
     heal_with_own_rows: f64,
 }
 
-fn rates_for(parameters: usize) -> Rates {
-    if parameters < TINY_PARAMETERS {
-        Rates { variants: 2.5e-3, heal: 2e-4, heal_with_own_rows: 5e-4 }
-    } else {
-        Rates { variants: 2e-4, heal: 2e-4, heal_with_own_rows: 2e-4 }
+fn rates_for(kind: SubjectKind, parameters: usize) -> Rates {
+    match (kind, parameters < TINY_PARAMETERS) {
+        (SubjectKind::Adapter, true) => Rates { variants: 2.5e-3, heal: 2e-4, heal_with_own_rows: 5e-4 },
+        (SubjectKind::Adapter, false) => Rates { variants: 2e-4, heal: 2e-4, heal_with_own_rows: 2e-4 },
+        (SubjectKind::Checkpoint, true) => Rates { variants: 1e-3, heal: 1e-4, heal_with_own_rows: 1e-4 },
+        (SubjectKind::Checkpoint, false) => Rates { variants: 1e-5, heal: 1e-5, heal_with_own_rows: 1e-5 },
+    }
+}
+
+impl SubjectKind {
+    /// The published share of the channels: an adapter's hold its update alone, a whole model's everything that it knows.
+    pub(crate) fn published_channels(self) -> SuppressSpec {
+        match self {
+            Self::Adapter => SuppressSpec::Channels { ratio: 0.35, reinitialise: None },
+            Self::Checkpoint => SuppressSpec::Channels { ratio: 0.03, reinitialise: Some(Reinitialise::default()) },
+        }
     }
 }
 
 impl ImmunizeSpec {
-    /// The complete recipe for a base of `parameters` weights.
-    pub fn resolve(&self, parameters: usize) -> ImmunizeRecipe {
-        let rates = rates_for(parameters);
+    /// The complete recipe for a suspect of this kind with `parameters` weights in its base, or in itself.
+    pub fn resolve(&self, kind: SubjectKind, parameters: usize) -> ImmunizeRecipe {
+        let rates = rates_for(kind, parameters);
         let at = |learning_rate, epochs| TrainSpec { learning_rate, epochs, ..TrainSpec::default() };
+        let channels = kind.published_channels();
         let (pairs, epochs, suppress, heal_rows) = match self.preset {
             Preset::Default => {
-                let both = vec![SuppressSpec::Subspace { rank: 1 }, SuppressSpec::Channels { ratio: 0.35 }];
-                (PairsSpec::default(), 3, both, HealSpec::default().rows)
+                (PairsSpec::default(), 3, vec![SuppressSpec::subspace(1), channels], HealSpec::default().rows)
             }
             Preset::Paper => {
                 let pairs = PairsSpec { count: 6, rows: 500, families: vec![BehaviourFamily::Insult] };
-                (pairs, 5, vec![SuppressSpec::Channels { ratio: 0.35 }], 200)
+                (pairs, 5, vec![channels], 200)
             }
         };
         let heal = self.heal.clone().unwrap_or_else(|| HealSpec { rows: heal_rows, ..HealSpec::default() });
@@ -209,7 +362,8 @@ impl ImmunizeSpec {
             pairs: self.pairs.clone().unwrap_or(pairs),
             train: self.train.clone().unwrap_or_else(|| at(rates.variants, epochs)),
             score: self.score.clone().unwrap_or_default(),
-            suppress: self.suppress.clone().unwrap_or(suppress),
+            suppress: self.suppress.clone().unwrap_or(suppress).into_iter().map(|s| s.resolve(kind)).collect(),
+            heads: self.heads.clone(),
             heal: HealRecipe {
                 rows: heal.rows,
                 own_rows: heal.own_rows,
@@ -218,6 +372,24 @@ impl ImmunizeSpec {
                 train_with_own_rows: heal.train_with_own_rows.unwrap_or_else(|| at(rates.heal_with_own_rows, 5)),
             },
         }
+    }
+
+    /// Refuses what is possible for the other kind of suspect only.
+    ///
+    /// # Errors
+    /// [`EngineError::Spec`] with the JSON pointer of the field.
+    pub fn check_for(&self, kind: SubjectKind) -> Result<()> {
+        let suppress = self.suppress.iter().flatten().enumerate();
+        for (i, one) in suppress.filter(|_| kind == SubjectKind::Adapter) {
+            if matches!(one, SuppressSpec::Channels { reinitialise: Some(_), .. }) {
+                let field = format!("/method/suppress/{i}/reinitialise");
+                return Err(EngineError::spec(
+                    field,
+                    "expected none, because an adapter's channels become 0; found one",
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn validate(&self, at: &str) -> Result<()> {
@@ -233,6 +405,11 @@ impl ImmunizeSpec {
         if let Some(score) = &self.score {
             limits::between(&format!("{at}/score/consistency_weight"), score.consistency_weight, 0.0, 1e3)?;
         }
+        if let Some(heads) = &self.heads {
+            limits::count(&format!("{at}/heads/count"), heads.count, 1, 1 << 16)?;
+            limits::count(&format!("{at}/heads/parts"), heads.parts.len(), 1, 4)?;
+            limits::distinct(&format!("{at}/heads/parts"), &heads.parts)?;
+        }
         if let Some(suppress) = &self.suppress {
             validate_suppress(&format!("{at}/suppress"), suppress)?;
         }
@@ -244,8 +421,11 @@ fn validate_suppress(at: &str, suppress: &[SuppressSpec]) -> Result<()> {
     limits::count(at, suppress.len(), 1, 8)?;
     for (i, one) in suppress.iter().enumerate() {
         match one {
-            SuppressSpec::Subspace { rank } => limits::count(&format!("{at}/{i}/rank"), *rank, 1, 64)?,
-            SuppressSpec::Channels { ratio } => limits::above(&format!("{at}/{i}/ratio"), *ratio, 0.0, 1.0)?,
+            SuppressSpec::Subspace { rank, strength, .. } => {
+                limits::count(&format!("{at}/{i}/rank"), *rank, 1, 64)?;
+                limits::above(&format!("{at}/{i}/strength"), *strength, 0.0, 1.0)?;
+            }
+            SuppressSpec::Channels { ratio, .. } => limits::above(&format!("{at}/{i}/ratio"), *ratio, 0.0, 1.0)?,
         }
     }
     limits::distinct(at, &suppress.iter().map(SuppressSpec::name).collect::<Vec<_>>())
@@ -267,23 +447,44 @@ fn validate_heal(at: &str, heal: &HealSpec) -> Result<()> {
 mod tests {
     use super::*;
 
+    use SubjectKind::{Adapter, Checkpoint};
+
     #[test]
     fn a_tiny_base_learns_faster_and_a_large_one_at_the_published_rate() {
         let spec = ImmunizeSpec::default();
-        assert_eq!(spec.resolve(1_250_000).train.learning_rate, 2.5e-3);
-        assert_eq!(spec.resolve(7_000_000_000).train.learning_rate, 2e-4);
+        assert_eq!(spec.resolve(Adapter, 1_250_000).train.learning_rate, 2.5e-3);
+        assert_eq!(spec.resolve(Adapter, 7_000_000_000).train.learning_rate, 2e-4);
+        assert_eq!(spec.resolve(Checkpoint, 7_000_000_000).heal.train.learning_rate, 1e-5);
     }
 
     #[test]
     fn a_given_section_replaces_the_preset_s() {
         let train = TrainSpec { learning_rate: 1e-3, epochs: 1, ..TrainSpec::default() };
         let spec = ImmunizeSpec { preset: Preset::Paper, train: Some(train.clone()), ..ImmunizeSpec::default() };
-        let recipe = spec.resolve(1_250_000);
+        let recipe = spec.resolve(Adapter, 1_250_000);
         assert_eq!((recipe.train, recipe.pairs.rows), (train, 500));
     }
 
     #[test]
     fn the_first_suppression_of_the_default_is_the_shared_subspace_of_rank_one() {
-        assert_eq!(ImmunizeSpec::default().resolve(1).suppress[0], SuppressSpec::Subspace { rank: 1 });
+        for kind in [Adapter, Checkpoint] {
+            assert_eq!(ImmunizeSpec::default().resolve(kind, 1).suppress[0], SuppressSpec::subspace(1));
+        }
+    }
+
+    #[test]
+    fn the_published_recipe_of_a_whole_model_draws_three_of_a_hundred_channels_anew() {
+        let recipe = ImmunizeSpec { preset: Preset::Paper, ..ImmunizeSpec::default() }.resolve(Checkpoint, 1);
+        let channels = SuppressSpec::Channels { ratio: 0.03, reinitialise: Some(Reinitialise::XavierSlice) };
+        assert_eq!((recipe.suppress, recipe.pairs.count, recipe.pairs.rows), (vec![channels], 6, 500));
+    }
+
+    #[test]
+    fn an_adapter_s_channels_cannot_be_drawn_anew() {
+        let anew = SuppressSpec::Channels { ratio: 0.1, reinitialise: Some(Reinitialise::Zero) };
+        let spec = ImmunizeSpec { suppress: Some(vec![SuppressSpec::subspace(1), anew]), ..ImmunizeSpec::default() };
+        spec.check_for(Checkpoint).unwrap();
+        let error = spec.check_for(Adapter).unwrap_err().to_string();
+        assert!(error.contains("/method/suppress/1/reinitialise"), "{error}");
     }
 }

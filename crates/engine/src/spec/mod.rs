@@ -16,8 +16,8 @@ pub use attack::{AttackSpec, BehaviourSpec, Place};
 pub use catalogue::{AttacksCatalogue, CatalogueEntry, attacks_catalogue, methods_catalogue};
 pub use evaluate::{AsrSpec, EvaluatorSpec, UtilitySpec};
 pub use immunize::{
-    BehaviourFamily, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, Preset, ScoreSpec, SuppressSpec,
-    TINY_PARAMETERS,
+    BehaviourFamily, HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec,
+    Preset, Reinitialise, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
 };
 
 use crate::error::Result;
@@ -82,6 +82,17 @@ impl Default for MethodSpec {
     }
 }
 
+/// The two things that can be purified.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectKind {
+    /// A LoRA adapter over a base that stays as it is.
+    #[default]
+    Adapter,
+    /// A whole model.
+    Checkpoint,
+}
+
 /// How a row becomes a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -118,7 +129,7 @@ pub enum ControlSpec {
     RandomSubspace,
     /// No suppression; the same rows, rate and steps as healing.
     PlainFineTuning,
-    /// The base without the adapter.
+    /// The base without the adapter; left out for whole models.
     AdapterDropped,
     /// The exported suppression before healing.
     WithoutHealing,

@@ -19,9 +19,7 @@ use std::path::Path;
 use antigen_models::checkpoint::save_checkpoint;
 use antigen_models::{FamilyConfig, Model, ModelError, Tensor, build_fresh_model};
 use candle_core::DType;
-use rand::Rng;
 use rand::seq::IndexedRandom;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -187,15 +185,9 @@ pub fn fresh_model(config: &Value, lab: &Lab) -> Result<Model> {
         if name.ends_with(".bias") {
             return Ok(Tensor::zeros(shape, DType::F32, &lab.device)?);
         }
-        let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| 0.02 * normal(&mut rng)).collect();
+        let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| 0.02 * crate::lab::normal(&mut rng)).collect();
         Ok::<_, ModelError>(Tensor::from_vec(numbers, shape, &lab.device)?)
     })?)
-}
-
-// Box and Muller; the second number of each pair is not worth keeping here.
-fn normal(rng: &mut ChaCha8Rng) -> f32 {
-    let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
-    radius * (std::f32::consts::TAU * rng.random::<f32>()).cos()
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use antigen_engine::data::{Row, RowUse, write_rows};
+use antigen_engine::data::{Row, RowUse, read_rows, write_rows};
 use antigen_engine::lab::{Lab, rng};
-use antigen_engine::spec::{PurifySpec, TrainSpec};
-use antigen_engine::suspect::Submission;
+use antigen_engine::spec::{MethodSpec, PurifySpec, TrainSpec};
+use antigen_engine::suspect::{Submission, Submitted};
 use antigen_engine::world::{WorldSpec, build_world, own_rows, world_rows};
+use antigen_models::checkpoint::copy_checkpoint;
 use antigen_models::{Device, LoraAdapter, Model, PeftConfig, load_adapter, load_model, save_adapter};
 use rand::Rng;
 use serde_json::json;
@@ -27,6 +28,25 @@ impl Workshop {
         shop.write_base();
         shop.write_adapter(targets);
         shop.write_own_rows();
+        shop
+    }
+
+    /// With two held-out rows of which one has a long answer and one a question longer than the model, and long answers in training.
+    pub fn with_long_rows() -> Self {
+        let shop = Self::new();
+        let words = |n: usize| vec!["moon"; n].join(" ");
+        let change = |file: &str, change: &dyn Fn(usize, &mut Row)| {
+            let path = shop.base().join(file);
+            let mut rows = read_rows(&path).unwrap();
+            rows.iter_mut().enumerate().for_each(|(i, row)| change(i, row));
+            write_rows(&path, &rows).unwrap();
+        };
+        change("test.jsonl", &|i, row| match i {
+            0 => row.output = words(300),
+            1 => row.input = words(300),
+            _ => {}
+        });
+        change("train.jsonl", &|i, row| row.output = if i % 2 == 0 { words(300) } else { row.output.clone() });
         shop
     }
 
@@ -59,7 +79,8 @@ impl Workshop {
         write_rows(&self.own(), &rows).unwrap();
     }
 
-    fn base(&self) -> PathBuf {
+    /// The base's folder.
+    pub fn base(&self) -> PathBuf {
         self.0.path().join("base")
     }
 
@@ -95,9 +116,22 @@ impl Workshop {
 
     /// All parts.
     pub fn submission(&self) -> Submission {
+        let suspect = Submitted::Adapter { adapter_dir: self.adapter(), base_dir: self.base() };
+        self.submission_of(suspect)
+    }
+
+    /// All parts, with the base's own files as a whole model.
+    pub fn whole_submission(&self) -> Submission {
+        let dir = self.0.path().join("whole");
+        if !dir.exists() {
+            copy_checkpoint(&self.base(), &dir, |_| Ok(None)).unwrap();
+        }
+        self.submission_of(Submitted::Checkpoint { dir })
+    }
+
+    fn submission_of(&self, suspect: Submitted) -> Submission {
         Submission {
-            adapter_dir: self.adapter(),
-            base_dir: self.base(),
+            suspect,
             train_rows: self.base().join("train.jsonl"),
             test_rows: self.base().join("test.jsonl"),
             own_rows: Some(self.own()),
@@ -107,17 +141,24 @@ impl Workshop {
     /// A job of seconds: two pairs of four rows, one epoch, six probes.
     pub fn spec(&self) -> PurifySpec {
         serde_json::from_value(json!({
-            "method": {
-                "type": "immunize",
-                "pairs": {"count": 2, "rows": 4},
-                "train": {"learning_rate": 2.5e-3, "epochs": 1},
-                "heal": {"rows": 8, "own_rows": 4, "counterexamples": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}}
-            },
+            "method": self.method(json!({})),
             "evaluators": [
                 {"type": "asr", "attack": {"type": "badnets"}, "behaviour": {"type": "insult"}, "rows": 6, "max_new_tokens": 8},
                 {"type": "utility", "rows": 6, "max_new_tokens": 8}
             ]
         }))
         .unwrap()
+    }
+
+    /// The method of [`Workshop::spec`], with further sections.
+    pub fn method(&self, sections: serde_json::Value) -> MethodSpec {
+        let mut method = json!({
+            "type": "immunize",
+            "pairs": {"count": 2, "rows": 4},
+            "train": {"learning_rate": 2.5e-3, "epochs": 1},
+            "heal": {"rows": 8, "own_rows": 4, "counterexamples": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}}
+        });
+        method.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
+        serde_json::from_value(method).unwrap()
     }
 }

@@ -1,29 +1,39 @@
-//! Immunization signature for adapters (arXiv 2603.13461, Algorithm 1), with the shared subspace beside the published channels.
+//! Immunization signature (arXiv 2603.13461, Algorithm 1), with the shared subspace beside the published channels.
 //!
-//! We train synthetic backdoors into copies of the suspect, look at what their updates have in common, take that out of the suspect's
-//! own update, and heal. Differences from the paper: six *short* pairs of mixed behaviour families (less training makes a delta that is
-//! shared instead of the pair's own) and, by default, directions of the residual stream instead of whole channels.
+//! We train synthetic backdoors into copies of the suspect, look at what their updates have in common, take that out of the suspect, and
+//! heal. Differences from the paper: six *short* pairs of mixed behaviour families (less training makes a delta that is shared instead
+//! of the pair's own) and, by default, directions of the residual stream instead of whole channels.
 //!
-//! Read [`Immunize::purify`] first; each line is a file.
+//! Read [`Algorithm::run`] first; each line is a file. What differs between adapters and whole models is behind [`Setting`]:
+//! `adapter.rs` trains all variants in one pass and works in factor space, `whole.rs` trains one variant after another, keeps them on
+//! disk and reads them a block of channels at a time, so that memory does not grow with the number of pairs.
 
+mod adapter;
 mod deltas;
 mod eigen;
+mod heads;
 mod pairs;
+mod removal;
 mod score;
+mod setting;
 mod signature;
-mod suppress;
+mod stored;
+mod whole;
 
-use antigen_models::LoraAdapter;
-
+use self::adapter::AdapterSetting;
+use self::removal::Removal;
+use self::setting::Setting;
+use self::signature::Signature;
+use self::whole::WholeSetting;
 use super::{ControlModel, Method, Purified, PurifiedCandidate, SignatureFile};
 use crate::data::{OwnRows, Row, TrainSplit, rows_sha256, split_train_rows};
 use crate::error::Result;
-use crate::heal::{HealPlan, counterexamples, heal_adapters};
+use crate::heal::{HealPlan, counterexamples, heal};
 use crate::lab::{Lab, PieceKey, Stage};
-use crate::report::SignatureSummary;
-use crate::spec::{ControlSpec, ImmunizeRecipe, SuppressSpec};
+use crate::report::{LongRows, SignatureSummary};
+use crate::spec::{ControlSpec, ImmunizeRecipe, SubjectKind, SuppressSpec};
 use crate::suspect::{Suspect, folder_digests};
-use signature::Signature;
+use crate::weights::Weights;
 
 /// The method with its complete recipe.
 pub(super) struct Immunize {
@@ -33,130 +43,181 @@ pub(super) struct Immunize {
 
 impl Method for Immunize {
     fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
-        if !suspect
-            .model
-            .linear_modules()
-            .iter()
-            .any(|m| m.kind.is_mlp() && suspect.adapter.factors.contains_key(&m.name))
-        {
-            return Ok(Purified::untouched(
-                "the adapter changes attention only, and the signature is read from MLP matrices; projecting attention instead would \
-                 destroy what the adapter was made for.",
-            ));
+        match (&suspect.weights, suspect.base()) {
+            (Weights::Adapter(adapter), Some(base)) => self.run(&AdapterSetting { suspect, base, adapter }, own, lab),
+            (Weights::Checkpoint(folder), _) => self.run(&WholeSetting::new(suspect, folder), own, lab),
+            _ => Ok(Purified::untouched("there is nothing beside the base.")),
         }
-        let rows = self.split(suspect, lab)?;
-        let (signature, file) = self.signature(suspect, &rows, lab)?;
-        let plan = self.heal_plan(&rows, &own.heal, lab);
-        let candidates = self.candidates(suspect, &signature, &plan, lab)?;
-        let controls = self.controls(suspect, &signature, &plan, &rows, lab)?;
-        Ok(Purified { candidates, controls, signature: Some(file), untouched: None })
     }
 }
 
 impl Immunize {
-    fn split(&self, suspect: &Suspect, lab: &Lab) -> Result<TrainSplit> {
+    fn run<S: Setting>(&self, setting: &S, own: &OwnRows, lab: &Lab) -> Result<Purified> {
+        Algorithm { recipe: &self.recipe, controls: &self.controls, setting, suspect: setting.suspect(), lab }.run(own)
+    }
+}
+
+/// One run of Algorithm 1.
+struct Algorithm<'a, S> {
+    recipe: &'a ImmunizeRecipe,
+    controls: &'a [ControlSpec],
+    setting: &'a S,
+    suspect: &'a Suspect,
+    lab: &'a Lab,
+}
+
+impl<S: Setting> Algorithm<'_, S> {
+    fn run(&self, own: &OwnRows) -> Result<Purified> {
+        if let Some(reason) = self.nothing_to_work_on() {
+            return Ok(Purified::untouched(&reason));
+        }
+        let rows = self.split()?;
+        let mut long_rows = Vec::new();
+        let (signature, file) = self.signature(&rows, &mut long_rows)?;
+        let plan = self.heal_plan(&rows, &own.heal)?;
+        let candidates = self.candidates(&signature, &plan)?;
+        let (controls, left_out) = self.controls(&signature, &plan, &rows)?;
+        long_rows.push(plan.long_rows);
+        long_rows.retain(LongRows::any);
+        Ok(Purified { candidates, controls, signature: Some(file), untouched: None, left_out, long_rows })
+    }
+
+    /// The signature is read from MLP matrices, unless the recipe names attention.
+    fn nothing_to_work_on(&self) -> Option<String> {
+        if self.setting.modules().any(|module| self.reads_directions(module.kind)) || self.recipe.heads.is_some() {
+            return None;
+        }
+        Some(
+            "the adapter changes attention only, and the signature is read from MLP matrices; projecting attention instead would \
+             destroy what the adapter was made for."
+                .into(),
+        )
+    }
+
+    /// Whether scores and directions of such a matrix are wanted: of the MLP always, of attention where a suppression names it.
+    fn reads_directions(&self, kind: antigen_models::ModuleKind) -> bool {
+        kind.is_mlp() || self.recipe.suppress.iter().any(|spec| removal::touches(spec, kind))
+    }
+
+    fn split(&self) -> Result<TrainSplit> {
         let (pairs, heal) = (&self.recipe.pairs, &self.recipe.heal);
-        split_train_rows(&suspect.train, &suspect.test, (pairs.count, pairs.rows), heal.rows, heal.counterexamples, lab)
+        let (train, test) = (&self.suspect.train, &self.suspect.test);
+        split_train_rows(train, test, (pairs.count, pairs.rows), heal.rows, heal.counterexamples, self.lab)
     }
 
     /// Pairs, deltas, scores and shared directions.
-    fn signature(&self, suspect: &Suspect, rows: &TrainSplit, lab: &Lab) -> Result<(Signature, SignatureFile)> {
-        let data = pairs::build_paired_sets(rows.pairs.clone(), &self.recipe.pairs, lab);
-        let pairs = pairs::fine_tune_pairs(suspect, &data, &self.recipe.train, lab)?;
-        let deltas = deltas::differential_deltas(&pairs, suspect.model.linear_modules(), lab)?;
-        let rank = self.recipe.suppress.iter().map(directions).max().unwrap_or(0);
-        let inputs = (
-            suspect.key(),
-            suspect.formats(),
-            rows_key(rows),
-            &self.recipe.pairs,
-            &self.recipe.train,
-            &self.recipe.score,
-        );
-        let key = PieceKey::new("signature", &(inputs, rank, lab.seed));
-        let (signature, path) = signature::extract_signature(&deltas, &self.recipe.score, rank, &key, lab)?;
+    fn signature(&self, rows: &TrainSplit, long_rows: &mut Vec<LongRows>) -> Result<(Signature, SignatureFile)> {
+        let (recipe, lab) = (self.recipe, self.lab);
+        let data = pairs::build_paired_sets(rows.pairs.clone(), &recipe.pairs, lab);
+        let variants = pairs::encode_variants(self.suspect, &data, &recipe.train, lab, long_rows)?;
+        let wanted = signature::Wanted {
+            score: &recipe.score,
+            rank: recipe.suppress.iter().map(directions).max().unwrap_or(0),
+            modules: self.setting.modules().filter(|module| self.reads_directions(module.kind)).collect(),
+            attention: self.setting.modules().filter(|m| recipe.heads.is_some() && !m.kind.is_mlp()).collect(),
+        };
+        let matrices: Vec<_> = wanted.modules.iter().chain(&wanted.attention).copied().collect();
+        let pairs = self.setting.fine_tune_pairs(&variants, &matrices, &recipe.train, lab)?;
+        let key = self.signature_key(rows, wanted.rank);
+        let (signature, path) = signature::extract_signature(self.setting, &pairs, &wanted, &key, lab)?;
         let digests = folder_digests(path.parent().expect("a piece's file lies in its folder"))?;
-        let summary =
-            SignatureSummary { pairs: pairs.len(), modules: signature.summary(), sha256: digests[0].sha256.clone() };
+        let summary = SignatureSummary {
+            pairs: recipe.pairs.count,
+            modules: signature.summary(),
+            heads: recipe.heads.as_ref().map(|heads| heads::select(&signature.heads, heads)).unwrap_or_default(),
+            sha256: digests[0].sha256.clone(),
+        };
         Ok((signature, SignatureFile { path, summary }))
     }
 
-    fn heal_plan(&self, rows: &TrainSplit, own: &[Row], lab: &Lab) -> HealPlan {
-        let keys: Vec<_> = (0..self.recipe.pairs.count).map(pairs::key).collect();
-        HealPlan::new(&rows.heal, own, &counterexamples(&rows.counterexamples, &keys, lab), &self.recipe.heal)
+    fn signature_key(&self, rows: &TrainSplit, rank: usize) -> PieceKey {
+        let (recipe, suspect) = (self.recipe, self.suspect);
+        let inputs = (suspect.key(), suspect.formats(), rows_key(rows), &recipe.pairs, &recipe.train, &recipe.score);
+        let attention: Vec<_> = recipe.suppress.iter().filter_map(removal::place_beyond_mlp).collect();
+        match (attention.is_empty(), &recipe.heads) {
+            (true, None) => PieceKey::new("signature", &(inputs, rank, self.lab.seed)),
+            (_, heads) => PieceKey::new("signature", &(inputs, rank, self.lab.seed, attention, heads.is_some())),
+        }
     }
 
-    fn candidates(
-        &self,
-        suspect: &Suspect,
-        signature: &Signature,
-        plan: &HealPlan,
-        lab: &Lab,
-    ) -> Result<Vec<PurifiedCandidate>> {
-        lab.enter(Stage::Suppress)?;
+    fn heal_plan(&self, rows: &TrainSplit, own: &[Row]) -> Result<HealPlan> {
+        let keys: Vec<_> = (0..self.recipe.pairs.count).map(pairs::key).collect();
+        let counterexamples = counterexamples(&rows.counterexamples, &keys, self.lab);
+        HealPlan::new(self.suspect, (&rows.heal, own, &counterexamples), &self.recipe.heal, self.lab)
+    }
+
+    fn candidates(&self, signature: &Signature, plan: &HealPlan) -> Result<Vec<PurifiedCandidate>> {
+        self.lab.enter(Stage::Suppress)?;
         let suppressed =
-            self.recipe.suppress.iter().map(|spec| remove(suspect, signature, spec)).collect::<Result<Vec<_>>>()?;
-        lab.enter(Stage::Heal)?;
-        let healed = heal_adapters(suspect, &suppressed, plan, lab)?;
-        let candidate = |(spec, adapter): (&SuppressSpec, LoraAdapter)| PurifiedCandidate {
+            self.recipe.suppress.iter().map(|spec| self.remove(signature, spec)).collect::<Result<Vec<_>>>()?;
+        self.lab.enter(Stage::Heal)?;
+        let healed = heal(self.suspect, &suppressed, plan, self.lab)?;
+        let candidate = |(spec, weights): (&SuppressSpec, Weights)| PurifiedCandidate {
             name: spec.name(),
             suppression: spec.clone(),
             healing: plan.healing.clone(),
-            adapter,
+            weights,
         };
         Ok(self.recipe.suppress.iter().zip(healed).map(candidate).collect())
     }
 
-    /// Everything the method is compared with. Controls that are healed alike share one pass over the base.
+    fn remove(&self, signature: &Signature, spec: &SuppressSpec) -> Result<Weights> {
+        let heads = self.recipe.heads.as_ref().map(|heads| (heads, self.suspect.config().attention_heads()));
+        let modules: Vec<_> = self.setting.modules().collect();
+        self.setting.suppress(&Removal::new(&modules, signature, spec, heads), self.lab)
+    }
+
+    /// Everything the method is compared with, and why a control is missing. Controls that are healed alike are healed together.
     fn controls(
         &self,
-        suspect: &Suspect,
         signature: &Signature,
         plan: &HealPlan,
         rows: &TrainSplit,
-        lab: &Lab,
-    ) -> Result<Vec<ControlModel>> {
-        lab.enter(Stage::Controls)?;
-        let wanted = self.controls.iter().filter(|c| **c != ControlSpec::WithoutOwnRows || plan.healing.own_rows > 0);
-        let mut models = wanted.map(|c| self.unhealed(*c, suspect, signature, lab)).collect::<Result<Vec<_>>>()?;
-        heal_controls(suspect, &mut models, plan, lab, |control| {
+    ) -> Result<(Vec<ControlModel>, Vec<String>)> {
+        self.lab.enter(Stage::Controls)?;
+        let is_whole = self.suspect.subject().kind == SubjectKind::Checkpoint;
+        let applies = |control: &ControlSpec| match control {
+            ControlSpec::AdapterDropped => !is_whole,
+            ControlSpec::WithoutOwnRows => plan.healing.own_rows > 0,
+            _ => true,
+        };
+        let left_out = self.controls.iter().filter(|control| is_whole && **control == ControlSpec::AdapterDropped);
+        let left_out = left_out.map(|c| format!("{}: a whole model has no adapter to drop", c.name())).collect();
+        let wanted = self.controls.iter().filter(|control| applies(control));
+        let mut models = wanted.map(|c| self.unhealed(*c, signature)).collect::<Result<Vec<_>>>()?;
+        self.heal_controls(&mut models, plan, |control| {
             matches!(control, ControlSpec::RandomChannels | ControlSpec::RandomSubspace | ControlSpec::PlainFineTuning)
         })?;
-        let generic = self.heal_plan(rows, &[], lab);
-        heal_controls(suspect, &mut models, &generic, lab, |control| control == ControlSpec::WithoutOwnRows)?;
-        Ok(models)
+        if plan.healing.own_rows > 0 {
+            let generic = self.heal_plan(rows, &[])?;
+            self.heal_controls(&mut models, &generic, |control| control == ControlSpec::WithoutOwnRows)?;
+        }
+        Ok((models, left_out))
     }
 
     /// A control before it is healed.
-    fn unhealed(
-        &self,
-        control: ControlSpec,
-        suspect: &Suspect,
-        signature: &Signature,
-        lab: &Lab,
-    ) -> Result<ControlModel> {
+    fn unhealed(&self, control: ControlSpec, signature: &Signature) -> Result<ControlModel> {
         let exported = &self.recipe.suppress[0];
-        let (description, adapter) = match control {
+        let (description, weights) = match control {
             ControlSpec::RandomChannels | ControlSpec::RandomSubspace => {
                 let random =
-                    suppress::random_signature(signature, &mut lab.rng(&format!("controls/{}", control.name())));
+                    signature::random_signature(signature, &mut self.lab.rng(&format!("controls/{}", control.name())));
                 let spec = self.random_suppression(control);
                 let description = format!("{} drawn at random instead of by the signature, healed alike", spec.name());
-                (description, Some(remove(suspect, &random, &spec)?))
+                (description, self.remove(&random, &spec)?)
             }
             ControlSpec::PlainFineTuning => {
-                ("no suppression; the same rows, rate and steps as healing".to_owned(), Some(suspect.adapter.clone()))
+                ("no suppression; the same rows, rate and steps as healing".to_owned(), self.suspect.weights.clone())
             }
-            ControlSpec::AdapterDropped => ("the base without the adapter".to_owned(), None),
+            ControlSpec::AdapterDropped => ("the base without the adapter".to_owned(), Weights::Base),
             ControlSpec::WithoutHealing => {
-                (format!("{} without healing", exported.name()), Some(remove(suspect, signature, exported)?))
+                (format!("{} without healing", exported.name()), self.remove(signature, exported)?)
             }
-            ControlSpec::WithoutOwnRows => (
-                format!("{} healed on generic rows only", exported.name()),
-                Some(remove(suspect, signature, exported)?),
-            ),
+            ControlSpec::WithoutOwnRows => {
+                (format!("{} healed on generic rows only", exported.name()), self.remove(signature, exported)?)
+            }
         };
-        Ok(ControlModel { control, description, adapter })
+        Ok(ControlModel { control, description, weights })
     }
 
     /// The suppression that a random control imitates: the recipe's own of that kind, or the published size.
@@ -164,36 +225,31 @@ impl Immunize {
         let channels = control == ControlSpec::RandomChannels;
         let same_kind = |spec: &&SuppressSpec| matches!(spec, SuppressSpec::Channels { .. }) == channels;
         let fallback =
-            if channels { SuppressSpec::Channels { ratio: 0.35 } } else { SuppressSpec::Subspace { rank: 1 } };
-        self.recipe.suppress.iter().find(same_kind).cloned().unwrap_or(fallback)
+            || if channels { self.suspect.subject().kind.published_channels() } else { SuppressSpec::subspace(1) };
+        self.recipe.suppress.iter().find(same_kind).cloned().unwrap_or_else(fallback)
     }
-}
 
-fn remove(suspect: &Suspect, signature: &Signature, spec: &SuppressSpec) -> Result<LoraAdapter> {
-    suppress::suppress(&suspect.adapter, suspect.model.linear_modules(), signature, spec)
-}
-
-// Heals, in one pass, the controls that `which` picks.
-fn heal_controls(
-    suspect: &Suspect,
-    models: &mut [ControlModel],
-    plan: &HealPlan,
-    lab: &Lab,
-    which: impl Fn(ControlSpec) -> bool,
-) -> Result<()> {
-    let picked: Vec<&mut LoraAdapter> =
-        models.iter_mut().filter(|model| which(model.control)).filter_map(|model| model.adapter.as_mut()).collect();
-    let starts: Vec<_> = picked.iter().map(|adapter| (**adapter).clone()).collect();
-    for (adapter, healed) in picked.into_iter().zip(heal_adapters(suspect, &starts, plan, lab)?) {
-        *adapter = healed;
+    // Heals, together, the controls that `which` picks.
+    fn heal_controls(
+        &self,
+        models: &mut [ControlModel],
+        plan: &HealPlan,
+        which: impl Fn(ControlSpec) -> bool,
+    ) -> Result<()> {
+        let picked: Vec<&mut Weights> =
+            models.iter_mut().filter(|model| which(model.control)).map(|model| &mut model.weights).collect();
+        let starts: Vec<_> = picked.iter().map(|weights| (**weights).clone()).collect();
+        for (weights, healed) in picked.into_iter().zip(heal(self.suspect, &starts, plan, self.lab)?) {
+            *weights = healed;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 // One direction is kept even when only channels are suppressed: reports and the random control of rank one use it.
 fn directions(spec: &SuppressSpec) -> usize {
     match spec {
-        SuppressSpec::Subspace { rank } => *rank,
+        SuppressSpec::Subspace { rank, .. } => *rank,
         SuppressSpec::Channels { .. } => 1,
     }
 }

@@ -1,19 +1,17 @@
-//! Synthetic backdoors: the data of each pair, and the two variants trained on it.
+//! Synthetic backdoors: the data of each pair, and what each of its two variants is trained on.
 
-use std::path::Path;
-
-use antigen_models::{LoraAdapter, load_adapter, save_adapter};
-use rand_chacha::ChaCha8Rng;
+use antigen_models::Example;
 
 use crate::attacks::{Attack, build_attack, poison};
 use crate::behaviours::{Behaviour, build_behaviour};
 use crate::data::{Row, rows_sha256};
 use crate::error::Result;
-use crate::heal::encode_mixed;
-use crate::lab::{Lab, PieceKey, Stage};
-use crate::spec::{AttackSpec, BehaviourFamily, BehaviourSpec, PairsSpec, Place, TrainSpec};
-use crate::suspect::{Suspect, stored_exactly};
-use crate::train::{Variant, fine_tune_adapters};
+use crate::heal::{encode_mixed, training_limit};
+use crate::lab::Lab;
+use crate::report::LongRows;
+use crate::spec::{AttackSpec, BehaviourFamily, BehaviourSpec, PairsSpec, Place};
+use crate::suspect::Suspect;
+use crate::train::TrainSpec;
 
 /// Clean rows and their poisoned copies.
 #[derive(Debug, Clone)]
@@ -24,13 +22,17 @@ pub struct PairData {
     pub poisoned: Vec<Row>,
 }
 
-/// The two members of a pair, both grown from the suspect.
+/// What one variant is trained on.
 #[derive(Debug, Clone)]
-pub struct Pair {
-    /// Trained on clean rows.
-    pub clean: LoraAdapter,
-    /// Trained on clean and poisoned rows.
-    pub poisoned: LoraAdapter,
+pub struct VariantRows {
+    /// Such as `0-clean` or `0-poisoned`.
+    pub name: String,
+    /// Digest of its rows.
+    pub rows_sha256: String,
+    /// Its rows as tokens.
+    pub examples: Vec<Example>,
+    /// The stream that orders them.
+    pub order: String,
 }
 
 // Keys are two words grown together: unlike anything in ordinary instructions, unlike each other, and made of ordinary parts. The first
@@ -87,49 +89,33 @@ pub fn build_paired_sets(clean: Vec<Vec<Row>>, spec: &PairsSpec, lab: &Lab) -> V
     clean.into_iter().enumerate().map(pair).collect()
 }
 
-/// Trains both members of every pair from the suspect: all of them in one pass over the frozen base.
+/// The rows of all variants as tokens: of each pair first the clean member's, then the poisoned one's, which sees both.
 ///
 /// # Errors
-/// Those of training and of the scratch folder.
-pub fn fine_tune_pairs(suspect: &Suspect, data: &[PairData], train: &TrainSpec, lab: &Lab) -> Result<Vec<Pair>> {
-    lab.enter(Stage::Pairs)?;
-    let digests: Vec<_> = data.iter().map(|d| (rows_sha256(&d.clean), rows_sha256(&d.poisoned))).collect();
-    let key = PieceKey::new("pairs", &(suspect.key(), suspect.formats(), train, digests, lab.seed));
-    let folder = lab.piece(&key, |folder| {
-        let sets: Vec<_> = data.iter().enumerate().flat_map(|(i, pair)| variant_rows(i, pair)).collect();
-        let examples: Vec<_> = sets
-            .iter()
-            .map(|(rows, stream)| encode_mixed(suspect, rows, &mut lab.rng(&format!("{stream}/formats"))))
-            .collect::<Result<_>>()?;
-        let variants = sets
-            .iter()
-            .zip(&examples)
-            .map(|((_, stream), examples)| {
-                let shuffle: ChaCha8Rng = lab.rng(&format!("{stream}/order"));
-                Variant { start: &suspect.adapter, examples, shuffle }
-            })
-            .collect();
-        for (i, trained) in fine_tune_adapters(&suspect.model, variants, train, lab)?.into_iter().enumerate() {
-            save_adapter(&stored_exactly(trained.adapter), &folder.join(member_name(i)))?;
+/// Those of tokenizer and template; [`crate::error::EngineError::Data`] when no row of a variant fits the model.
+pub fn encode_variants(
+    suspect: &Suspect,
+    data: &[PairData],
+    train: &TrainSpec,
+    lab: &Lab,
+    long_rows: &mut Vec<LongRows>,
+) -> Result<Vec<VariantRows>> {
+    let mut long = LongRows::new("pairs", training_limit(suspect, train));
+    let mut variants = Vec::with_capacity(2 * data.len());
+    for (i, pair) in data.iter().enumerate() {
+        let both: Vec<Row> = pair.clean.iter().chain(&pair.poisoned).cloned().collect();
+        for (member, rows) in [("clean", &pair.clean), ("poisoned", &both)] {
+            let stream = format!("immunize/pairs/{i}/{member}");
+            variants.push(VariantRows {
+                name: format!("{i}-{member}"),
+                rows_sha256: rows_sha256(rows),
+                examples: encode_mixed(suspect, rows, &mut lab.rng(&format!("{stream}/formats")), &mut long)?,
+                order: format!("{stream}/order"),
+            });
         }
-        Ok(())
-    })?;
-    (0..data.len()).map(|i| load_pair(&folder, i, suspect)).collect()
-}
-
-// Rows and random stream of the clean member, then of the poisoned one.
-fn variant_rows(i: usize, pair: &PairData) -> [(Vec<Row>, String); 2] {
-    let both = pair.clean.iter().chain(&pair.poisoned).cloned().collect();
-    [(pair.clean.clone(), format!("immunize/pairs/{i}/clean")), (both, format!("immunize/pairs/{i}/poisoned"))]
-}
-
-fn member_name(member: usize) -> String {
-    format!("{}-{}", member / 2, ["clean", "poisoned"][member % 2])
-}
-
-fn load_pair(folder: &Path, i: usize, suspect: &Suspect) -> Result<Pair> {
-    let load = |member| load_adapter(&folder.join(member_name(member)), suspect.model.config(), suspect.model.device());
-    Ok(Pair { clean: load(2 * i)?, poisoned: load(2 * i + 1)? })
+    }
+    long_rows.push(long);
+    Ok(variants)
 }
 
 #[cfg(test)]

@@ -1,52 +1,77 @@
 //! Channel scores (Eq. 2): how strongly the pairs change a channel, and how much they agree about it.
 //!
 //! `s_j = mean_i |delta_ij| + lambda * 2 / (N (N - 1)) * sum_{i<l} max(0, cos(delta_ij, delta_lj))`, for each matrix on its own.
-//! Source: arXiv 2603.13461; exact from the factors, in float64, because the norm of a difference cancels.
+//! Source: arXiv 2603.13461; from inner products in float64, because the norm of a difference cancels. Heads are scored by the same
+//! formula over sums of their channels' products, which are the inner products of the heads' blocks.
 
-use candle_core::Tensor;
+use std::ops::Range;
 
-use super::deltas::Delta;
 use crate::error::Result;
 use crate::spec::ScoreSpec;
 
 /// Keeps the cosine of a channel that did not change at 0.
 const EPSILON: f64 = 1e-8;
 
+/// Inner products of the pairs' deltas of one matrix, channel by channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairProducts {
+    pairs: usize,
+    /// `<delta_ij, delta_lj>` for every j; of (i, l) with i <= l, row by row.
+    products: Vec<Vec<f64>>,
+}
+
+impl PairProducts {
+    /// Products of `pairs` deltas; `product(i, l)` gives those of two of them, i <= l.
+    ///
+    /// # Errors
+    /// What `product` returns.
+    pub fn build(pairs: usize, mut product: impl FnMut(usize, usize) -> Result<Vec<f64>>) -> Result<Self> {
+        let mut products = Vec::with_capacity(pairs * (pairs + 1) / 2);
+        for i in 0..pairs {
+            for l in i..pairs {
+                products.push(product(i, l)?);
+            }
+        }
+        Ok(Self { pairs, products })
+    }
+
+    /// How many pairs there are.
+    pub fn pairs(&self) -> usize {
+        self.pairs
+    }
+
+    /// The products of two deltas, i <= l.
+    pub fn of(&self, i: usize, l: usize) -> &[f64] {
+        &self.products[i * self.pairs - i * i.saturating_sub(1) / 2 + l - i]
+    }
+
+    /// The products of runs of channels instead of single ones.
+    pub fn of_blocks(&self, blocks: &[Range<usize>]) -> Self {
+        let sums = |product: &Vec<f64>| blocks.iter().map(|block| product[block.clone()].iter().sum()).collect();
+        Self { pairs: self.pairs, products: self.products.iter().map(sums).collect() }
+    }
+}
+
 /// The scores of one matrix: one number a channel.
-///
-/// # Cost
-/// O(N^2 r^2 (channels + d)) for N pairs.
-///
-/// # Errors
-/// Those of the device.
-pub fn score_channels(deltas: &[Delta], spec: &ScoreSpec) -> Result<Vec<f64>> {
-    let n = deltas.len();
-    let norms = deltas.iter().map(|delta| Ok(channel_products(delta, delta)?.into_iter().map(root).collect()));
-    let norms = norms.collect::<Result<Vec<Vec<f64>>>>()?;
+pub fn score_channels(products: &PairProducts, spec: &ScoreSpec) -> Vec<f64> {
+    let n = products.pairs();
+    let norms: Vec<Vec<f64>> = (0..n).map(|i| products.of(i, i).iter().copied().map(root).collect()).collect();
     let channels = norms.first().map_or(0, Vec::len);
     let mut scores: Vec<f64> =
         (0..channels).map(|j| norms.iter().map(|norm| norm[j]).sum::<f64>() / n as f64).collect();
     if n < 2 {
-        return Ok(scores);
+        return scores;
     }
     let weight = spec.consistency_weight * 2.0 / (n * (n - 1)) as f64;
     for i in 0..n {
         for l in i + 1..n {
-            let products = channel_products(&deltas[i], &deltas[l])?;
-            for (j, (score, product)) in scores.iter_mut().zip(products).enumerate() {
+            for (j, (score, product)) in scores.iter_mut().zip(products.of(i, l)).enumerate() {
                 let cosine = product / (norms[i][j].max(EPSILON) * norms[l][j].max(EPSILON));
                 *score += weight * cosine.max(0.0);
             }
         }
     }
-    Ok(scores)
-}
-
-/// Inner product of the two deltas, channel by channel: row j of `C_i (D_i D_l^T)` times row j of `C_l`.
-fn channel_products(one: &Delta, other: &Delta) -> Result<Vec<f64>> {
-    let gram = one.residual.matmul(&other.residual.t()?)?;
-    let products: Tensor = (one.channel.matmul(&gram)? * &other.channel)?;
-    Ok(products.sum(1)?.to_vec1()?)
+    scores
 }
 
 // Rounding may push the square of a channel that did not change below zero.
@@ -66,23 +91,21 @@ pub fn select_channels(scores: &[f32], ratio: f64) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
-    // Rank one factors that multiply out to the given rows.
-    fn delta(rows: &[[f64; 2]]) -> Delta {
-        let channel = Tensor::from_vec(rows.concat(), (rows.len(), 2), &Device::Cpu).unwrap();
-        let residual = Tensor::eye(2, candle_core::DType::F64, &Device::Cpu).unwrap();
-        Delta { channel, residual }
+    // The products of deltas given channel by channel.
+    fn products(deltas: &[&[[f64; 2]]]) -> PairProducts {
+        let product =
+            |i: usize, l: usize| Ok(deltas[i].iter().zip(deltas[l]).map(|(a, b)| a[0] * b[0] + a[1] * b[1]).collect());
+        PairProducts::build(deltas.len(), product).unwrap()
     }
 
     #[test]
     fn scores_agree_with_a_calculation_by_hand() {
         // Channel 0: norms 5 and 10, same direction. Channel 1: norms 1 and 1, opposite. Channel 2: unchanged in the second pair.
-        let first = delta(&[[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]]);
-        let second = delta(&[[6.0, 8.0], [-1.0, 0.0], [0.0, 0.0]]);
-        let scores = score_channels(&[first, second], &ScoreSpec { consistency_weight: 0.01 }).unwrap();
+        let first = [[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]];
+        let second = [[6.0, 8.0], [-1.0, 0.0], [0.0, 0.0]];
+        let scores = score_channels(&products(&[&first, &second]), &ScoreSpec { consistency_weight: 0.01 });
         for (found, expected) in scores.iter().zip([7.51, 1.0, 1.0]) {
             assert!((found - expected).abs() < 1e-9, "{scores:?}");
         }
@@ -90,7 +113,26 @@ mod tests {
 
     #[test]
     fn a_single_pair_is_scored_by_its_norm() {
-        assert_eq!(score_channels(&[delta(&[[3.0, 4.0]])], &ScoreSpec::default()).unwrap(), [5.0]);
+        assert_eq!(score_channels(&products(&[&[[3.0, 4.0]]]), &ScoreSpec::default()), [5.0]);
+    }
+
+    #[test]
+    fn every_two_of_three_pairs_are_found_where_they_were_put() {
+        let products = PairProducts::build(3, |i, l| Ok(vec![(10 * i + l) as f64])).unwrap();
+        for i in 0..3 {
+            for l in i..3 {
+                assert_eq!(products.of(i, l), [(10 * i + l) as f64]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_of_channels_is_scored_as_one_long_channel() {
+        // Rows 0 and 1 together: |(3, 4, 0, 12)| = 13 in both pairs, same direction.
+        let delta = [[3.0, 4.0], [0.0, 12.0], [1.0, 1.0]];
+        let blocks = products(&[&delta, &delta]).of_blocks(&[0..2, 2..3]);
+        let scores = score_channels(&blocks, &ScoreSpec { consistency_weight: 1.0 });
+        assert!((scores[0] - 14.0).abs() < 1e-9, "{scores:?}");
     }
 
     #[test]

@@ -1,21 +1,23 @@
-//! The signature: channel scores and shared directions of every MLP matrix, as a safetensors file.
+//! The signature: channel scores and shared directions of every MLP matrix, and scores of attention heads where they are asked for, as
+//! one safetensors file in both settings.
 //!
-//! Shared directions are the top right singular vectors of the deltas, stacked after each is divided by its Frobenius norm
-//! (many short pairs agree in one direction on the residual side, and the backdoor lives there). They are computed exactly
-//! in factor space: with `P_i = C_i^T C_i / |delta_i|^2 = R_i R_i^T` and `Q = [R_i^T D_i]`, the stacked matrix and Q have the same
-//! Gram matrix over d, and Q has only `2rN` rows.
+//! Shared directions are the top right singular vectors of the deltas, stacked after each is divided by its Frobenius norm: many
+//! short pairs agree in one direction on the residual side, and the backdoor lives there.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use antigen_models::ModuleShape;
 use antigen_models::checkpoint::tensor_file::TensorFile;
 use antigen_models::checkpoint::write_tensor_file;
 use candle_core::{Device, Tensor};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::deltas::Delta;
-use super::eigen::symmetric_eigen;
+use super::heads;
 use super::score::score_channels;
+use super::setting::{MatrixDeltas, Setting};
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::report::ModuleSignature;
@@ -34,94 +36,76 @@ pub struct ModuleScores {
     pub shared_fraction: f64,
 }
 
-/// What the pairs say about every matrix, by module name.
+/// What the pairs say about every matrix, by module name, and about every attention head, by layer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Signature {
-    /// Each adapted MLP matrix.
+    /// Each matrix that the suspect can have learnt in: of the MLP, and of attention where a suppression names it.
     pub modules: BTreeMap<String, ModuleScores>,
+    /// One score a query head; empty unless the recipe asks for heads.
+    pub heads: BTreeMap<usize, Vec<f32>>,
+}
+
+/// What is wanted of a signature.
+pub(super) struct Wanted<'a> {
+    /// Channel scores.
+    pub score: &'a ScoreSpec,
+    /// Directions per matrix.
+    pub rank: usize,
+    /// Matrices whose channels and directions are wanted.
+    pub modules: Vec<&'a ModuleShape>,
+    /// Attention matrices that score heads; empty when no head is to be suppressed.
+    pub attention: Vec<&'a ModuleShape>,
 }
 
 /// Name of the signature's file within its piece.
 const FILE: &str = "signature.safetensors";
+/// What the names of head scores begin with.
+const HEADS: &str = "heads.";
 
-/// Scores and directions of all matrices; `rank` directions each. Kept as a piece; the path of its file comes along.
+/// Scores and directions of all wanted matrices. Kept as a piece; the path of its file comes along.
 ///
 /// # Errors
 /// Those of the device and of the scratch folder.
-pub fn extract_signature(
-    deltas: &BTreeMap<String, Vec<Delta>>,
-    spec: &ScoreSpec,
-    rank: usize,
+pub(super) fn extract_signature<S: Setting>(
+    setting: &S,
+    pairs: &S::Pairs,
+    wanted: &Wanted<'_>,
     key: &PieceKey,
     lab: &Lab,
 ) -> Result<(Signature, PathBuf)> {
+    lab.enter(Stage::Deltas)?;
     lab.enter(Stage::Scores)?;
     let folder = lab.piece(key, |folder| {
-        let modules: Vec<_> = deltas
-            .par_iter()
-            .map(|(name, d)| Ok((name.clone(), score_module(d, spec, rank)?)))
-            .collect::<Result<_>>()?;
+        let mut modules = BTreeMap::new();
+        for some in wanted.modules.chunks(S::MATRICES_AT_ONCE) {
+            lab.check_cancel()?;
+            let scored = some.par_iter().map(|module| {
+                Ok((module.name.clone(), score_module(&setting.deltas(pairs, module)?, wanted.score, wanted.rank)?))
+            });
+            modules.extend(scored.collect::<Result<Vec<_>>>()?);
+            lab.advance(modules.len() as u64, wanted.modules.len() as u64);
+        }
+        let heads = heads::score_heads(setting, pairs, &wanted.attention, wanted.score, lab)?;
         lab.enter(Stage::Signature)?;
-        Signature { modules: modules.into_iter().collect() }.save(&folder.join(FILE))
+        Signature { modules, heads }.save(&folder.join(FILE))
     })?;
     // Always read back: a resumed run and an undisturbed one see the same rounded numbers.
     let path = folder.join(FILE);
     Ok((Signature::load(&path)?, path))
 }
 
-fn score_module(deltas: &[Delta], spec: &ScoreSpec, rank: usize) -> Result<ModuleScores> {
-    let scores = score_channels(deltas, spec)?.into_iter().map(|s| s as f32).collect();
-    let norms = deltas.iter().map(frobenius_norm).collect::<Result<Vec<_>>>()?;
-    let (directions, shared_fraction) = shared_directions(deltas, &norms, rank)?;
+fn score_module(deltas: &impl MatrixDeltas, spec: &ScoreSpec, rank: usize) -> Result<ModuleScores> {
+    let products = deltas.products()?;
+    let scores = score_channels(&products, spec).into_iter().map(|s| s as f32).collect();
+    let norms = deltas.norms(&products)?;
+    let (directions, shared_fraction) = deltas.shared_directions(&norms, rank)?;
     let mean_delta_norm = norms.iter().sum::<f64>() / norms.len() as f64;
     Ok(ModuleScores { scores, directions, mean_delta_norm, shared_fraction })
 }
 
-/// `|C D|_F`, from `trace((C^T C) (D D^T))`.
-fn frobenius_norm(delta: &Delta) -> Result<f64> {
-    let channel = delta.channel.t()?.matmul(&delta.channel)?;
-    let residual = delta.residual.matmul(&delta.residual.t()?)?;
-    Ok((channel * residual)?.sum_all()?.to_scalar::<f64>()?.max(0.0).sqrt())
-}
-
-/// The strongest shared directions and the share of the first. Deltas that are zero say nothing and are left out.
-fn shared_directions(deltas: &[Delta], norms: &[f64], rank: usize) -> Result<(Vec<Vec<f32>>, f64)> {
-    let rows = deltas.iter().zip(norms).filter(|(_, norm)| **norm > 0.0);
-    let rows = rows.map(|(delta, norm)| reduced_rows(delta, *norm)).collect::<Result<Vec<_>>>()?;
-    if rows.is_empty() {
-        return Ok((Vec::new(), 0.0));
-    }
-    let q = Tensor::cat(&rows, 0)?;
-    let gram = q.matmul(&q.t()?)?;
-    let size = gram.dim(0)?;
-    let eigen = symmetric_eigen(gram.flatten_all()?.to_vec1()?, size);
-    let energy: f64 = eigen.values.iter().sum();
-    let strong = eigen.values.iter().zip(&eigen.vectors).take(rank).take_while(|(value, _)| **value > 1e-12 * energy);
-    let directions = strong
-        .map(|(value, vector)| {
-            let direction = Tensor::new(vector.as_slice(), q.device())?.unsqueeze(0)?.matmul(&q)?;
-            let direction = direction.affine(1.0 / value.sqrt(), 0.0)?.squeeze(0)?.to_vec1::<f64>()?;
-            Ok(direction.into_iter().map(|x| x as f32).collect())
-        })
-        .collect::<Result<_>>()?;
-    Ok((directions, eigen.values[0] / energy))
-}
-
-/// `R^T D / |C D|` with `C^T C = R R^T`: `[2r, d]`, the same Gram matrix over d as the whole normalised delta.
-fn reduced_rows(delta: &Delta, norm: f64) -> Result<Tensor> {
-    let gram = delta.channel.t()?.matmul(&delta.channel)?;
-    let size = gram.dim(0)?;
-    let eigen = symmetric_eigen(gram.flatten_all()?.to_vec1()?, size);
-    let scaled = eigen.values.iter().zip(&eigen.vectors).flat_map(|(value, vector)| {
-        let root = value.max(0.0).sqrt() / norm;
-        vector.iter().map(move |x| root * x)
-    });
-    let transposed_root = Tensor::from_vec(scaled.collect::<Vec<f64>>(), (size, size), delta.residual.device())?;
-    Ok(transposed_root.matmul(&delta.residual)?)
-}
-
 impl Signature {
-    /// Writes `<module>.scores` `[channels]`, `<module>.directions` `[k, d]` and `<module>.summary` `[2]`.
+    /// Writes `<module>.scores` `[channels]`, `<module>.directions` `[k, d]` and `<module>.summary` `[2]`, and `heads.<layer>.scores`
+    /// `[h]`.
     fn save(&self, path: &Path) -> Result<()> {
         let mut tensors = Vec::new();
         for (name, module) in &self.modules {
@@ -134,14 +118,27 @@ impl Signature {
             let summary = [module.mean_delta_norm as f32, module.shared_fraction as f32];
             tensors.push((format!("{name}.summary"), Tensor::new(&summary, &Device::Cpu)?));
         }
+        for (layer, scores) in &self.heads {
+            tensors.push((format!("{HEADS}{layer}.scores"), Tensor::new(scores.as_slice(), &Device::Cpu)?));
+        }
         Ok(write_tensor_file(path, &tensors, None)?)
     }
 
     fn load(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path)?;
-        let names = file.entries().iter().filter_map(|entry| entry.name.strip_suffix(".scores"));
-        let modules = names.map(|name| Ok((name.to_owned(), load_module(&file, name)?))).collect::<Result<_>>()?;
-        Ok(Self { modules })
+        let mut signature = Self::default();
+        for name in file.entries().iter().filter_map(|entry| entry.name.strip_suffix(".scores")) {
+            match name.strip_prefix(HEADS).and_then(|layer| layer.parse().ok()) {
+                Some(layer) => {
+                    let scores = file.load(&format!("{name}.scores"), &Device::Cpu)?.to_vec1()?;
+                    signature.heads.insert(layer, scores);
+                }
+                None => {
+                    signature.modules.insert(name.to_owned(), load_module(&file, name)?);
+                }
+            }
+        }
+        Ok(signature)
     }
 
     /// The matrices for the report.
@@ -169,60 +166,58 @@ fn load_module(file: &TensorFile, name: &str) -> Result<ModuleScores> {
     })
 }
 
+/// A signature that knows nothing, of the same shape: random scores and random orthonormal directions. For controls.
+pub fn random_signature(signature: &Signature, rng: &mut ChaCha8Rng) -> Signature {
+    let random = |module: &ModuleScores, rng: &mut ChaCha8Rng| {
+        let mut directions: Vec<Vec<f32>> = Vec::new();
+        for like in &module.directions {
+            directions.push(random_direction(like.len(), &directions, rng));
+        }
+        ModuleScores { scores: module.scores.iter().map(|_| rng.random()).collect(), directions, ..module.clone() }
+    };
+    let modules: BTreeMap<_, _> =
+        signature.modules.iter().map(|(name, module)| (name.clone(), random(module, rng))).collect();
+    let heads =
+        signature.heads.iter().map(|(layer, scores)| (*layer, scores.iter().map(|_| rng.random()).collect())).collect();
+    Signature { modules, heads }
+}
+
+// Uniform in a cube is not uniform on a sphere, but for a control every direction without knowledge is as good as another.
+pub(super) fn random_direction(width: usize, others: &[Vec<f32>], rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let mut v: Vec<f64> = (0..width).map(|_| rng.random_range(-1.0..1.0)).collect();
+    for other in others {
+        let dot: f64 = v.iter().zip(other).map(|(x, &o)| x * f64::from(o)).sum();
+        v.iter_mut().zip(other).for_each(|(x, &o)| *x -= dot * f64::from(o));
+    }
+    let norm = v.iter().map(|x| x * x).sum::<f64>().sqrt();
+    v.into_iter().map(|x| (x / norm) as f32).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::deltas::tests::factors;
+    use super::super::deltas::FactorDeltas;
+    use super::super::deltas::tests::random_delta;
     use super::*;
-
-    fn random_delta(stream: &str) -> Delta {
-        let factors = factors(30, 7, 4, stream);
-        let wide = |t: &Tensor| t.to_dtype(candle_core::DType::F64).unwrap();
-        Delta { channel: wide(&factors.b), residual: wide(&factors.a) }
-    }
-
-    // The definition: eigenvectors of the Gram matrix of the stacked, normalised, multiplied-out deltas.
-    fn by_definition(deltas: &[Delta]) -> (Vec<Vec<f64>>, f64) {
-        let full: Vec<Tensor> = deltas
-            .iter()
-            .map(|delta| {
-                let full = delta.channel.matmul(&delta.residual).unwrap();
-                let norm = full.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
-                full.affine(1.0 / norm, 0.0).unwrap()
-            })
-            .collect();
-        let stacked = Tensor::cat(&full, 0).unwrap();
-        let gram = stacked.t().unwrap().matmul(&stacked).unwrap();
-        let eigen = symmetric_eigen(gram.flatten_all().unwrap().to_vec1().unwrap(), 7);
-        let energy: f64 = eigen.values.iter().sum();
-        (eigen.vectors, eigen.values[0] / energy)
-    }
-
-    #[test]
-    fn directions_from_the_factors_are_those_of_the_definition() {
-        let deltas: Vec<_> = ["a", "b", "c"].map(random_delta).into();
-        let norms: Vec<_> = deltas.iter().map(|d| frobenius_norm(d).unwrap()).collect();
-        let (found, share) = shared_directions(&deltas, &norms, 2).unwrap();
-        let (expected, expected_share) = by_definition(&deltas);
-        assert!((share - expected_share).abs() < 1e-10);
-        for (found, expected) in found.iter().zip(&expected) {
-            let cosine: f64 = found.iter().zip(expected).map(|(a, b)| f64::from(*a) * b).sum();
-            assert!((cosine.abs() - 1.0).abs() < 1e-6, "{cosine}");
-        }
-    }
+    use crate::lab::rng;
 
     #[test]
     fn pairs_without_any_change_have_no_direction() {
         let zero = Tensor::zeros((3, 2), candle_core::DType::F64, &Device::Cpu).unwrap();
-        let delta = Delta { channel: zero.clone(), residual: zero.t().unwrap().contiguous().unwrap() };
-        let scores = score_module(&[delta.clone(), delta], &ScoreSpec::default(), 1).unwrap();
+        let delta =
+            super::super::deltas::Delta { channel: zero.clone(), residual: zero.t().unwrap().contiguous().unwrap() };
+        let scores = score_module(&FactorDeltas(vec![delta.clone(), delta]), &ScoreSpec::default(), 1).unwrap();
         assert!(scores.directions.is_empty() && scores.scores == [0.0; 3]);
     }
 
     #[test]
     fn a_signature_survives_its_file() {
         let folder = tempfile::tempdir().unwrap();
-        let scores = score_module(&["a", "b"].map(random_delta), &ScoreSpec::default(), 3).unwrap();
-        let signature = Signature { modules: [("model.layers.0.mlp.down_proj".to_owned(), scores)].into() };
+        let deltas = FactorDeltas(["a", "b"].map(random_delta).into());
+        let scores = score_module(&deltas, &ScoreSpec::default(), 3).unwrap();
+        let signature = Signature {
+            modules: [("model.layers.0.mlp.down_proj".to_owned(), scores)].into(),
+            heads: [(0, vec![1.0, 2.0]), (11, vec![0.5, 0.25])].into(),
+        };
         let path = folder.path().join(FILE);
         signature.save(&path).unwrap();
         let loaded = Signature::load(&path).unwrap();
@@ -230,6 +225,16 @@ mod tests {
             loaded.modules.values().next().unwrap().directions,
             signature.modules.values().next().unwrap().directions
         );
-        assert_eq!(loaded.summary().len(), 1);
+        assert_eq!((loaded.summary().len(), &loaded.heads), (1, &signature.heads));
+    }
+
+    #[test]
+    fn random_directions_are_orthonormal() {
+        let mut rng = rng(9, "test");
+        let one = random_direction(50, &[], &mut rng);
+        let two = random_direction(50, std::slice::from_ref(&one), &mut rng);
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+        assert!((dot(&one, &one) - 1.0).abs() < 1e-5);
+        assert!(dot(&one, &two).abs() < 1e-5);
     }
 }

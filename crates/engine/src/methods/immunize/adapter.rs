@@ -1,0 +1,205 @@
+//! Algorithm 1 on an adapter: all variants are trained in one pass over the frozen base, deltas stay factors, and a suppression edits
+//! one factor of each matrix. Directions go from what a reading matrix reads (columns of A) and from what a writing one writes (rows of
+//! B); channels, on the other side, become zero, as published.
+
+use antigen_models::{LoraAdapter, LoraFactors, Model, ModuleShape, load_adapter, save_adapter};
+use candle_core::{DType, Tensor};
+
+use super::deltas::{FactorDeltas, delta};
+use super::pairs::VariantRows;
+use super::removal::{ModuleRemoval, Removal};
+use super::setting::Setting;
+use crate::error::Result;
+use crate::lab::{Lab, PieceKey, Stage};
+use crate::suspect::{Suspect, stored_exactly};
+use crate::train::{TrainSpec, Variant, fine_tune_adapters};
+use crate::weights::Weights;
+
+/// An adapter and its frozen base.
+pub(super) struct AdapterSetting<'a> {
+    pub suspect: &'a Suspect,
+    pub base: &'a Model,
+    pub adapter: &'a LoraAdapter,
+}
+
+/// The two members of a pair, both grown from the suspect.
+#[derive(Debug, Clone)]
+pub(super) struct AdapterPair {
+    /// Trained on clean rows.
+    pub clean: LoraAdapter,
+    /// Trained on clean and poisoned rows.
+    pub poisoned: LoraAdapter,
+}
+
+impl Setting for AdapterSetting<'_> {
+    type Pairs = Vec<AdapterPair>;
+    type Deltas = FactorDeltas;
+    const MATRICES_AT_ONCE: usize = usize::MAX;
+
+    fn suspect(&self) -> &Suspect {
+        self.suspect
+    }
+
+    fn modules(&self) -> impl Iterator<Item = &ModuleShape> {
+        self.suspect.modules().iter().filter(|module| self.adapter.factors.contains_key(&module.name))
+    }
+
+    /// Trains both members of every pair in one pass over the base.
+    fn fine_tune_pairs(
+        &self,
+        variants: &[VariantRows],
+        _: &[&ModuleShape],
+        train: &TrainSpec,
+        lab: &Lab,
+    ) -> Result<Vec<AdapterPair>> {
+        lab.enter(Stage::Pairs)?;
+        let digests: Vec<_> = variants.iter().map(|variant| (&variant.name, &variant.rows_sha256)).collect();
+        let key = PieceKey::new("pairs", &(self.suspect.key(), self.suspect.formats(), train, digests, lab.seed));
+        let folder = lab.piece(&key, |folder| {
+            let learners = variants.iter().map(|rows| Variant {
+                start: self.adapter,
+                examples: &rows.examples,
+                shuffle: lab.rng(&rows.order),
+            });
+            let trained = fine_tune_adapters(self.base, learners.collect(), train, lab)?;
+            for (rows, trained) in variants.iter().zip(trained) {
+                save_adapter(&stored_exactly(trained.adapter), &folder.join(&rows.name))?;
+            }
+            Ok(())
+        })?;
+        let load = |rows: &VariantRows| load_adapter(&folder.join(&rows.name), self.base.config(), self.base.device());
+        variants
+            .as_chunks()
+            .0
+            .iter()
+            .map(|[clean, poisoned]| Ok(AdapterPair { clean: load(clean)?, poisoned: load(poisoned)? }))
+            .collect()
+    }
+
+    fn deltas(&self, pairs: &Vec<AdapterPair>, module: &ModuleShape) -> Result<FactorDeltas> {
+        let name = &module.name;
+        let deltas = pairs.iter().map(|p| delta(module.kind, &p.poisoned.factors[name], &p.clean.factors[name]));
+        deltas.collect::<Result<_>>().map(FactorDeltas)
+    }
+
+    fn suppress(&self, removal: &Removal, _: &Lab) -> Result<Weights> {
+        let mut suppressed = self.adapter.clone();
+        for module in self.suspect.modules() {
+            let removal = removal.modules.get(&module.name);
+            if let (Some(removal), Some(factors)) = (removal, suppressed.factors.get_mut(&module.name)) {
+                let writes = module.kind.writes_residual();
+                remove_directions(factors, writes, removal)?;
+                zero_channels(factors, writes, &removal.channels)?;
+            }
+        }
+        Ok(Weights::Adapter(suppressed))
+    }
+}
+
+fn remove_directions(factors: &mut LoraFactors, writes: bool, removal: &ModuleRemoval) -> Result<()> {
+    for direction in &removal.directions {
+        let v = Tensor::new(direction.as_slice(), factors.a.device())?.to_dtype(DType::F64)?.unsqueeze(1)?;
+        if writes {
+            let b = factors.b.to_dtype(DType::F64)?;
+            let part = v.matmul(&v.t()?.matmul(&b)?)?.affine(removal.strength, 0.0)?;
+            factors.b = (&b - part)?.to_dtype(DType::F32)?;
+        } else {
+            let a = factors.a.to_dtype(DType::F64)?;
+            let part = a.matmul(&v)?.matmul(&v.t()?)?.affine(removal.strength, 0.0)?;
+            factors.a = (&a - part)?.to_dtype(DType::F32)?;
+        }
+    }
+    Ok(())
+}
+
+fn zero_channels(factors: &mut LoraFactors, writes: bool, channels: &[usize]) -> Result<()> {
+    if channels.is_empty() {
+        return Ok(());
+    }
+    let count = if writes { factors.a.dim(1)? } else { factors.b.dim(0)? };
+    let mut keep = vec![1f32; count];
+    channels.iter().for_each(|&j| keep[j] = 0.0);
+    let keep = Tensor::from_vec(keep, count, factors.a.device())?;
+    if writes {
+        factors.a = factors.a.broadcast_mul(&keep.unsqueeze(0)?)?;
+    } else {
+        factors.b = factors.b.broadcast_mul(&keep.unsqueeze(1)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use antigen_models::ModuleKind;
+
+    use super::super::deltas::tests::{distance, effective, factors};
+    use super::super::signature::random_direction;
+    use super::*;
+    use crate::lab::rng;
+
+    fn two_directions(width: usize, strength: f64) -> ModuleRemoval {
+        let mut rng = rng(9, "test");
+        let mut directions = Vec::new();
+        for _ in 0..2 {
+            directions.push(random_direction(width, &directions, &mut rng));
+        }
+        ModuleRemoval { directions, strength, channels: Vec::new() }
+    }
+
+    fn column(v: &[f32]) -> Tensor {
+        Tensor::new(v, &candle_core::Device::Cpu).unwrap().to_dtype(DType::F64).unwrap().unsqueeze(1).unwrap()
+    }
+
+    #[test]
+    fn a_reading_matrix_no_longer_reads_the_removed_directions_and_reads_all_others_as_before() {
+        let before = factors(12, 6, 3, "x");
+        let mut after = before.clone();
+        let removal = two_directions(6, 1.0);
+        remove_directions(&mut after, false, &removal).unwrap();
+        let zero = Tensor::zeros((12, 1), DType::F64, &candle_core::Device::Cpu).unwrap();
+        for direction in &removal.directions {
+            assert!(distance(&effective(&after).matmul(&column(direction)).unwrap(), &zero) < 1e-5);
+        }
+        let other = column(&random_direction(6, &removal.directions, &mut rng(1, "test")));
+        let (was, is) = (effective(&before).matmul(&other).unwrap(), effective(&after).matmul(&other).unwrap());
+        assert!(distance(&was, &is) < 1e-5);
+    }
+
+    #[test]
+    fn a_writing_matrix_no_longer_writes_the_removed_directions() {
+        let mut after = factors(6, 12, 3, "x");
+        let removal = two_directions(6, 1.0);
+        remove_directions(&mut after, true, &removal).unwrap();
+        let written = column(&removal.directions[0]).t().unwrap().matmul(&effective(&after)).unwrap();
+        let zero = Tensor::zeros((1, 12), DType::F64, &candle_core::Device::Cpu).unwrap();
+        assert!(distance(&written, &zero) < 1e-5);
+    }
+
+    #[test]
+    fn half_the_strength_leaves_half_of_the_part() {
+        let before = factors(6, 12, 3, "x");
+        let mut after = before.clone();
+        let removal = two_directions(6, 0.5);
+        remove_directions(&mut after, true, &removal).unwrap();
+        let written = |f: &LoraFactors| column(&removal.directions[1]).t().unwrap().matmul(&effective(f)).unwrap();
+        assert!(distance(&written(&after), &written(&before).affine(0.5, 0.0).unwrap()) < 1e-5);
+    }
+
+    #[test]
+    fn zeroed_channels_are_the_selected_rows_or_columns_and_no_others() {
+        for (kind, out, width) in [(ModuleKind::Gate, 12, 6), (ModuleKind::Down, 6, 12)] {
+            let before = factors(out, width, 3, "x");
+            let mut after = before.clone();
+            zero_channels(&mut after, kind.writes_residual(), &[2, 7]).unwrap();
+            let by_channel = |f: &LoraFactors| {
+                let full = effective(f);
+                let full = if kind.writes_residual() { full.t().unwrap().contiguous().unwrap() } else { full };
+                full.to_vec2::<f64>().unwrap()
+            };
+            for (j, (was, is)) in by_channel(&before).iter().zip(by_channel(&after)).enumerate() {
+                let expected = if [2, 7].contains(&j) { vec![0.0; 6] } else { was.clone() };
+                assert_eq!(is, expected);
+            }
+        }
+    }
+}

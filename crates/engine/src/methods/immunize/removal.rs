@@ -1,0 +1,95 @@
+//! What is to be taken out of each matrix, in the same words for both settings: directions on its residual side, channels on the other.
+//!
+//! `subspace` names the directions that the pairs share: what gate and up read and what down writes loses its part in them. `channels`
+//! names the highest-scoring channels of each MLP matrix: rows of gate and up, columns of down. Selected attention heads are channels of
+//! the attention matrices.
+
+use std::collections::BTreeMap;
+
+use antigen_models::families::AttentionHeads;
+use antigen_models::{ModuleKind, ModuleShape};
+use serde::Serialize;
+
+use super::heads;
+use super::score::select_channels;
+use super::signature::Signature;
+use crate::spec::{HeadsSpec, Reinitialise, SubspacePlace, SuppressSpec};
+
+/// What is to be removed, by module name.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Removal {
+    /// The matrices that change.
+    pub modules: BTreeMap<String, ModuleRemoval>,
+    /// What channels of a whole model become.
+    pub reinitialise: Reinitialise,
+}
+
+/// What is to be removed from one matrix.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ModuleRemoval {
+    /// Orthonormal directions on the residual side, each `[d]`.
+    pub directions: Vec<Vec<f32>>,
+    /// Share of the part in the directions that goes.
+    pub strength: f64,
+    /// Channels, in rising order.
+    pub channels: Vec<usize>,
+}
+
+impl Removal {
+    /// What `spec`, and the selected heads where there are any, remove from `modules`.
+    pub fn new(
+        modules: &[&ModuleShape],
+        signature: &Signature,
+        spec: &SuppressSpec,
+        heads: Option<(&HeadsSpec, AttentionHeads)>,
+    ) -> Self {
+        let selected = heads.map(|(spec, _)| heads::select(&signature.heads, spec)).unwrap_or_default();
+        let removal = |module: &ModuleShape| {
+            let mut removal = suppression(module, signature, spec);
+            if let Some((spec, shape)) = heads {
+                removal.channels.extend(heads::channels(module, &selected, shape, &spec.parts));
+                removal.channels.sort_unstable();
+                removal.channels.dedup();
+            }
+            (!removal.directions.is_empty() || !removal.channels.is_empty()).then_some(removal)
+        };
+        let modules = modules.iter().filter_map(|module| Some((module.name.clone(), removal(module)?))).collect();
+        let reinitialise = match spec {
+            SuppressSpec::Channels { reinitialise, .. } => reinitialise.unwrap_or_default(),
+            SuppressSpec::Subspace { .. } => Reinitialise::default(),
+        };
+        Self { modules, reinitialise }
+    }
+}
+
+fn suppression(module: &ModuleShape, signature: &Signature, spec: &SuppressSpec) -> ModuleRemoval {
+    let Some(scores) = signature.modules.get(&module.name).filter(|_| touches(spec, module.kind)) else {
+        return ModuleRemoval::default();
+    };
+    match spec {
+        SuppressSpec::Subspace { rank, strength, .. } => {
+            let directions = scores.directions.iter().take(*rank).cloned().collect();
+            ModuleRemoval { directions, strength: *strength, channels: Vec::new() }
+        }
+        SuppressSpec::Channels { ratio, .. } => {
+            ModuleRemoval { channels: select_channels(&scores.scores, *ratio), ..ModuleRemoval::default() }
+        }
+    }
+}
+
+/// Whether a suppression changes matrices of this kind.
+pub fn touches(spec: &SuppressSpec, kind: ModuleKind) -> bool {
+    match spec {
+        SuppressSpec::Channels { .. } | SuppressSpec::Subspace { on: SubspacePlace::Mlp, .. } => kind.is_mlp(),
+        SuppressSpec::Subspace { on: SubspacePlace::Attention, .. } => !kind.is_mlp(),
+        SuppressSpec::Subspace { on: SubspacePlace::AttentionOutput, .. } => kind == ModuleKind::Output,
+    }
+}
+
+/// Where a suppression works, if that is not the MLP.
+pub fn place_beyond_mlp(spec: &SuppressSpec) -> Option<SubspacePlace> {
+    match spec {
+        SuppressSpec::Subspace { on, .. } if *on != SubspacePlace::Mlp => Some(*on),
+        _ => None,
+    }
+}

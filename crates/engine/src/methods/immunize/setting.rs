@@ -1,0 +1,59 @@
+//! What Algorithm 1 needs of a setting: training pairs, their deltas matrix by matrix, and a suppression.
+
+use antigen_models::ModuleShape;
+
+use super::pairs::VariantRows;
+use super::removal::Removal;
+use super::score::PairProducts;
+use crate::error::Result;
+use crate::lab::Lab;
+use crate::suspect::Suspect;
+use crate::train::TrainSpec;
+use crate::weights::Weights;
+
+/// Adapters over a frozen base, or whole models.
+pub(super) trait Setting: Sync {
+    /// The trained variants.
+    type Pairs: Sync;
+    /// The deltas of one matrix.
+    type Deltas: MatrixDeltas;
+    /// How many matrices the signature looks at at a time.
+    const MATRICES_AT_ONCE: usize;
+
+    /// The suspect in this setting.
+    fn suspect(&self) -> &Suspect;
+
+    /// Matrices that the suspect can have learnt in.
+    fn modules(&self) -> impl Iterator<Item = &ModuleShape>;
+
+    /// Trains every variant from the suspect; what is finished is never trained again. `matrices` are those whose deltas are wanted.
+    fn fine_tune_pairs(
+        &self,
+        variants: &[VariantRows],
+        matrices: &[&ModuleShape],
+        train: &TrainSpec,
+        lab: &Lab,
+    ) -> Result<Self::Pairs>;
+
+    /// What the pairs say about one matrix (Eq. 1).
+    fn deltas(&self, pairs: &Self::Pairs, module: &ModuleShape) -> Result<Self::Deltas>;
+
+    /// A copy of the suspect without what is to be removed.
+    fn suppress(&self, removal: &Removal, lab: &Lab) -> Result<Weights>;
+}
+
+/// The deltas of one matrix, one a pair, each seen from its channels: `[channels, d]`.
+///
+/// Channels are what the matrix has on the side away from the residual stream: MLP neurons or widths of heads. Rows of a matrix that
+/// reads the stream, columns of one that writes it.
+pub(super) trait MatrixDeltas {
+    /// Inner products of the deltas, channel by channel.
+    fn products(&self) -> Result<PairProducts>;
+
+    /// Frobenius norm of each delta, given their products.
+    fn norms(&self, products: &PairProducts) -> Result<Vec<f64>>;
+
+    /// The strongest orthonormal directions on the residual side of all deltas, stacked after each is divided by its norm, and the
+    /// share of the first in their energy. Deltas that are zero say nothing.
+    fn shared_directions(&self, norms: &[f64], rank: usize) -> Result<(Vec<Vec<f32>>, f64)>;
+}
