@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use antigen_engine::{error::EngineError, spec::PurifySpec};
+use antigen_engine::{error::EngineError, spec::SubjectKind};
 use axum::{
     Json as Body,
     extract::State,
@@ -79,17 +79,18 @@ pub async fn create_job(
 }
 
 async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
-    check_spec(&request.spec)?;
+    check_spec(request.spec.validate())?;
     check_labels(&request.labels)?;
     if app.config.base(&request.base).is_none() {
         let known = app.config.bases.names().join(", ");
         return Err(Problem::invalid("/base", format!("expected one of {known}, found {:?}", request.base)));
     }
-    let artifact_id = match (request.artifact_id, request.upload_id) {
+    let (artifact_id, kind) = match (request.artifact_id, request.upload_id) {
         (Some(id), None) => check_suspect(app, "/artifact_id", id).await?,
         (None, Some(id)) => check_suspect(app, "/upload_id", accepted_artifact(app, "/upload_id", id).await?).await?,
         _ => return Err(Problem::invalid("", "expected either artifact_id or upload_id, and not both")),
     };
+    check_spec(request.spec.check_for(kind))?;
     let own_rows_id = match request.own_rows_upload_id {
         Some(id) => Some(check_own_rows(app, accepted_artifact(app, "/own_rows_upload_id", id).await?).await?),
         None => None,
@@ -99,8 +100,8 @@ async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
     Ok(NewJob { artifact_id, own_rows_id, base: request.base, spec, labels: request.labels, max_attempts })
 }
 
-fn check_spec(spec: &PurifySpec) -> ApiResult<()> {
-    spec.validate().map_err(|error| match error {
+fn check_spec(checked: Result<(), EngineError>) -> ApiResult<()> {
+    checked.map_err(|error| match error {
         EngineError::Spec { field, why } => Problem::invalid(format!("/spec{field}"), why),
         other => Problem::internal(other),
     })
@@ -125,7 +126,7 @@ async fn accepted_artifact(app: &App, pointer: &str, id: UploadId) -> ApiResult<
     row.artifact_id.ok_or_else(|| Problem::invalid(pointer, found()))
 }
 
-async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<ArtifactId> {
+async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<(ArtifactId, SubjectKind)> {
     let Some(row) = db::find_artifact(&app.db, id).await? else {
         return Err(Problem::invalid(pointer, format!("expected an artifact, found none with the id {id}")));
     };
@@ -134,7 +135,8 @@ async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<Ar
         return Err(problem.with_code("intake.quarantined"));
     }
     match row.kind {
-        ArtifactType::Adapter | ArtifactType::Checkpoint => Ok(id),
+        ArtifactType::Adapter => Ok((id, SubjectKind::Adapter)),
+        ArtifactType::Checkpoint => Ok((id, SubjectKind::Checkpoint)),
         other => {
             let message = format!("expected an adapter or a whole model, found {other:?}");
             Err(Problem::invalid(pointer, message))

@@ -35,12 +35,13 @@ pub struct Outcome {
 /// [`EngineError`]; see [`EngineError::blame`] for whether another attempt is worth it.
 pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outcome> {
     spec.validate()?;
+    spec.check_for(submission.suspect.kind())?;
     if lab.seed != spec.seed {
         return Err(EngineError::spec("/seed", format!("expected the lab's seed {}, found {}", lab.seed, spec.seed)));
     }
     lab.enter(Stage::Inspect)?;
     let suspect = Suspect::open(submission, spec.template, lab)?;
-    let (method, recipe) = build_method(spec, submission.suspect.kind(), suspect.parameters())?;
+    let (method, recipe) = build_method(spec, submission.suspect.kind(), suspect.parameters());
     let own = split_own_rows(&suspect.own, recipe.heal.own_rows, lab);
     let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;
 

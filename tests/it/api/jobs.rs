@@ -50,7 +50,6 @@ async fn an_impossible_request_is_refused_by_the_pointer_of_its_field() {
     let upload = server.upload(&adapter_files()).await;
     let waiting = server.announce(json!({})).await;
     let rows = server.upload_rows("{\"instruction\":\"Say hi\",\"output\":\"hi\"}\n").await;
-    let checkpoint = server.upload(&read_files(base_folder(8).path())).await;
     let good = json!({ "upload_id": upload["id"], "base": "builtin:tiny-world" });
     let absent_artifact = antigen::db::ArtifactId::new().to_string();
     let absent_upload = antigen::db::UploadId::new().to_string();
@@ -64,7 +63,6 @@ async fn an_impossible_request_is_refused_by_the_pointer_of_its_field() {
         ("upload_id", json!(absent_upload), "/upload_id"),
         ("upload_id", json!("upl_nonsense"), "/upload_id"),
         ("upload_id", json!(rows), "/upload_id"),
-        ("upload_id", checkpoint["id"].clone(), "/upload_id"),
         ("artifact_id", upload["artifact_id"].clone(), ""),
         ("own_rows_upload_id", upload["id"].clone(), "/own_rows_upload_id"),
         ("labels", many_labels, "/labels"),
@@ -78,6 +76,12 @@ async fn an_impossible_request_is_refused_by_the_pointer_of_its_field() {
             json!({ "method": { "type": "immunize", "suppress": [{ "type": "channels", "ratio": 1.5 }] } }),
             "/spec/method/suppress/0/ratio",
         ),
+        (
+            "spec",
+            json!({ "method": { "type": "immunize", "suppress": [
+                { "type": "channels", "ratio": 0.1, "reinitialise": "zero" }] } }),
+            "/spec/method/suppress/0/reinitialise",
+        ),
         ("spec", json!({ "evaluators": [{ "type": "utility", "rows": 0 }] }), "/spec/evaluators/0/rows"),
     ] {
         let mut request = good.clone();
@@ -90,6 +94,16 @@ async fn an_impossible_request_is_refused_by_the_pointer_of_its_field() {
     let absent = json!({ "artifact_id": absent_artifact, "base": "builtin:tiny-world" });
     server.post("/v1/jobs", absent).await.expect_problem(422, "invalid_request");
     assert_eq!(server.get("/v1/jobs").await.expect(200)["data"], json!([]), "a refused request leaves no job");
+}
+
+#[tokio::test]
+async fn a_whole_model_may_ask_for_what_an_adapter_may_not() {
+    let server = TestServer::start().await;
+    let upload = server.upload(&read_files(base_folder(8).path())).await;
+    let suppress = json!([{ "type": "channels", "ratio": 0.1, "reinitialise": "normal_0.02" }]);
+    let spec = json!({ "method": { "type": "immunize", "suppress": suppress } });
+    let request = json!({ "upload_id": upload["id"], "base": "builtin:tiny-world", "spec": spec });
+    assert_eq!(server.post("/v1/jobs", request).await.expect(202)["state"], "queued");
 }
 
 #[tokio::test]

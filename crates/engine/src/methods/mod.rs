@@ -78,19 +78,11 @@ pub struct SignatureFile {
 }
 
 /// The method of a spec, with presets and sizes filled in for a suspect of this kind, of `parameters` weights in its base or in itself.
-///
-/// # Errors
-/// [`crate::error::EngineError::Spec`] for a setting that this kind of suspect does not have.
-pub fn build_method(
-    spec: &PurifySpec,
-    kind: SubjectKind,
-    parameters: usize,
-) -> Result<(Box<dyn Method>, ImmunizeRecipe)> {
+pub fn build_method(spec: &PurifySpec, kind: SubjectKind, parameters: usize) -> (Box<dyn Method>, ImmunizeRecipe) {
     match &spec.method {
         MethodSpec::Immunize(immunize) => {
-            immunize.check_for(kind)?;
             let recipe = immunize.resolve(kind, parameters);
-            Ok((Box::new(immunize::Immunize { recipe: recipe.clone(), controls: spec.controls.clone() }), recipe))
+            (Box::new(immunize::Immunize { recipe: recipe.clone(), controls: spec.controls.clone() }), recipe)
         }
     }
 }

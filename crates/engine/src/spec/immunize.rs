@@ -374,15 +374,11 @@ impl ImmunizeSpec {
         }
     }
 
-    /// Refuses what is possible for the other kind of suspect only.
-    ///
-    /// # Errors
-    /// [`EngineError::Spec`] with the JSON pointer of the field.
-    pub fn check_for(&self, kind: SubjectKind) -> Result<()> {
+    pub(super) fn check_for(&self, at: &str, kind: SubjectKind) -> Result<()> {
         let suppress = self.suppress.iter().flatten().enumerate();
         for (i, one) in suppress.filter(|_| kind == SubjectKind::Adapter) {
             if matches!(one, SuppressSpec::Channels { reinitialise: Some(_), .. }) {
-                let field = format!("/method/suppress/{i}/reinitialise");
+                let field = format!("{at}/suppress/{i}/reinitialise");
                 return Err(EngineError::spec(
                     field,
                     "expected none, because an adapter's channels become 0; found one",
@@ -483,8 +479,8 @@ mod tests {
     fn an_adapter_s_channels_cannot_be_drawn_anew() {
         let anew = SuppressSpec::Channels { ratio: 0.1, reinitialise: Some(Reinitialise::Zero) };
         let spec = ImmunizeSpec { suppress: Some(vec![SuppressSpec::subspace(1), anew]), ..ImmunizeSpec::default() };
-        spec.check_for(Checkpoint).unwrap();
-        let error = spec.check_for(Adapter).unwrap_err().to_string();
+        spec.check_for("/method", Checkpoint).unwrap();
+        let error = spec.check_for("/method", Adapter).unwrap_err().to_string();
         assert!(error.contains("/method/suppress/1/reinitialise"), "{error}");
     }
 }

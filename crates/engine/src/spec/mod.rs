@@ -68,6 +68,18 @@ impl PurifySpec {
     }
 }
 
+impl PurifySpec {
+    /// Refuses what is possible for the other kind of suspect only.
+    ///
+    /// # Errors
+    /// [`crate::error::EngineError::Spec`] with the JSON pointer of the field.
+    pub fn check_for(&self, kind: SubjectKind) -> Result<()> {
+        match &self.method {
+            MethodSpec::Immunize(spec) => spec.check_for("/method", kind),
+        }
+    }
+}
+
 /// A purification method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
