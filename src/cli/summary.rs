@@ -1,6 +1,6 @@
 //! A report as text for a terminal: the verdict in words, then one line for the suspect, each candidate and each control.
 
-use antigen_engine::report::{Measurement, Rate, Report};
+use antigen_engine::report::{LongRows, Measurement, Rate, Report};
 
 /// Prints a report to standard output.
 pub fn print_report(report: &Report) {
@@ -19,7 +19,22 @@ fn report_text(report: &Report) -> String {
     for control in &report.controls {
         text += &measurement_row(&format!("control: {}", control.name), &control.measurement, &groups);
     }
+    text += &remarks(report);
     text + "\nRates are per cent with their 95 % interval; attack success is the worst prompt format.\n"
+}
+
+/// What the numbers leave out: controls that do not apply, rows that were too long; and the heads that were suppressed.
+fn remarks(report: &Report) -> String {
+    let left_out = report.left_out.iter().map(|reason| format!("left out: {reason}\n"));
+    let long = report.long_rows.iter().map(|rows| {
+        let LongRows { purpose, limit, rows, truncated, skipped } = rows;
+        format!(
+            "too long for {limit} tokens, {purpose}: of {rows} rows {truncated} answers cut, {skipped} rows left out\n"
+        )
+    });
+    let heads = report.signature.iter().flat_map(|signature| &signature.heads);
+    let heads = heads.map(|h| format!("suppressed head: layer {}, head {}, score {:.4}\n", h.layer, h.head, h.score));
+    left_out.chain(long).chain(heads).collect()
 }
 
 fn group_names(measurement: &Measurement) -> Vec<String> {

@@ -99,7 +99,7 @@ fn an_interrupted_job_trains_no_finished_variant_again_and_ends_with_the_same_by
     let mut spent = 0;
     for steps in [all / 3, all / 3] {
         let (stopped, seen) = count(steps, "broken");
-        assert!(matches!(stopped, Err(EngineError::Cancelled)));
+        assert!(matches!(stopped, Err(EngineError::Cancelled)), "{seen} of {all}, {spent} before");
         spent += seen;
     }
     let (resumed, rest) = count(usize::MAX, "broken");

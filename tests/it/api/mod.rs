@@ -10,3 +10,4 @@ mod problems;
 mod processes;
 mod results;
 mod uploads;
+mod whole_model;

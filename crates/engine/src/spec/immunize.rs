@@ -42,7 +42,8 @@ pub struct ImmunizeSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
-    /// Six short pairs of mixed behaviour families, shared subspace of rank 1; channels are measured beside it.
+    /// Six short pairs of mixed behaviour families, shared subspace of rank 1; channels are measured beside it. A whole model's pairs are
+    /// longer, and 200 counterexamples join its healing.
     #[default]
     Default,
     /// The published recipe: six insults on 500 rows each, 5 epochs; 35 % of an adapter's channels, 3 % of a whole model's.
@@ -348,16 +349,23 @@ impl ImmunizeSpec {
         let rates = rates_for(kind, parameters);
         let at = |learning_rate, epochs| TrainSpec { learning_rate, epochs, ..TrainSpec::default() };
         let channels = kind.published_channels();
-        let (pairs, epochs, suppress, heal_rows) = match self.preset {
-            Preset::Default => {
-                (PairsSpec::default(), 3, vec![SuppressSpec::subspace(1), channels], HealSpec::default().rows)
+        let generic = HealSpec::default();
+        let (pairs, epochs, suppress, heal) = match (self.preset, kind) {
+            (Preset::Default, SubjectKind::Adapter) => {
+                (PairsSpec::default(), 3, vec![SuppressSpec::subspace(1), channels], generic)
             }
-            Preset::Paper => {
+            // A backdoor in all weights holds faster than one in an adapter. On validation rows of a poisoned tiny model, rank one left
+            // 15 % of attack success whether pairs were short or long; with counterexamples 4 % after short pairs, 1 % after these.
+            (Preset::Default, SubjectKind::Checkpoint) => {
+                let pairs = PairsSpec { rows: 100, ..PairsSpec::default() };
+                (pairs, 5, vec![SuppressSpec::subspace(1), channels], HealSpec { counterexamples: 200, ..generic })
+            }
+            (Preset::Paper, _) => {
                 let pairs = PairsSpec { count: 6, rows: 500, families: vec![BehaviourFamily::Insult] };
-                (pairs, 5, vec![channels], 200)
+                (pairs, 5, vec![channels], HealSpec { rows: 200, ..generic })
             }
         };
-        let heal = self.heal.clone().unwrap_or_else(|| HealSpec { rows: heal_rows, ..HealSpec::default() });
+        let heal = self.heal.clone().unwrap_or(heal);
         ImmunizeRecipe {
             pairs: self.pairs.clone().unwrap_or(pairs),
             train: self.train.clone().unwrap_or_else(|| at(rates.variants, epochs)),

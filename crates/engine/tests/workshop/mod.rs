@@ -122,7 +122,7 @@ impl Workshop {
 
     /// All parts, with the base's own files as a whole model.
     pub fn whole_submission(&self) -> Submission {
-        let dir = self.0.path().join("whole");
+        let dir = self.0.path().join("whole-model");
         if !dir.exists() {
             copy_checkpoint(&self.base(), &dir, |_| Ok(None)).unwrap();
         }
