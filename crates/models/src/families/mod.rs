@@ -2,7 +2,10 @@
 //!
 //! To add one: a file here with its [`Family`], and a line in [`FAMILIES`]. Read `llama.rs` first, then `plan.rs`.
 
+mod bert;
 mod decoder;
+mod distilbert;
+mod encoder;
 mod gemma;
 mod gemma2;
 mod gpt2;
@@ -13,6 +16,7 @@ mod phi3;
 mod plan;
 mod qwen2;
 mod qwen3;
+mod roberta;
 mod rope;
 mod task;
 
@@ -42,6 +46,9 @@ const FAMILIES: &[(&str, Reader)] = &[
     ("gemma2", read::<gemma2::Gemma2Config>),
     ("phi3", read::<phi3::Phi3Config>),
     ("gpt2", read::<gpt2::Gpt2Config>),
+    ("bert", read::<bert::BertConfig>),
+    ("roberta", read::<roberta::RobertaConfig>),
+    ("distilbert", read::<distilbert::DistilbertConfig>),
 ];
 
 type Reader = fn(&Value) -> serde_json::Result<Arc<dyn Family>>;

@@ -4,6 +4,7 @@
 //! sit on, and how a model is put together.
 
 use super::{ModuleKind, ModuleShape, Stored};
+use crate::kernels::Activation;
 use crate::layers::{Classifier, Head, Linear, ModuleIdx, Norm, ReadRow};
 use crate::model::ModelHead;
 use crate::params::ParamId;
@@ -84,6 +85,21 @@ impl Plan {
                 output: self.fixed_linear("score", d, labels, false),
             }),
         }
+    }
+
+    /// The head of an encoder: `output(activation(inner(first row)))`.
+    pub fn encoder_head(
+        &mut self,
+        (inner, activation): (&str, Activation),
+        output: &str,
+        d: usize,
+        labels: usize,
+    ) -> ModelHead {
+        ModelHead::Classifier(Classifier {
+            reads: ReadRow::First,
+            inner: Some((self.fixed_linear(inner, d, d, true), activation)),
+            output: self.fixed_linear(output, d, labels, true),
+        })
     }
 
     /// `layers` blocks, of which block `i` has its tensors under `{prefix}.{i}`.

@@ -53,6 +53,11 @@ impl TaskFields {
         }
     }
 
+    pub fn check_encoder(&self) -> Result<()> {
+        self.check_named(&["ForSequenceClassification"], "of this family sequence classifiers are read")?;
+        self.check_labels()
+    }
+
     fn named(&self) -> Option<&str> {
         self.architectures.as_ref()?.first().map(String::as_str)
     }

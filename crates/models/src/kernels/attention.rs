@@ -61,6 +61,11 @@ impl AttentionSettings {
         Self { head_width, scale, softcap: None, window: None, causal: true }
     }
 
+    /// Attention over everything before and behind, scaled by `1 / sqrt(head_width)`.
+    pub fn of_both_directions(head_width: usize) -> Self {
+        Self { causal: false, ..Self::causal(head_width) }
+    }
+
     /// The keys, of `keys`, that the query at `position` sees.
     fn seen(&self, position: usize, keys: usize) -> Range<usize> {
         let end = if self.causal { (position + 1).min(keys) } else { keys };

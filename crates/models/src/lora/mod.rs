@@ -11,8 +11,8 @@ use candle_core::Tensor;
 
 pub use bound::BoundAdapter;
 pub use peft::{
-    AdaptedModule, PeftConfig, RankLookup, TargetModules, check_adapter_tensors, load_adapter, open_adapter_config,
-    save_adapter,
+    AdaptedModule, PeftConfig, PeftTask, RankLookup, TargetModules, check_adapter_tensors, load_adapter,
+    open_adapter_config, save_adapter,
 };
 
 /// The two factors of one adapted linear layer. The effective update is `scaling * b * a`, shape `[out, in]`.

@@ -59,6 +59,31 @@ pub fn tiny_decoders() -> Vec<Value> {
     ]
 }
 
+/// The sequence classifiers, as [`tiny_decoders`]; encoders beside decoders with a head of labels.
+pub fn tiny_classifiers() -> Vec<Value> {
+    let encoder = |model_type: &str, architecture: &str| {
+        json!({
+            "model_type": model_type, "architectures": [architecture], "vocab_size": 23, "hidden_size": 16,
+            "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 34,
+            "type_vocab_size": 2, "layer_norm_eps": 1e-5, "pad_token_id": 1, "num_labels": 3,
+        })
+    };
+    let decoders = tiny_decoders().into_iter().map(|mut config| {
+        config["architectures"] = json!(["AnyForSequenceClassification"]);
+        config["num_labels"] = json!(3);
+        config
+    });
+    let encoders = [
+        encoder("bert", "BertForSequenceClassification"),
+        encoder("roberta", "RobertaForSequenceClassification"),
+        json!({
+            "model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"], "vocab_size": 23,
+            "dim": 16, "hidden_dim": 24, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 32, "num_labels": 3,
+        }),
+    ];
+    encoders.into_iter().chain(decoders).collect()
+}
+
 /// A model of this configuration with random weights, the same every time; larger ones than usual, so that no gradient drowns in
 /// rounding.
 pub fn random_model(config: &Value) -> Model {
@@ -66,7 +91,7 @@ pub fn random_model(config: &Value) -> Model {
     build_fresh_model(FamilyConfig::from_json(config).unwrap(), &super::device(), |name, shape| {
         let (mean, deviation) = match name {
             _ if shape.len() == 1 && name.ends_with("weight") => (1.0, 0.1),
-            _ if name.contains("embed") || name.contains("wte") => (0.0, 1.0),
+            _ if name.contains("embed") || name.contains("wte") || name.contains("wpe") => (0.0, 1.0),
             _ => (0.0, 0.3),
         };
         let count = shape.iter().product();
@@ -89,7 +114,10 @@ pub fn random_adapter(model: &Model, rank: usize, seed: u64) -> LoraAdapter {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut draw = || rng.random_range(-0.5f32..0.5);
-    let peft = PeftConfig::new(rank, 2 * rank as u32, &names, "");
+    let peft = match model.config().sizes().labels {
+        None => PeftConfig::new(rank, 2 * rank as u32, &names, ""),
+        Some(_) => PeftConfig::of_classifier(rank, 2 * rank as u32, &names, ""),
+    };
     let mut adapter = LoraAdapter::fresh(peft, model.config(), &mut draw).unwrap();
     for factors in adapter.factors.values_mut() {
         let count = factors.b.elem_count();

@@ -42,6 +42,7 @@ const IMPLEMENTED: &[&str] = &[
     "alpha_pattern",
     "bias",
     "exclude_modules",
+    "fan_in_fan_out",
     "init_lora_weights",
     "layers_pattern",
     "layers_to_transform",
@@ -53,6 +54,15 @@ const IMPLEMENTED: &[&str] = &[
     "task_type",
     "use_rslora",
 ];
+
+/// What the base of an adapter is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeftTask {
+    /// `CAUSAL_LM`.
+    CausalLanguageModel,
+    /// `SEQ_CLS`.
+    SequenceClassifier,
+}
 
 /// One LoRA adapter's `adapter_config.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +81,10 @@ pub struct PeftConfig {
     pub target_modules: TargetModules,
     /// Which of them are not after all.
     pub exclude_modules: Option<TargetModules>,
+    /// What the base is for; `None` where the file does not say.
+    pub task: Option<PeftTask>,
+    /// Whether the file says that the base's weights lie `[in, out]`, as GPT-2's do; the factors lie the same way either way.
+    pub fan_in_fan_out: bool,
     /// If set, only layers of these blocks are adapted.
     pub layers_to_transform: Option<Vec<usize>>,
     /// Element type of the stored factors; `load_adapter` sets it, `save_adapter` writes it. `F32`, `F16` or `Bf16`.
@@ -80,10 +94,23 @@ pub struct PeftConfig {
 }
 
 impl PeftConfig {
-    /// A plain float32 LoRA configuration, as PEFT itself would write it.
+    /// A plain float32 LoRA configuration over a causal language model, as PEFT itself would write it.
     pub fn new(r: usize, lora_alpha: u32, target_modules: &[&str], base_name: &str) -> Self {
+        Self::plain(r, lora_alpha, target_modules, base_name, PeftTask::CausalLanguageModel)
+    }
+
+    /// The same over a sequence classifier, whose head stays as it is.
+    pub fn of_classifier(r: usize, lora_alpha: u32, target_modules: &[&str], base_name: &str) -> Self {
+        Self::plain(r, lora_alpha, target_modules, base_name, PeftTask::SequenceClassifier)
+    }
+
+    fn plain(r: usize, lora_alpha: u32, target_modules: &[&str], base_name: &str, task: PeftTask) -> Self {
+        let task_type = match task {
+            PeftTask::CausalLanguageModel => "CAUSAL_LM",
+            PeftTask::SequenceClassifier => "SEQ_CLS",
+        };
         let raw = json!({
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_name,
+            "peft_type": "LORA", "task_type": task_type, "base_model_name_or_path": base_name,
             "r": r, "lora_alpha": lora_alpha, "lora_dropout": 0.0, "use_rslora": false, "use_dora": false,
             "bias": "none", "fan_in_fan_out": false, "init_lora_weights": true, "inference_mode": true,
             "modules_to_save": null, "rank_pattern": {}, "alpha_pattern": {}, "target_modules": target_modules,
@@ -96,6 +123,8 @@ impl PeftConfig {
             alpha_pattern: Vec::new(),
             target_modules: TargetModules::List(target_modules.iter().map(ToString::to_string).collect()),
             exclude_modules: None,
+            task: Some(task),
+            fan_in_fan_out: false,
             layers_to_transform: None,
             dtype: Dtype::F32,
             raw: format!("{raw:#}\n"),
@@ -127,6 +156,8 @@ impl PeftConfig {
                 malformed(path, "`target_modules` as a list, a regular expression or \"all-linear\"", "nothing")
             })?,
             exclude_modules: fields.modules("exclude_modules")?,
+            task: fields.task()?,
+            fan_in_fan_out: fields.flag("fan_in_fan_out")?,
             layers_to_transform: fields.layers()?,
             dtype: Dtype::F32,
             raw: text.to_owned(),
@@ -206,11 +237,19 @@ impl Fields<'_> {
         if !matches!(self.value("bias"), Value::Null) && self.value("bias") != "none" {
             return Err(unsupported(format!("bias {}", self.value("bias")), "train the adapter with bias \"none\""));
         }
-        if !matches!(self.value("task_type"), Value::Null) && self.value("task_type") != "CAUSAL_LM" {
-            let what = format!("task_type {}", self.value("task_type"));
-            return Err(unsupported(what, "submit an adapter of a causal language model (CAUSAL_LM)"));
-        }
         self.refuse_changed_base()
+    }
+
+    fn task(&self) -> Result<Option<PeftTask>> {
+        match self.value("task_type") {
+            Value::Null => Ok(None),
+            task if task == "CAUSAL_LM" => Ok(Some(PeftTask::CausalLanguageModel)),
+            task if task == "SEQ_CLS" => Ok(Some(PeftTask::SequenceClassifier)),
+            other => Err(unsupported(
+                format!("task_type {other}"),
+                "submit an adapter of a causal language model (CAUSAL_LM) or a sequence classifier (SEQ_CLS)",
+            )),
+        }
     }
 
     /// Some ways to fill the factors move part of the base into them: PEFT then changes the base again on loading.

@@ -8,7 +8,7 @@ mod config;
 mod files;
 mod targets;
 
-pub use config::{PeftConfig, open_adapter_config};
+pub use config::{PeftConfig, PeftTask, open_adapter_config};
 pub use files::{check_adapter_tensors, load_adapter, save_adapter};
 pub use targets::{AdaptedModule, RankLookup, TargetModules};
 

@@ -4,9 +4,9 @@
 
 use regex::{Regex, RegexBuilder};
 
-use super::config::PeftConfig;
+use super::config::{PeftConfig, PeftTask};
 use crate::error::{ModelError, Result};
-use crate::families::{FamilyConfig, ModuleShape};
+use crate::families::{FamilyConfig, ModuleShape, Stored};
 
 /// A pattern comes from the submitter; this bounds the automaton it may compile to, in bytes.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
@@ -43,6 +43,7 @@ impl PeftConfig {
     /// [`ModelError::Unsupported`] for an expression that Rust's `regex` cannot read (look-around, back-references).
     pub fn adapted_modules(&self, base: &FamilyConfig) -> Result<Vec<AdaptedModule>> {
         let modules = base.linear_modules();
+        self.refuse_another_task(base)?;
         self.refuse_unknown_targets(&modules)?;
         let target = Matcher::build(&self.target_modules)?;
         let exclude = self.exclude_modules.as_ref().map(Matcher::build).transpose()?;
@@ -57,6 +58,10 @@ impl PeftConfig {
             AdaptedModule { shape, rank, scaling }
         });
         let adapted: Vec<_> = adapted.collect();
+        if self.fan_in_fan_out && adapted.iter().any(|module| module.shape.stored == Stored::OutIn) {
+            let instead = "it belongs to bases whose weights lie `[in, out]`, as GPT-2's do".into();
+            return Err(ModelError::Unsupported { what: "fan_in_fan_out".into(), instead });
+        }
         match adapted.is_empty() {
             true => Err(unknown_target(&self.target_modules.to_string(), "no linear layer of the base")),
             false => Ok(adapted),
@@ -70,6 +75,16 @@ impl PeftConfig {
     pub fn rank_lookup(&self) -> Result<RankLookup<'_>> {
         let (ranks, alphas) = (compile_all(&self.rank_pattern)?, compile_all(&self.alpha_pattern)?);
         Ok(RankLookup { config: self, ranks, alphas })
+    }
+
+    fn refuse_another_task(&self, base: &FamilyConfig) -> Result<()> {
+        let classifies = base.sizes().labels.is_some();
+        let what = match (self.task, classifies) {
+            (Some(PeftTask::SequenceClassifier), false) => "task_type SEQ_CLS over a causal language model",
+            (Some(PeftTask::CausalLanguageModel), true) => "task_type CAUSAL_LM over a sequence classifier",
+            _ => return Ok(()),
+        };
+        Err(ModelError::Unsupported { what: what.into(), instead: "submit an adapter of the base's own task".into() })
     }
 
     /// PEFT ignores a listed name that matches nothing; here it is refused, for it says the adapter is for another base.

@@ -100,18 +100,25 @@ fn what_changes_the_arithmetic_is_refused_by_its_name() {
         (json!({ "layer_replication": [[0, 2]] }), "layer_replication"),
         (json!({ "trainable_token_indices": [1] }), "trainable_token_indices"),
         (json!({ "target_parameters": ["experts"] }), "target_parameters"),
-        (json!({ "fan_in_fan_out": true }), "fan_in_fan_out"),
         (json!({ "use_qalora": true }), "use_qalora"),
         (json!({ "alora_invocation_tokens": [3, 4] }), "alora_invocation_tokens"),
         (json!({ "arrow_config": { "top_k": 3 } }), "arrow_config"),
         (json!({ "a_field_of_next_year": 1 }), "a_field_of_next_year"),
         (json!({ "init_lora_weights": "pissa" }), "pissa"),
         (json!({ "layers_pattern": "h" }), "layers_pattern"),
-        (json!({ "task_type": "SEQ_CLS" }), "SEQ_CLS"),
+        (json!({ "task_type": "TOKEN_CLS" }), "TOKEN_CLS"),
     ] {
         match config_with(changes) {
             Err(ModelError::Unsupported { what, .. }) => assert!(what.contains(name), "{what}"),
             other => panic!("{name}: {other:?}"),
+        }
+    }
+    for (changes, name) in
+        [(json!({ "fan_in_fan_out": true }), "fan_in_fan_out"), (json!({ "task_type": "SEQ_CLS" }), "SEQ_CLS")]
+    {
+        match config_with(changes).unwrap().adapted_modules(&small_base()) {
+            Err(ModelError::Unsupported { what, .. }) => assert!(what.contains(name), "{what}"),
+            other => panic!("{name} over a Llama: {other:?}"),
         }
     }
     let look_around = config_with(json!({ "target_modules": "(?!x).*" })).unwrap();
