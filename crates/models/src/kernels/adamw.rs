@@ -60,44 +60,51 @@ impl AdamW {
             let step = cuda::AdamWStep { gradient_scale: scale, size, root_correction, keep };
             return cuda::adamw(self, weight, (&state.first, &state.second), gradient, &step);
         }
-        let scale = scale as f32;
         let gradient = CpuSlice::of(gradient)?;
-        self.advance_moments(state, &gradient, scale)?;
-        let (first, second) = (CpuSlice::of(&state.first)?, CpuSlice::of(&state.second)?);
-        let (size, root_correction, keep) = (size as f32, root_correction as f32, keep as f32);
-        let epsilon = self.epsilon as f32;
-        update(weight, |weight| {
-            weight
-                .par_chunks_mut(PARALLEL_ELEMENTS)
-                .zip(first.par_chunks(PARALLEL_ELEMENTS))
-                .zip(second.par_chunks(PARALLEL_ELEMENTS))
-                .for_each(|((weight, first), second)| {
-                    vectorised(|| {
-                        for ((w, &m), &v) in weight.iter_mut().zip(first).zip(second) {
-                            *w = *w * keep - size * m / (v.sqrt() * root_correction + epsilon);
-                        }
-                    })
-                });
-        })
-    }
-
-    fn advance_moments(&self, state: &AdamWState, gradient: &[f32], scale: f32) -> Result<()> {
-        let blend = |moment: &Tensor, beta: f64, square: bool| {
-            let (old, new) = (beta as f32, (1.0 - beta) as f32);
-            update(moment, |moment| {
-                moment.par_chunks_mut(PARALLEL_ELEMENTS).zip(gradient.par_chunks(PARALLEL_ELEMENTS)).for_each(
-                    |(moment, gradient)| {
-                        vectorised(|| {
-                            for (m, &g) in moment.iter_mut().zip(gradient) {
-                                let g = g * scale;
-                                *m = *m * old + new * if square { g * g } else { g };
-                            }
-                        })
-                    },
-                );
-            })
+        let step = Step {
+            scale: scale as f32,
+            size: size as f32,
+            root_correction: root_correction as f32,
+            keep: keep as f32,
+            beta1: (self.beta1 as f32, (1.0 - self.beta1) as f32),
+            beta2: (self.beta2 as f32, (1.0 - self.beta2) as f32),
+            epsilon: self.epsilon as f32,
         };
-        blend(&state.first, self.beta1, false)?;
-        blend(&state.second, self.beta2, true)
+        update(&state.first, |first| {
+            update(&state.second, |second| update(weight, |weight| step.run(weight, first, second, &gradient)))
+        })???;
+        Ok(())
+    }
+}
+
+/// The numbers of one step in float32; those of a moment are what stays of it and what the gradient adds.
+struct Step {
+    scale: f32,
+    size: f32,
+    root_correction: f32,
+    keep: f32,
+    beta1: (f32, f32),
+    beta2: (f32, f32),
+    epsilon: f32,
+}
+
+impl Step {
+    /// Moments and weight in one pass over memory.
+    fn run(&self, weight: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32]) {
+        let Self { scale, size, root_correction, keep, beta1, beta2, epsilon } = *self;
+        weight
+            .par_chunks_mut(PARALLEL_ELEMENTS)
+            .zip(first.par_chunks_mut(PARALLEL_ELEMENTS).zip(second.par_chunks_mut(PARALLEL_ELEMENTS)))
+            .zip(gradient.par_chunks(PARALLEL_ELEMENTS))
+            .for_each(|((weight, (first, second)), gradient)| {
+                vectorised(|| {
+                    for (((w, m), v), &g) in weight.iter_mut().zip(first).zip(second).zip(gradient) {
+                        let g = g * scale;
+                        *m = *m * beta1.0 + beta1.1 * g;
+                        *v = *v * beta2.0 + beta2.1 * (g * g);
+                        *w = *w * keep - size * *m / (v.sqrt() * root_correction + epsilon);
+                    }
+                })
+            });
     }
 }

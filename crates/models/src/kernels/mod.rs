@@ -24,6 +24,7 @@ mod rows;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
+use std::cell::Cell;
 use std::ops::Deref;
 use std::panic::Location;
 
@@ -102,9 +103,10 @@ fn output<S: Into<candle_core::Shape>>(data: Vec<f32>, shape: S) -> Result<Tenso
 
 /// Runs `change` on the contents of `tensor`, in place. The closure must not read `tensor` by another way: its lock is held.
 #[track_caller]
-fn update(tensor: &Tensor, change: impl Fn(&mut [f32])) -> Result<()> {
-    struct Update<F>(F);
-    impl<F: Fn(&mut [f32])> InplaceOp1 for Update<F> {
+fn update<R>(tensor: &Tensor, change: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+    /// The change until it is made, then what it returned.
+    struct Update<F, R>(Cell<Option<F>>, Cell<Option<R>>);
+    impl<R, F: FnOnce(&mut [f32]) -> R> InplaceOp1 for Update<F, R> {
         fn name(&self) -> &'static str {
             "update"
         }
@@ -112,7 +114,7 @@ fn update(tensor: &Tensor, change: impl Fn(&mut [f32])) -> Result<()> {
         fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
             let (start, end) = layout.contiguous_offsets().ok_or_else(|| not_contiguous("an updated tensor"))?;
             match storage {
-                CpuStorage::F32(data) => (self.0)(&mut data[start..end]),
+                CpuStorage::F32(data) => self.1.set(self.0.take().map(|change| change(&mut data[start..end]))),
                 _ => unreachable!("checked below"),
             }
             Ok(())
@@ -121,7 +123,9 @@ fn update(tensor: &Tensor, change: impl Fn(&mut [f32])) -> Result<()> {
     if !tensor.device().is_cpu() || tensor.dtype() != DType::F32 {
         return Err(without_twin(tensor, Location::caller()));
     }
-    Ok(tensor.inplace_op1(&Update(change))?)
+    let update = Update(Cell::new(Some(change)), Cell::new(None));
+    tensor.inplace_op1(&update)?;
+    Ok(update.1.take().expect("an operation in place runs once"))
 }
 
 #[cfg(test)]
