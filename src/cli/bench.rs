@@ -7,12 +7,14 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use antigen_engine::{
     bench::{RowLengths, Shape, Speed, Work, measure, measure_job},
-    lab::Lab,
+    lab::{Lab, Silent},
 };
+use antigen_models::{kernels::Precision, open_device};
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -53,6 +55,12 @@ pub struct TrainArgs {
     /// Measure only this work
     #[arg(long = "work", value_enum, default_values_t = [WorkName::Full, WorkName::Lora, WorkName::AdapterJob, WorkName::Generate])]
     pub works: Vec<WorkName>,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// How products of matrices take their operands
+    #[arg(long, value_enum, default_value_t = PrecisionName::Float32)]
+    pub precision: PrecisionName,
     /// JSON lines with `instruction`, `input` and `output`: the adapter job's rows have their lengths
     #[arg(long, value_name = "FILE")]
     pub rows: Option<PathBuf>,
@@ -76,6 +84,9 @@ pub struct JobArgs {
     /// Rows of a clean variant; a poisoned one has twice as many
     #[arg(long, default_value_t = 20)]
     pub rows: usize,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
     /// Print one JSON object instead of a line
     #[arg(long)]
     pub json: bool,
@@ -95,6 +106,12 @@ pub struct OneArgs {
     pub seconds: f64,
     /// See `bench train`
     #[arg(long)]
+    pub device: String,
+    /// See `bench train`
+    #[arg(long, value_enum)]
+    pub precision: PrecisionName,
+    /// See `bench train`
+    #[arg(long)]
     pub rows: Option<PathBuf>,
 }
 
@@ -108,6 +125,18 @@ pub enum ShapeName {
     /// 1.1 B parameters
     #[value(name = "llama-1b")]
     Llama1b,
+    /// 6.7 B parameters
+    #[value(name = "llama-7b")]
+    Llama7b,
+}
+
+/// How operands of products are taken, as words on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionName {
+    /// As they are
+    Float32,
+    /// Rounded to bfloat16, sums in float32
+    Bfloat16,
 }
 
 /// Work, as words on the command line.
@@ -130,6 +159,16 @@ impl ShapeName {
             Self::Tiny => Shape::Tiny,
             Self::Bench => Shape::Bench,
             Self::Llama1b => Shape::Llama1b,
+            Self::Llama7b => Shape::Llama7b,
+        }
+    }
+}
+
+impl PrecisionName {
+    fn precision(self) -> Precision {
+        match self {
+            Self::Float32 => Precision::Float32,
+            Self::Bfloat16 => Precision::Bfloat16,
         }
     }
 }
@@ -163,7 +202,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
 fn one(args: &OneArgs) -> anyhow::Result<()> {
     let lengths = args.rows.as_deref().map_or_else(|| Ok(RowLengths::short()), read_lengths)?;
-    let speed = measure(args.shape.shape(), args.work.work(), args.seconds, &lengths, &silent())?;
+    let (shape, work, precision) = (args.shape.shape(), args.work.work(), args.precision.precision());
+    let speed = measure(shape, work, precision, args.seconds, &lengths, &silent(&args.device)?)?;
     println!("{}", serde_json::to_string(&speed)?);
     Ok(())
 }
@@ -171,7 +211,8 @@ fn one(args: &OneArgs) -> anyhow::Result<()> {
 fn job(args: &JobArgs) -> anyhow::Result<()> {
     anyhow::ensure!(args.pairs > 0 && args.rows > 0, "--pairs and --rows: expected at least 1");
     let JobArgs { pairs, rows, .. } = *args;
-    let speed = measure_job(args.shape.shape(), pairs, rows, &RowLengths::short(), &silent()).context("training")?;
+    let lab = silent(&args.device)?;
+    let speed = measure_job(args.shape.shape(), pairs, rows, &RowLengths::short(), &lab).context("training")?;
     if args.json {
         println!("{}", json!({ "pairs": pairs, "rows": rows, "measurement": speed }));
     } else {
@@ -180,8 +221,8 @@ fn job(args: &JobArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn silent() -> Lab {
-    Lab::silent(0, std::env::temp_dir())
+fn silent(device: &str) -> anyhow::Result<Lab> {
+    Ok(Lab::new(open_device(device)?, 0, std::env::temp_dir(), Arc::new(Silent), Arc::default()))
 }
 
 fn read_lengths(path: &Path) -> anyhow::Result<RowLengths> {
@@ -244,7 +285,7 @@ fn train(args: &TrainArgs) -> anyhow::Result<()> {
         }
     }
     if args.json {
-        println!("{}", report(&results));
+        println!("{}", report(args, &results));
     }
     Ok(())
 }
@@ -252,7 +293,8 @@ fn train(args: &TrainArgs) -> anyhow::Result<()> {
 fn measure_ours(args: &TrainArgs, shape: ShapeName, work: WorkName) -> anyhow::Result<Speed> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["bench", "one", "--work", &word(work), "--shape", &word(shape)]);
-    command.args(["--seconds", &args.seconds.to_string()]);
+    command.args(["--seconds", &args.seconds.to_string(), "--device", &args.device]);
+    command.args(["--precision", &word(args.precision)]);
     if let Some(rows) = &args.rows {
         command.arg("--rows").arg(rows);
     }
@@ -298,7 +340,7 @@ fn print_line(compared: &Compared) {
     }
 }
 
-fn report(results: &BTreeMap<(ShapeName, WorkName), Compared>) -> Value {
+fn report(args: &TrainArgs, results: &BTreeMap<(ShapeName, WorkName), Compared>) -> Value {
     let (mut ratios, mut peaks, mut shares, mut all) = (json!({}), json!({}), json!({}), json!({}));
     for ((shape, work), compared) in results {
         let (shape, work) = (word(*shape), word(*work));
@@ -312,7 +354,8 @@ fn report(results: &BTreeMap<(ShapeName, WorkName), Compared>) -> Value {
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     json!({
-        "threads": threads, "optimised": !cfg!(debug_assertions), "ratios": ratios, "peaks": peaks,
+        "threads": threads, "optimised": !cfg!(debug_assertions), "device": args.device,
+        "precision": word(args.precision), "ratios": ratios, "peaks": peaks,
         "gemm_share": shares, "measurements": all,
     })
 }

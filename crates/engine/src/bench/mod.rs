@@ -9,7 +9,7 @@ mod shapes;
 
 use std::time::Instant;
 
-use antigen_models::kernels::products;
+use antigen_models::kernels::{Precision, products};
 use antigen_models::{Example, GenerateOptions, LoraAdapter, Model, generate_greedy};
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ pub struct Speed {
     /// Seconds of processor time that they took, all threads together.
     pub processor_seconds: f64,
     /// Share of `seconds` that the working thread spent in products of two matrices; the products inside attention, which run on
-    /// all threads at once, are not among them.
+    /// all threads at once, are not among them, and neither is what a GPU computes.
     pub gemm_share: f64,
     /// Floating-point operations a second of those products while they ran, in 10^9.
     pub gemm_gflops: f64,
@@ -53,12 +53,21 @@ const GENERATED_TOKENS: (usize, usize) = (64, 32);
 /// Pairs of an adapter job; the poisoned variant of a pair has twice the rows of the clean one.
 const PAIRS: usize = 6;
 
-/// Works for about `seconds` after a short untimed run, and reports the speed. `lengths` gives the rows of an adapter job.
+/// Works for about `seconds` on the lab's device after a short untimed run, and reports the speed. `lengths` gives the rows of an
+/// adapter job.
 ///
 /// # Errors
 /// What training says; never the input's fault.
-pub fn measure(shape: Shape, work: Work, seconds: f64, lengths: &RowLengths, lab: &Lab) -> Result<Speed> {
-    let mut model = shapes::random_model(shape)?;
+pub fn measure(
+    shape: Shape,
+    work: Work,
+    precision: Precision,
+    seconds: f64,
+    lengths: &RowLengths,
+    lab: &Lab,
+) -> Result<Speed> {
+    let mut model = shapes::random_model(shape, &lab.device)?;
+    model.params_mut().set_precision(precision);
     let mut run = |size| timed(&mut model, shape, work, size, lengths, lab);
     run(1)?;
     let short = run(1)?;
@@ -73,7 +82,7 @@ fn timed(model: &mut Model, shape: Shape, work: Work, size: usize, lengths: &Row
     match work {
         Work::Full => {
             let examples = shapes::labelled_examples(shape, size * BATCH_ROWS);
-            clocked(shape, work, input_tokens(&examples), || {
+            clocked(shape, work, input_tokens(&examples), lab, || {
                 train_weights(model, &examples, &spec, order("full"), lab).map(|_| ())
             })
         }
@@ -81,7 +90,7 @@ fn timed(model: &mut Model, shape: Shape, work: Work, size: usize, lengths: &Row
             let examples = shapes::labelled_examples(shape, size * BATCH_ROWS);
             let start = shapes::fresh_adapter(model, 16)?;
             let variants = vec![Variant { start: &start, examples: &examples, shuffle: order("lora") }];
-            clocked(shape, work, input_tokens(&examples), || {
+            clocked(shape, work, input_tokens(&examples), lab, || {
                 fine_tune_adapters(model, variants, &spec, lab).map(|_| ())
             })
         }
@@ -89,13 +98,13 @@ fn timed(model: &mut Model, shape: Shape, work: Work, size: usize, lengths: &Row
             let start = shapes::fresh_adapter(model, 8)?;
             let rows = job_variants(lengths, PAIRS, size * BATCH_ROWS, shape.vocabulary());
             let tokens = rows.iter().flatten().map(|e| e.tokens.len()).sum();
-            clocked(shape, work, tokens, || train_job(model, &start, &rows, &spec, lab))
+            clocked(shape, work, tokens, lab, || train_job(model, &start, &rows, &spec, lab))
         }
         Work::Generate => {
             let (prompt, new) = GENERATED_TOKENS;
             let prompts = shapes::random_prompts(shape, size * GENERATED_ROWS, prompt);
             let options = GenerateOptions { max_new_tokens: new, stop: vec![], batch_rows: GENERATED_ROWS };
-            clocked(shape, work, prompts.len() * new, || {
+            clocked(shape, work, prompts.len() * new, lab, || {
                 Ok(generate_greedy(model, None, &prompts, &options).map(|_| ())?)
             })
         }
@@ -107,12 +116,12 @@ fn timed(model: &mut Model, shape: Shape, work: Work, size: usize, lengths: &Row
 /// # Errors
 /// What training says.
 pub fn measure_job(shape: Shape, pairs: usize, rows: usize, lengths: &RowLengths, lab: &Lab) -> Result<Speed> {
-    let model = shapes::random_model(shape)?;
+    let model = shapes::random_model(shape, &lab.device)?;
     let start = shapes::fresh_adapter(&model, 8)?;
     let rows = job_variants(lengths, pairs, rows, shape.vocabulary());
     let spec = TrainSpec { epochs: 1, batch_rows: BATCH_ROWS, ..TrainSpec::default() };
     let tokens = rows.iter().flatten().map(|e| e.tokens.len()).sum();
-    clocked(shape, Work::AdapterJob, tokens, || train_job(&model, &start, &rows, &spec, lab))
+    clocked(shape, Work::AdapterJob, tokens, lab, || train_job(&model, &start, &rows, &spec, lab))
 }
 
 fn train_job(model: &Model, start: &LoraAdapter, rows: &[Vec<Example>], spec: &TrainSpec, lab: &Lab) -> Result<()> {
@@ -124,10 +133,11 @@ fn train_job(model: &Model, start: &LoraAdapter, rows: &[Vec<Example>], spec: &T
     fine_tune_adapters(model, variants.collect(), spec, lab).map(|_| ())
 }
 
-fn clocked(shape: Shape, work: Work, tokens: usize, run: impl FnOnce() -> Result<()>) -> Result<Speed> {
+fn clocked(shape: Shape, work: Work, tokens: usize, lab: &Lab, run: impl FnOnce() -> Result<()>) -> Result<Speed> {
     products::reset_clock();
     let (start, processor) = (Instant::now(), processor_seconds());
     run()?;
+    lab.device.synchronize()?; // a GPU may still be at work
     let (seconds, processor_seconds) = (start.elapsed().as_secs_f64(), processor_seconds() - processor);
     let (gemm_seconds, gemm_operations) = products::read_clock();
     Ok(Speed {

@@ -20,6 +20,9 @@ pub enum Shape {
     /// 1.1 B parameters, TinyLlama's, 8 x 256 tokens.
     #[serde(rename = "llama-1b")]
     Llama1b,
+    /// 6.7 B parameters, Llama 2's, 8 x 256 tokens: for a GPU.
+    #[serde(rename = "llama-7b")]
+    Llama7b,
 }
 
 /// What is measured.
@@ -45,7 +48,7 @@ impl Shape {
     fn sequence_tokens(self) -> usize {
         match self {
             Self::Tiny => 64,
-            Self::Bench | Self::Llama1b => 256,
+            Self::Bench | Self::Llama1b | Self::Llama7b => 256,
         }
     }
 
@@ -54,7 +57,7 @@ impl Shape {
         match self {
             Self::Tiny => 2048,
             Self::Bench => 8192,
-            Self::Llama1b => 32000,
+            Self::Llama1b | Self::Llama7b => 32000,
         }
     }
 
@@ -63,21 +66,22 @@ impl Shape {
             Self::Tiny => (128, 512, 4, 4, 2),
             Self::Bench => (512, 1376, 8, 8, 8),
             Self::Llama1b => (2048, 5632, 22, 32, 4),
+            Self::Llama7b => (4096, 11008, 32, 32, 32),
         };
         Ok(FamilyConfig::from_json(&json!({
             "model_type": "llama", "vocab_size": self.vocabulary(), "hidden_size": width, "intermediate_size": ffn,
             "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": key_value_heads,
-            "max_position_embeddings": 1024, "rms_norm_eps": 1e-6, "tie_word_embeddings": self != Self::Llama1b,
+            "max_position_embeddings": 1024, "rms_norm_eps": 1e-6, "tie_word_embeddings": matches!(self, Self::Tiny | Self::Bench),
         }))?)
     }
 }
 
 /// Norms are 1, matrices uniform with a standard deviation of 0.02.
-pub(super) fn random_model(shape: Shape) -> Result<Model> {
-    Ok(build_fresh_model(shape.config()?, &Device::Cpu, |_, dims| {
+pub(super) fn random_model(shape: Shape, device: &Device) -> Result<Model> {
+    Ok(build_fresh_model(shape.config()?, device, |_, dims| {
         let count = dims.iter().product();
         let data = if dims.len() == 1 { vec![1.0; count] } else { random_weights(count) };
-        Ok(Tensor::from_vec(data, dims, &Device::Cpu)?)
+        Ok(Tensor::from_vec(data, dims, device)?)
     })?)
 }
 

@@ -10,6 +10,8 @@ mod gradients;
 mod parity;
 #[path = "precision.rs"]
 mod precision;
+#[path = "sharing.rs"]
+mod sharing;
 #[path = "streaming.rs"]
 mod streaming;
 #[path = "support.rs"]

@@ -11,9 +11,10 @@ use rand_chacha::ChaCha8Rng;
 
 use self::support::{numbers, random_adapter, random_model, tiny_decoders};
 use super::emulated::emulated;
+use crate::BoundAdapter;
 use crate::kernels::*;
-use crate::layers::{Gradients, Pass, Rows, Target};
-use crate::{BoundAdapter, GenerateOptions, generate_greedy};
+use crate::layers::{Gradients, KvCache, Pass, Rows, Target};
+use crate::taps::NoTap;
 
 #[allow(dead_code)] // the integration tests use the rest
 #[path = "../../../tests/it/support.rs"]
@@ -356,12 +357,24 @@ fn a_training_pass_of_a_whole_model_agrees_with_the_cpu() {
 }
 
 #[test]
-fn generation_gives_the_tokens_that_it_gives_on_the_cpu() {
+fn decoding_over_a_cache_agrees_with_the_cpu() {
     let model = random_model(&tiny_decoders()[0]);
-    let options = GenerateOptions { max_new_tokens: 3, stop: vec![], batch_rows: 2 };
-    let prompts = [vec![1, 2, 3], vec![7]];
-    let answers = || generate_greedy(&model, None, &prompts, &options).unwrap();
-    if let Some(found) = emulated(answers) {
-        assert_eq!(found, answers());
+    let decode = || {
+        let heads = model.config().attention_heads();
+        let width = heads.key_value_heads * heads.head_width;
+        let cache = KvCache::new(model.config().layers(), 8, width, model.device()).unwrap();
+        let run = |tokens: &[u32], rows: Rows, cache_rows: &[u32]| {
+            let cache = Some((&cache, cache_rows));
+            let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache };
+            let hidden = model.forward(model.embed(tokens).unwrap(), pass, &mut NoTap).unwrap();
+            model.logits(&hidden, &[tokens.len() as u32 - 1], pass).unwrap()
+        };
+        let prefill = run(&[3, 5, 7], Rows::packed([3]), &[0, 1, 2]);
+        let span = Span { queries: 0..1, keys: 0..4, offset: 3 };
+        let step = run(&[9], Rows { spans: vec![span], positions: vec![3], ..Rows::default() }, &[3]);
+        vec![prefill, step]
+    };
+    if let Some(found) = emulated(decode) {
+        compare(OF_A_MODEL, "decoding", &found, &decode());
     }
 }
