@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use antigen_models::device::share_one_heap;
 use candle_core::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -135,6 +136,7 @@ impl Lab {
         progress: Arc<dyn ProgressSink>,
         cancel: Arc<AtomicBool>,
     ) -> Self {
+        share_one_heap();
         let stage = AtomicU8::new(Stage::Inspect as u8);
         Self { device, seed, scratch: scratch.into(), memory_budget: None, stage, progress, cancel, part: (0, 1) }
     }
