@@ -99,7 +99,11 @@ impl Model {
     }
 
     /// Runs the blocks and the final norm without keeping anything: `[t, d]` -> `[t, d]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] for a row at a position that the model does not have.
     pub fn forward(&self, embedded: Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Result<Tensor> {
+        self.check_positions(pass)?;
         let (embedded, _) = self.wiring.stem.forward(embedded, pass)?;
         let (hidden, _) = self.run_blocks(embedded, pass, tap, |_, _| ())?;
         Ok(hidden)
@@ -118,6 +122,7 @@ impl Model {
         tap: &mut dyn Tap,
         bytes: Option<u64>,
     ) -> Result<(Tensor, Trace)> {
+        self.check_positions(pass)?;
         let count = self.wiring.blocks.len();
         let kept = bytes.map_or(count, |bytes| (bytes / self.activation_bytes(pass.rows.len()).max(1)) as usize);
         let mut blocks = Vec::with_capacity(count);
@@ -127,6 +132,17 @@ impl Model {
             blocks.push(if keep { Kept::Trace(Box::new(trace)) } else { Kept::Input(input.clone()) });
         })?;
         Ok((hidden, Trace { stem, blocks, before_norm }))
+    }
+
+    fn check_positions(&self, pass: Pass<'_>) -> Result<()> {
+        let (last, limit) = (pass.rows.positions.iter().max(), self.config.max_positions());
+        match last.filter(|&&last| last as usize >= limit) {
+            None => Ok(()),
+            Some(last) => Err(ModelError::Unsupported {
+                what: format!("a sequence of {} tokens", last + 1),
+                instead: format!("the model has {limit} positions"),
+            }),
+        }
     }
 
     /// Bytes that one block keeps for backward of `rows` rows: for each, six vectors of the residual stream (inputs and outputs of
@@ -247,7 +263,7 @@ impl Model {
         classifier.logits(&hidden, pass)
     }
 
-    /// As [`Model::loss_and_gradients`], of labels: one target for each span of the pass.
+    /// As [`Model::loss_and_gradients`], of labels: one target for each span of the pass, each of which is a whole sequence.
     pub fn label_loss_and_gradients(
         &self,
         tokens: &[u32],

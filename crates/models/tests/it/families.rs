@@ -213,6 +213,20 @@ fn an_encoder_reads_both_directions_and_never_its_neighbour() {
     }
 }
 
+#[test]
+fn a_sequence_longer_than_the_model_s_positions_is_refused_and_the_longest_one_is_not() {
+    for (name, model) in tiny_models() {
+        let length = model.config().max_positions();
+        let run = |length: usize| {
+            let rows = Rows::packed([length]);
+            let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+            model.forward(model.embed(&vec![3; length]).unwrap(), pass, &mut NoTap)
+        };
+        assert!(run(length).is_ok(), "{name}");
+        assert!(matches!(run(length + 1), Err(ModelError::Unsupported { .. })), "{name}");
+    }
+}
+
 /// The configuration with some fields set, or removed where the value is `"absent"`.
 fn changed(config: &Value, changes: &Value) -> Value {
     let mut config = config.clone();
