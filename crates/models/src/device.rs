@@ -31,11 +31,26 @@ pub fn open_device(name: &str) -> Result<Device> {
 /// A GPU with one stream for all threads. With candle's default, a stream for each thread, a model loaded by one thread and trained
 /// by another would need events to keep the order.
 fn open_cuda(index: usize) -> Result<Device> {
-    let device = Device::new_cuda_with_stream(index)?;
+    let device = Device::new_cuda_with_stream(index).map_err(|why| {
+        let why = why.to_string(); // the other lines are a backtrace
+        candle_core::Error::Msg(format!("no GPU opens as cuda:{index}: {}", why.lines().next().unwrap_or_default()))
+    })?;
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = &device {
         // SAFETY: all work of this device goes through its one stream, which keeps the order; there is nothing to wait for.
         unsafe { cuda.disable_event_tracking() };
     }
     Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_named_in_one_line() {
+        let message = open_device("cuda:4095").unwrap_err().to_string();
+        assert!(message.contains("cuda:4095") && !message.contains('\n'), "{message}");
+        assert!(open_device("tpu").unwrap_err().to_string().contains("device `tpu`"));
+    }
 }
