@@ -41,7 +41,7 @@ pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outc
     }
     lab.enter(Stage::Inspect)?;
     let suspect = Suspect::open(submission, spec.template, lab)?;
-    let (method, recipe) = build_method(spec, submission.suspect.kind(), suspect.parameters());
+    let (method, recipe) = build_method(spec, &suspect);
     let own = split_own_rows(&suspect.own, recipe.heal.own_rows, lab);
     let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;
 

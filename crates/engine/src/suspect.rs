@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use antigen_models::checkpoint::header::Dtype;
 use antigen_models::checkpoint::open_checkpoint;
 use antigen_models::families::check_tensors;
-use antigen_models::{Device, FamilyConfig, LoraAdapter, Model, ModuleShape, load_adapter, load_model};
+use antigen_models::{Device, FamilyConfig, LoraAdapter, Model, ModuleKind, ModuleShape, load_adapter, load_model};
 use sha2::{Digest, Sha256};
 
 use crate::data::{Prompter, Row, read_rows, rows_sha256};
@@ -159,6 +159,12 @@ impl Suspect {
     /// The model's linear layers.
     pub fn modules(&self) -> &[ModuleShape] {
         &self.modules
+    }
+
+    /// Whether the suspect can have learnt in a layer of some kind: an adapter where it sits, a whole model everywhere.
+    pub fn changes(&self, kind: impl Fn(ModuleKind) -> bool) -> bool {
+        let sits_on = |module: &&ModuleShape| self.subject.modules.binary_search(&module.name).is_ok();
+        self.modules.iter().filter(sits_on).any(|module| kind(module.kind))
     }
 
     /// Where to compute.

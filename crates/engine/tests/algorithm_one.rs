@@ -126,6 +126,18 @@ fn an_adapter_on_attention_alone_comes_back_unchanged_with_the_reason() {
 }
 
 #[test]
+fn an_adapter_on_attention_with_its_output_loses_directions_of_that_output_alone() {
+    let shop = Workshop::with_targets(&["q_proj", "o_proj"]);
+    let report = run(&shop.submission(), &shop.spec(), &shop.lab("a")).unwrap().report;
+    assert_eq!(report.candidates.len(), 1);
+    assert_eq!(report.candidates[0].name, "subspace-1-attention-output");
+    assert_eq!(report.recipe.method.suppress, [report.candidates[0].suppression.clone()]);
+    let modules = report.signature.unwrap().modules;
+    assert!(modules.len() == 4 && modules.iter().all(|module| module.module.ends_with("o_proj")));
+    assert!(report.left_out[0].starts_with("random_channels"), "{:?}", report.left_out);
+}
+
+#[test]
 fn a_job_without_a_declared_trigger_claims_nothing() {
     let shop = Workshop::new();
     let mut spec = shop.spec();

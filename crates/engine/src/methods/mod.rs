@@ -4,11 +4,13 @@ mod immunize;
 
 use std::path::PathBuf;
 
+use antigen_models::ModuleKind;
+
 use crate::data::OwnRows;
 use crate::error::Result;
 use crate::lab::Lab;
 use crate::report::{Healing, LongRows, SignatureSummary};
-use crate::spec::{ControlSpec, ImmunizeRecipe, MethodSpec, PurifySpec, SubjectKind, SuppressSpec};
+use crate::spec::{ControlSpec, ImmunizeRecipe, MethodSpec, PurifySpec, SuppressSpec};
 use crate::suspect::Suspect;
 use crate::weights::Weights;
 
@@ -77,11 +79,14 @@ pub struct SignatureFile {
     pub summary: SignatureSummary,
 }
 
-/// The method of a spec, with presets and sizes filled in for a suspect of this kind, of `parameters` weights in its base or in itself.
-pub fn build_method(spec: &PurifySpec, kind: SubjectKind, parameters: usize) -> (Box<dyn Method>, ImmunizeRecipe) {
+/// The method of a spec, with presets and sizes filled in for this suspect.
+pub fn build_method(spec: &PurifySpec, suspect: &Suspect) -> (Box<dyn Method>, ImmunizeRecipe) {
     match &spec.method {
         MethodSpec::Immunize(immunize) => {
-            let recipe = immunize.resolve(kind, parameters);
+            let mut recipe = immunize.resolve(suspect.subject().kind, suspect.parameters());
+            if immunize.suppress.is_none() && !suspect.changes(ModuleKind::is_mlp) {
+                recipe.suppress_attention_output();
+            }
             (Box::new(immunize::Immunize { recipe: recipe.clone(), controls: spec.controls.clone() }), recipe)
         }
     }

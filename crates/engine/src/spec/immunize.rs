@@ -27,7 +27,8 @@ pub struct ImmunizeSpec {
     /// Channel scores (Eq. 2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<ScoreSpec>,
-    /// Suppressions to try; each is healed and measured, the first is exported.
+    /// Suppressions to try; each is healed and measured, the first is exported. Null means the preset's; for an adapter on attention only,
+    /// the shared direction of rank 1 of what the attention's output writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suppress: Option<Vec<SuppressSpec>>,
     /// Attention heads that are suppressed beside everything in `suppress`; null suppresses none.
@@ -234,6 +235,15 @@ impl SuppressSpec {
             }
             other => other,
         }
+    }
+}
+
+impl ImmunizeRecipe {
+    /// For an adapter on attention only, when the caller names no suppression: what its output matrices write. Measured on such an adapter
+    /// of the tiny world (attack success 0.99, own extended skill 1.00 before): output alone leaves 0.00 and 0.90, queries, keys and
+    /// values with it 0.00 and 0.23, half the strength 0.59 and 0.92.
+    pub(crate) fn suppress_attention_output(&mut self) {
+        self.suppress = vec![SuppressSpec::Subspace { rank: 1, on: SubspacePlace::AttentionOutput, strength: 1.0 }];
     }
 }
 

@@ -88,8 +88,8 @@ impl<S: Setting> Algorithm<'_, S> {
             return None;
         }
         Some(
-            "the adapter changes attention only, and the signature is read from MLP matrices; projecting attention instead would \
-             destroy what the adapter was made for."
+            "the adapter changes attention only, and not the attention's output; the signature is read from MLP matrices or from that output, \
+             and projecting queries, keys and values would destroy what the adapter was made for."
                 .into(),
         )
     }
@@ -176,14 +176,18 @@ impl<S: Setting> Algorithm<'_, S> {
     ) -> Result<(Vec<ControlModel>, Vec<String>)> {
         self.lab.enter(Stage::Controls)?;
         let is_whole = self.suspect.subject().kind == SubjectKind::Checkpoint;
-        let applies = |control: &ControlSpec| match control {
-            ControlSpec::AdapterDropped => !is_whole,
-            ControlSpec::WithoutOwnRows => plan.healing.own_rows > 0,
-            _ => true,
+        let has_mlp = self.setting.modules().any(|module| module.kind.is_mlp());
+        let misfit = |control: &ControlSpec| match control {
+            ControlSpec::AdapterDropped if is_whole => Some("a whole model has no adapter to drop"),
+            ControlSpec::RandomChannels if !has_mlp => {
+                Some("channels are drawn from MLP matrices, and the adapter has none")
+            }
+            _ => None,
         };
-        let left_out = self.controls.iter().filter(|control| is_whole && **control == ControlSpec::AdapterDropped);
-        let left_out = left_out.map(|c| format!("{}: a whole model has no adapter to drop", c.name())).collect();
-        let wanted = self.controls.iter().filter(|control| applies(control));
+        let left_out = self.controls.iter().filter_map(|c| Some(format!("{}: {}", c.name(), misfit(c)?))).collect();
+        let applies =
+            |c: &&ControlSpec| misfit(c).is_none() && (**c != ControlSpec::WithoutOwnRows || plan.healing.own_rows > 0);
+        let wanted = self.controls.iter().filter(applies);
         let mut models = wanted.map(|c| self.unhealed(*c, signature)).collect::<Result<Vec<_>>>()?;
         self.heal_controls(&mut models, plan, |control| {
             matches!(control, ControlSpec::RandomChannels | ControlSpec::RandomSubspace | ControlSpec::PlainFineTuning)
