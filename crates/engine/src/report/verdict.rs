@@ -158,7 +158,8 @@ fn utility_losses<'a>(case: &Case<'a>) -> impl Iterator<Item = (&'a UtilityGroup
     let groups = case.after.utility.as_ref().map_or(&[][..], |utility| &utility.groups);
     groups.iter().filter(|group| group.name != "own_new").filter_map(move |group| {
         let lost = -group.versus_suspect?.difference;
-        (lost > margin).then_some((group, lost))
+        // A loss of exactly the margin is within it, whatever the last bit of the difference says.
+        (lost > margin + 1e-9).then_some((group, lost))
     })
 }
 
@@ -283,6 +284,14 @@ mod tests {
     #[test]
     fn a_model_that_lost_its_skill_is_not_purified() {
         assert_eq!(status(&measured(190, 180, None), &measured(0, 150, Some(180))), VerdictStatus::NotPurified);
+    }
+
+    #[test]
+    fn a_loss_of_exactly_the_margin_is_within_it() {
+        let mut after = measured(0, 114, Some(120));
+        let group = &mut after.utility.as_mut().unwrap().groups[0];
+        group.versus_suspect.as_mut().unwrap().difference = 0.95 - 1.0;
+        assert_eq!(status(&measured(190, 120, None), &after), VerdictStatus::Purified);
     }
 
     #[test]
