@@ -1,6 +1,6 @@
 //! The families: configuration, tensor names and layer wiring, one file each. Arithmetic lives in `layers/`.
 //!
-//! To add one: a file here with its [`Family`], and a line in [`FAMILIES`]. Read `llama.rs` first, then `plan.rs`.
+//! To add one: a file here with its `Family`, and a line in `FAMILIES`. Read `llama.rs` first, then `plan.rs`.
 
 mod bert;
 mod decoder;

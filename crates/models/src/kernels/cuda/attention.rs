@@ -64,7 +64,7 @@ fn settings_arguments<'a>(q: &Tensor, k: &Tensor, settings: AttentionSettings) -
     ])
 }
 
-/// Twin of [`crate::kernels::attention`].
+/// Twin of [`crate::kernels::attention()`].
 pub(in super::super) fn attention(
     q: &Tensor,
     k: &Tensor,

@@ -267,7 +267,7 @@ pub(super) fn cap_backward(d: &Tensor, capped: &Tensor, limit: f32) -> Result<()
     launch(thread_an_element("cap_backward", n), &[Write(d), Read(capped), Number(f64::from(limit)), Count(n)])
 }
 
-/// Twin of [`super::cross_entropy`]. The losses come down to the host.
+/// Twin of [`super::cross_entropy()`]. The losses come down to the host.
 pub(super) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: Option<&[f32]>) -> Result<CrossEntropy> {
     let (m, v) = logits.dims2()?;
     let losses = fresh(m, DType::F32, logits)?;
