@@ -137,8 +137,11 @@ fn name_in_gguf(name: &str) -> String {
 /// `tokenizer.json` of so many tokens; the last is an added one.
 pub fn tokenizer(tokens: usize) -> String {
     let vocab: serde_json::Map<String, Value> = (0..tokens - 1).map(|id| (format!("t{id}"), json!(id))).collect();
-    json!({ "added_tokens": [{ "id": tokens - 1, "content": "<added>" }], "model": { "type": "BPE", "vocab": vocab } })
-        .to_string()
+    let added = json!({
+        "id": tokens - 1, "content": "<added>", "special": true,
+        "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+    });
+    json!({ "added_tokens": [added], "model": { "type": "BPE", "vocab": vocab, "merges": [] } }).to_string()
 }
 
 #[test]
