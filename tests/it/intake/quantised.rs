@@ -152,7 +152,9 @@ fn a_gguf_file_is_taken_with_its_tokenizer_and_only_with_it() {
     assert_eq!((facts.kind, facts.quantised.as_deref()), (ArtifactKind::Checkpoint, Some("gguf f32")));
     assert_eq!((facts.model_type.as_deref(), facts.dtypes), (Some("llama"), vec!["F32".to_owned()]));
     let quarantine = Quarantine::new();
-    let facts = quarantine.inspect_files(&with_tokenizer(gguf("llama", 0.5))).unwrap();
+    let generation = json!({ "eos_token_id": 2 }).to_string();
+    let whole = with_file(with_tokenizer(gguf("llama", 0.5)), "generation_config.json", generation);
+    let facts = quarantine.inspect_files(&whole).unwrap();
     check_against_base(&facts, &quarantine.unpacked(), base_folder(8).path()).unwrap();
 
     let rejection = refuse_files(&files(gguf("llama", 0.5)), code::MISSING_FILE);
