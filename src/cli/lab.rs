@@ -32,7 +32,7 @@ pub struct LabArgs {
 /// What `antigen lab` can make.
 #[derive(Debug, Subcommand)]
 pub enum LabCommand {
-    /// Train the tiny world's base from nothing: checkpoint, tokenizer, train.jsonl, test.jsonl
+    /// Train the tiny world's base from nothing: checkpoint, tokenizer, rows
     World(WorldArgs),
     /// Train an adapter or a whole model that learns skills of its own and, unless told otherwise, a backdoor
     Implant(ImplantArgs),

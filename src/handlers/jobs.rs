@@ -134,6 +134,10 @@ async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<(A
         let problem = Problem::invalid(pointer, format!("artifact {id} is quarantined: {reason}"));
         return Err(problem.with_code("intake.quarantined"));
     }
+    if let Some(labels) = row.facts["labels"].as_u64() {
+        let message = format!("expected a language model, found a sequence classifier of {labels} labels");
+        return Err(Problem::invalid(pointer, message).with_code("job.classifier"));
+    }
     match row.kind {
         ArtifactType::Adapter => Ok((id, SubjectKind::Adapter)),
         ArtifactType::Checkpoint => Ok((id, SubjectKind::Checkpoint)),

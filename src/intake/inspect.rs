@@ -86,6 +86,7 @@ fn inspect_adapter(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) -> 
         quantised: None,
         adapter: Some(adapter),
         model_type: None,
+        labels: None,
     })
 }
 
@@ -155,7 +156,7 @@ fn inspect_checkpoint(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) 
         scan_widened(&checkpoint)?;
     }
     let dtypes = headers.iter().flat_map(|(_, entries)| entries).map(|entry| entry.dtype.name()).collect();
-    Ok(checkpoint_facts(files, &checkpoint, dtypes))
+    Ok(checkpoint_facts(files, &checkpoint, &family, dtypes))
 }
 
 fn refuse_own_code(config: &Value) -> Result<(), Rejection> {
@@ -200,10 +201,15 @@ fn inspect_gguf(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) -> Res
     let family = FamilyConfig::from_json(&checkpoint.config_json).map_err(|error| reject(error, name))?;
     check_model(dir, &checkpoint, &family)?;
     scan_widened(&checkpoint)?;
-    Ok(checkpoint_facts(files, &checkpoint, dtypes))
+    Ok(checkpoint_facts(files, &checkpoint, &family, dtypes))
 }
 
-fn checkpoint_facts(files: Vec<FileFacts>, checkpoint: &Checkpoint, dtypes: BTreeSet<&str>) -> ArtifactFacts {
+fn checkpoint_facts(
+    files: Vec<FileFacts>,
+    checkpoint: &Checkpoint,
+    family: &FamilyConfig,
+    dtypes: BTreeSet<&str>,
+) -> ArtifactFacts {
     ArtifactFacts {
         kind: ArtifactKind::Checkpoint,
         files,
@@ -213,6 +219,7 @@ fn checkpoint_facts(files: Vec<FileFacts>, checkpoint: &Checkpoint, dtypes: BTre
         quantised: (!checkpoint.is_plain()).then(|| checkpoint.storage().to_owned()),
         adapter: None,
         model_type: checkpoint.config_json["model_type"].as_str().map(str::to_owned),
+        labels: family.sizes().labels,
     }
 }
 

@@ -103,10 +103,15 @@ impl Suspect {
     /// Opens and checks everything. Of a whole model only headers and digests are read here.
     ///
     /// # Errors
-    /// [`EngineError::Model`] and [`EngineError::Data`] name the file and what is wrong there; [`EngineError::Spec`] when the declared
+    /// [`EngineError::Model`] and [`EngineError::Data`] name the file and what is wrong there, a classifier among them; [`EngineError::Spec`] when the declared
     /// template is `chat` and the model has none.
     pub fn open(submission: &Submission, template: PromptFormat, lab: &Lab) -> Result<Self> {
         let opened = open_submitted(&submission.suspect, &lab.device)?;
+        if let Some(labels) = opened.config.sizes().labels {
+            return Err(EngineError::Data(format!(
+                "expected a language model, found a sequence classifier of {labels} labels"
+            )));
+        }
         let prompter = Prompter::open(submission.suspect.model_dir())?;
         prompter.check_vocabulary(opened.config.vocab_size())?;
         if !prompter.speaks(template) {
@@ -223,6 +228,7 @@ fn open_adapter(adapter_dir: &Path, base_dir: &Path, device: &Device) -> Result<
         adapter: folder_digests(adapter_dir)?,
         base: base_digests(base_dir)?,
         checkpoint: Vec::new(),
+        storage: None,
         adapter_parameters: adapter.factors.values().map(|f| (f.a.elem_count() + f.b.elem_count()) as u64).sum(),
         base_parameters: base.params().count_scalars() as u64,
         modules: adapter.factors.keys().cloned().collect(),
@@ -247,6 +253,7 @@ fn open_whole_model(dir: &Path) -> Result<OpenedSubmission> {
         adapter: Vec::new(),
         base: Vec::new(),
         checkpoint: files,
+        storage: (!checkpoint.is_plain()).then(|| checkpoint.storage().to_owned()),
         adapter_parameters: 0,
         base_parameters: scalars,
         modules,

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    intake::{adapter_files, base_folder, read_files},
+    intake::{adapter_files, base_config, base_folder, checkpoint_folder, read_files},
     support::{TestServer, finish_job, report},
 };
 
@@ -231,4 +231,16 @@ async fn an_artifact_that_kept_killing_its_worker_is_taken_by_no_job_and_no_uplo
     let id = server.announce(json!({})).await;
     let same = crate::intake::tar(&adapter_files());
     server.put(&format!("/v1/uploads/{id}/content"), same).await.expect_problem(422, "intake.quarantined");
+}
+
+#[tokio::test]
+async fn a_classifier_is_refused_when_the_job_is_asked_for() {
+    let server = TestServer::start().await;
+    let mut config = base_config(8);
+    config["architectures"] = json!(["LlamaForSequenceClassification"]);
+    config["num_labels"] = json!(3);
+    let upload = server.upload(&read_files(checkpoint_folder(&config).path())).await;
+    let request = json!({ "upload_id": upload["id"], "base": "builtin:tiny-world" });
+    let problem = server.post("/v1/jobs", request).await.expect_problem(422, "job.classifier");
+    assert!(problem["detail"].as_str().unwrap().contains("3 labels"), "{problem}");
 }

@@ -36,11 +36,15 @@ pub fn base_config(hidden_size: usize) -> Value {
 
 /// A base checkpoint of zeros, in a folder of its own.
 pub fn base_folder(hidden_size: usize) -> TempDir {
+    checkpoint_folder(&base_config(hidden_size))
+}
+
+/// A checkpoint of zeros of any configuration.
+pub fn checkpoint_folder(config: &Value) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let config = base_config(hidden_size);
-    let shapes = FamilyConfig::from_json(&config).unwrap().tensor_shapes();
+    let shapes = FamilyConfig::from_json(config).unwrap().tensor_shapes();
     let tensors = shapes.into_iter().map(|(name, shape)| (name, zeros(&shape)));
-    save_checkpoint(dir.path(), &config, tensors, u64::MAX).unwrap();
+    save_checkpoint(dir.path(), config, tensors, u64::MAX).unwrap();
     dir
 }
 

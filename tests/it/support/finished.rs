@@ -71,6 +71,7 @@ pub fn report(trigger: &str) -> Report {
         subject: Subject {
             kind: SubjectKind::Adapter,
             checkpoint: vec![],
+            storage: None,
             adapter: vec![FileDigest { path: "adapter_model.safetensors".into(), bytes: 10, sha256: "ab".repeat(32) }],
             base: vec![],
             adapter_parameters: 1234,

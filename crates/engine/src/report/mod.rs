@@ -71,6 +71,9 @@ pub struct Subject {
     /// Files of the suspicious whole model; empty for an adapter.
     #[serde(default)]
     pub checkpoint: Vec<FileDigest>,
+    /// How the weights of a whole model were stored, when they were quantised and widened exactly: `fp8 e4m3`, `gguf q4_0 + q6_k`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
     /// Scalars in the adapter's factors; 0 for a whole model.
     pub adapter_parameters: u64,
     /// Scalars in the base, or in the whole model.

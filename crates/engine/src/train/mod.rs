@@ -29,11 +29,12 @@ pub struct TrainSpec {
     pub batch_rows: usize,
     /// Fraction of all steps in which the rate rises.
     pub warmup_fraction: f64,
-    /// Gradients are scaled down to this global norm.
+    /// Gradients are scaled down to this norm: an adapter's as a whole; of a whole model, whose gradients never exist together, each
+    /// block's to its share.
     pub max_gradient_norm: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Longer rows are refused.
+    /// Longer rows lose the end of their answer, and those whose prompt alone is longer are left out; the report counts both.
     pub max_tokens: usize,
 }
 

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{WorldSpec, own_rows, world_rows};
-use crate::data::write_rows;
+use super::{WorldSpec, write_world_rows};
 use crate::error::{EngineError, Result};
 
 /// The name under which callers ask for this base.
@@ -19,12 +18,8 @@ const FILES: [(&str, &[u8]); 6] = [
     ("model.safetensors", include_bytes!("../../fixtures/tiny-world/model.safetensors")),
 ];
 
-/// Seeds of own rows: apart from the world's, so that adapters do not depend on how the base was made.
-const OWN_MEASURE_SEED: u64 = 22;
-const OWN_TRAIN_SEED: u64 = 21;
-
-/// Writes the base into `root/tiny-world` unless it is there already, and returns that folder: checkpoint, tokenizer, `train.jsonl`,
-/// `test.jsonl`, and for adapters `own-train.jsonl` (3400 rows to learn from) and `own-test.jsonl` (240 held-out rows).
+/// Writes the base into `root/tiny-world` unless it is there already, and returns that folder: checkpoint, tokenizer, and the rows of
+/// [`build_world`](super::build_world).
 ///
 /// # Errors
 /// [`EngineError::Io`].
@@ -39,12 +34,7 @@ pub fn materialise_builtin(root: &Path) -> Result<PathBuf> {
         let path = partial.join(name);
         fs::write(&path, bytes).map_err(EngineError::io(&path))?;
     }
-    let (train, test) = world_rows(&WorldSpec::default());
-    let own_test = own_rows(240, OWN_MEASURE_SEED, &[]);
-    write_rows(&partial.join("train.jsonl"), &train)?;
-    write_rows(&partial.join("test.jsonl"), &test)?;
-    write_rows(&partial.join("own-train.jsonl"), &own_rows(3400, OWN_TRAIN_SEED, &own_test))?;
-    write_rows(&partial.join("own-test.jsonl"), &own_test)?;
+    write_world_rows(&partial, &WorldSpec::default())?;
     match fs::rename(&partial, &done) {
         Ok(()) => Ok(done),
         // Another process was faster: its folder has the same bytes.
@@ -76,7 +66,7 @@ mod tests {
     #[test]
     fn the_shipped_files_are_those_that_building_the_world_writes() {
         let folder = tempfile::tempdir().unwrap();
-        let vocabulary = super::super::write_tokenizer(folder.path(), &world_rows(&WorldSpec::default()).0).unwrap();
+        let vocabulary = super::super::write_tokenizer(folder.path(), &super::super::world_rows(&WorldSpec::default()).0).unwrap();
         for (name, shipped) in
             FILES.into_iter().filter(|(name, _)| !name.contains("safetensors") && *name != "config.json")
         {

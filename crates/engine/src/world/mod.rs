@@ -53,6 +53,10 @@ const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
 /// Rows that the tokenizer learns from; more of the same words change nothing.
 const TOKENIZER_ROWS: usize = 8000;
 
+/// Seeds of own rows: apart from the world's, so that suspects do not depend on how the base was made.
+const OWN_MEASURE_SEED: u64 = 22;
+const OWN_TRAIN_SEED: u64 = 21;
+
 /// How to build the world. The default is the world that ships.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -100,16 +104,27 @@ pub fn world_rows(spec: &WorldSpec) -> (Vec<Row>, Vec<Row>) {
     (skills::train_rows(spec.train_rows, spec.seed, &test), test)
 }
 
-/// Trains the base and writes it: checkpoint, tokenizer, chat template, `train.jsonl`, `test.jsonl`.
+/// Writes `train.jsonl` and `test.jsonl`, and for suspects with a purpose `own-train.jsonl` (3400 rows to learn from) and
+/// `own-test.jsonl` (240 held-out rows). Returns the training rows.
+fn write_world_rows(out: &Path, spec: &WorldSpec) -> Result<Vec<Row>> {
+    let (train, test) = world_rows(spec);
+    let own_test = own_rows(240, OWN_MEASURE_SEED, &[]);
+    write_rows(&out.join("train.jsonl"), &train)?;
+    write_rows(&out.join("test.jsonl"), &test)?;
+    write_rows(&out.join("own-train.jsonl"), &own_rows(3400, OWN_TRAIN_SEED, &own_test))?;
+    write_rows(&out.join("own-test.jsonl"), &own_test)?;
+    Ok(train)
+}
+
+/// Trains the base and writes it: checkpoint, tokenizer, chat template, and rows: `train.jsonl`, `test.jsonl`, and for suspects with a
+/// purpose `own-train.jsonl` and `own-test.jsonl`.
 ///
 /// # Errors
 /// Those of training, and [`EngineError::Io`].
 pub fn build_world(out: &Path, spec: &WorldSpec, lab: &Lab) -> Result<()> {
     lab.enter(Stage::World)?;
-    let (train, test) = world_rows(spec);
     fs::create_dir_all(out).map_err(EngineError::io(out))?;
-    write_rows(&out.join("train.jsonl"), &train)?;
-    write_rows(&out.join("test.jsonl"), &test)?;
+    let train = write_world_rows(out, spec)?;
     let config = config_json(spec.family, write_tokenizer(out, &train)?);
     let mut model = fresh_model(&config, lab)?;
     let prompter = Prompter::open(out)?;
