@@ -66,7 +66,8 @@ mod tests {
     #[test]
     fn the_shipped_files_are_those_that_building_the_world_writes() {
         let folder = tempfile::tempdir().unwrap();
-        let vocabulary = super::super::write_tokenizer(folder.path(), &super::super::world_rows(&WorldSpec::default()).0).unwrap();
+        let vocabulary =
+            super::super::write_tokenizer(folder.path(), &super::super::world_rows(&WorldSpec::default()).0).unwrap();
         for (name, shipped) in
             FILES.into_iter().filter(|(name, _)| !name.contains("safetensors") && *name != "config.json")
         {
