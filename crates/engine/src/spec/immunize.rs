@@ -44,7 +44,7 @@ pub struct ImmunizeSpec {
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
     /// Six short pairs of mixed behaviour families, shared subspace of rank 1; channels are measured beside it. A whole model's pairs are
-    /// longer, and 200 counterexamples join its healing.
+    /// longer, its subspace has rank 2, and it heals longer, with 200 counterexamples.
     #[default]
     Default,
     /// The published recipe: six insults on 500 rows each, 5 epochs; 35 % of an adapter's channels, 3 % of a whole model's.
@@ -364,11 +364,12 @@ impl ImmunizeSpec {
             (Preset::Default, SubjectKind::Adapter) => {
                 (PairsSpec::default(), 3, vec![SuppressSpec::subspace(1), channels], generic)
             }
-            // A backdoor in all weights holds faster than one in an adapter. On validation rows of a poisoned tiny model, rank one left
-            // 15 % of attack success whether pairs were short or long; with counterexamples 4 % after short pairs, 1 % after these.
+            // A backdoor in all weights holds faster than one in an adapter: see "Whole models" in docs/BENCHMARKS.md for what each of
+            // these numbers was chosen by. Healing is gentle and long: at 2e-4 it brought backdoors back.
             (Preset::Default, SubjectKind::Checkpoint) => {
                 let pairs = PairsSpec { rows: 100, ..PairsSpec::default() };
-                (pairs, 5, vec![SuppressSpec::subspace(1), channels], HealSpec { counterexamples: 200, ..generic })
+                let heal = HealSpec { rows: 1200, own_rows: 400, counterexamples: 200, ..generic };
+                (pairs, 5, vec![SuppressSpec::subspace(2), channels], heal)
             }
             (Preset::Paper, _) => {
                 let pairs = PairsSpec { count: 6, rows: 500, families: vec![BehaviourFamily::Insult] };
@@ -480,9 +481,9 @@ mod tests {
     }
 
     #[test]
-    fn the_first_suppression_of_the_default_is_the_shared_subspace_of_rank_one() {
-        for kind in [Adapter, Checkpoint] {
-            assert_eq!(ImmunizeSpec::default().resolve(kind, 1).suppress[0], SuppressSpec::subspace(1));
+    fn the_first_suppression_of_the_default_is_a_small_shared_subspace() {
+        for (kind, rank) in [(Adapter, 1), (Checkpoint, 2)] {
+            assert_eq!(ImmunizeSpec::default().resolve(kind, 1).suppress[0], SuppressSpec::subspace(rank));
         }
     }
 
