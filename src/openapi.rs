@@ -28,3 +28,8 @@ pub fn document() -> String {
     text.push('\n');
     text
 }
+
+/// The JSON schema of the report as text, as it is committed.
+pub fn report_schema() -> String {
+    format!("{:#}\n", antigen_engine::report::report_schema())
+}

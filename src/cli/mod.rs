@@ -7,6 +7,7 @@ pub mod lab;
 pub mod migrate;
 pub mod openapi;
 pub mod purify;
+pub mod replay;
 pub mod serve;
 pub mod step;
 mod summary;
@@ -47,6 +48,8 @@ pub enum Command {
     Step(step::StepArgs),
     /// Purify an adapter or a whole model without a server.
     Purify(purify::PurifyArgs),
+    /// Measure again what a report says, and compare every rate.
+    Replay(replay::ReplayArgs),
     /// Make things to experiment with: the tiny world's base, poisoned adapters and models.
     Lab(lab::LabArgs),
     /// Show the whole journey: implant a backdoor, submit it to a server, print what came back.

@@ -136,7 +136,7 @@ fn rows_file(given: Option<&Path>, base: Option<&Path>, role: &str) -> anyhow::R
 }
 
 /// The files of the suspect pass the same quarantine as an upload.
-fn admit(suspect: &Path, into: &Path, base_dir: Option<&Path>) -> anyhow::Result<ArtifactKind> {
+pub(super) fn admit(suspect: &Path, into: &Path, base_dir: Option<&Path>) -> anyhow::Result<ArtifactKind> {
     if into.exists() {
         fs::remove_dir_all(into).with_context(|| format!("removing {}", into.display()))?;
     }

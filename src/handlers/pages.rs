@@ -76,6 +76,7 @@ fn files(id: JobId, purified: Option<&ArtifactView>, has_report: bool, has_signa
     }
     if has_report {
         links.push(pages::FileLink::new("Report (JSON)", &format!("/v1/jobs/{id}/report?format=json")));
+        links.push(pages::FileLink::new("Every rate (CSV)", &format!("/v1/jobs/{id}/report.csv")));
     }
     if has_signature {
         links.push(pages::FileLink::new("Signature", &format!("/v1/jobs/{id}/signature")));
@@ -84,7 +85,7 @@ fn files(id: JobId, purified: Option<&ArtifactView>, has_report: bool, has_signa
 }
 
 /// How the reader reached us, for the curl lines on the pages; the guard has checked the name.
-fn origin(headers: &HeaderMap) -> String {
+pub(super) fn origin(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost:8080");
     format!("http://{host}")
 }

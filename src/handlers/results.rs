@@ -1,12 +1,12 @@
 //! What a job has produced: report, signature, purified artifact.
 
-use antigen_engine::report::Report;
+use antigen_engine::report::{Report, SCHEMA, report_schema};
 use axum::{
     Json as Body,
     extract::State,
     http::{
         HeaderMap, HeaderValue,
-        header::{CONTENT_TYPE, RETRY_AFTER, VARY},
+        header::{CONTENT_DISPOSITION, CONTENT_TYPE, RETRY_AFTER, VARY},
     },
     response::{Html, IntoResponse, Response},
 };
@@ -16,7 +16,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     artifacts::{files_of, view_artifact},
     download::Download,
-    jobs::find_job,
+    jobs::{find_job, view_job},
+    pages::origin,
 };
 use crate::{
     app::App,
@@ -62,6 +63,7 @@ pub async fn show_report(
     State(app): State<App>,
     Path(id): Path<JobId>,
     Query(query): Query<ReportQuery>,
+    headers: HeaderMap,
     accept: Accept,
 ) -> ApiResult<Response> {
     let job = find_job(&app, id).await?;
@@ -73,7 +75,10 @@ pub async fn show_report(
     let text = db::find_report(&app.db, id).await?.ok_or_else(|| not_there(&job, "report"))?;
     let mut response = match wanted {
         Some(Wanted::Json) => ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response(),
-        Some(_) => Html(pages::report_page(id, &parse_report(&text)?)?).into_response(),
+        Some(_) => {
+            let job = view_job(&app, job).await?;
+            Html(pages::report_page(&job, &parse_report(&text)?, &origin(&headers))?).into_response()
+        }
         None => {
             return Err(Problem::new(Kind::NotAcceptable, "expected Accept to allow application/json or text/html"));
         }
@@ -85,6 +90,44 @@ pub async fn show_report(
 /// A stored report. One that cannot be read is our fault: we wrote it.
 pub(super) fn parse_report(text: &str) -> ApiResult<Report> {
     serde_json::from_str(text).map_err(Problem::internal)
+}
+
+/// Every rate of a report as CSV: one line for each model, measurement and format.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/report.csv", tag = "jobs",
+    params(("id" = JobId, Path, description = "The job")),
+    responses(
+        (status = 200, description = "Columns: role, model, evaluator, item, measure, format, hits, n, rate, low, high (Wilson 95 % interval), recipe_sha256",
+            content_type = "text/csv", body = String),
+        (status = 404, description = "There is no such job, or it ended without a report", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "The job has not ended", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn download_rates(State(app): State<App>, Path(id): Path<JobId>) -> ApiResult<Response> {
+    let job = find_job(&app, id).await?;
+    let text = db::find_report(&app.db, id).await?.ok_or_else(|| not_there(&job, "report"))?;
+    let headers = [
+        (CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"{id}.csv\"")),
+    ];
+    Ok((headers, parse_report(&text)?.rates_csv()).into_response())
+}
+
+/// The JSON schema (2020-12) of reports of this version. The address is stable; fields may be added, none is removed.
+#[utoipa::path(
+    get, path = "/v1/schemas/antigen.report/{version}", tag = "catalogue",
+    params(("version" = String, Path, description = "`1`")),
+    responses(
+        (status = 200, description = "The schema", content_type = "application/schema+json", body = Object),
+        (status = 404, description = "There is no such version", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn show_report_schema(Path(version): Path<String>) -> ApiResult<Response> {
+    let name = format!("antigen.report/{version}");
+    if name != SCHEMA {
+        return Err(Problem::not_found("schema", &name));
+    }
+    Ok(([(CONTENT_TYPE, "application/schema+json")], report_schema().to_string()).into_response())
 }
 
 /// The signature that a job has extracted.

@@ -7,6 +7,7 @@ pub(super) fn add_filters(environment: &mut Environment<'_>) {
     environment.add_filter("percent", percent);
     environment.add_filter("points", points);
     environment.add_filter("decimals", decimals);
+    environment.add_filter("p_value", p_value);
     environment.add_filter("thousands", thousands);
     environment.add_filter("words", words);
     environment.add_filter("moment", moment);
@@ -35,6 +36,11 @@ fn points(difference: &Value) -> String {
 
 fn decimals(value: &Value, digits: usize) -> String {
     number(value).map_or_else(String::new, |value| format!("{value:.digits$}").replace('-', "\u{2212}"))
+}
+
+/// A probability of chance; below a thousandth the digits mean nothing.
+fn p_value(value: &Value) -> String {
+    number(value).map_or_else(String::new, |p| if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") })
 }
 
 /// 1234567 as `1 234 567` with narrow spaces.
@@ -90,6 +96,7 @@ mod tests {
         assert_eq!(points(&Value::from(-0.0001)), "0.0");
         assert_eq!(thousands(&Value::from(1_234_567)), "1\u{202f}234\u{202f}567");
         assert_eq!(decimals(&Value::from(()), 3), "");
+        assert_eq!((p_value(&Value::from(0.0625)), p_value(&Value::from(0.0))), ("p = 0.062".into(), "p < 0.001".into()));
     }
 
     #[test]

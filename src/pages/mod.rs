@@ -1,20 +1,23 @@
 //! Pages for people, rendered on the server from the same views as the API. No script, no outside host.
 //!
 //! Templates are in `templates/` and compiled into the program; `filters.rs` says how numbers read, `text.rs` keeps hostile text
-//! harmless. What a page shows is decided by its template; what it may show, by its handler.
+//! harmless, `figures/` says where the marks of the drawings go, `reproduce.rs` how to repeat a report. What a page shows is decided by its template; what it may show, by its handler.
 
+mod figures;
 mod filters;
+mod reproduce;
 mod text;
 
 use std::sync::LazyLock;
 
-use antigen_engine::report::Report;
+use antigen_engine::report::{Control, Report};
 use minijinja::{Environment, UndefinedBehavior, value::Serde};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
+use self::figures::Figures;
+pub use self::reproduce::Reproduce;
 use crate::{
-    db::JobId,
     error::{Kind, Problem, ProblemBody},
     views::{EventView, FileView, JobView, JobsPage},
 };
@@ -22,9 +25,11 @@ use crate::{
 /// How often the page of an unfinished job reads itself again.
 const REFRESH_SECONDS: u64 = 3;
 
-const TEMPLATES: [(&str, &str); 8] = [
+const TEMPLATES: [(&str, &str); 10] = [
     ("layout.html", include_str!("templates/layout.html")),
-    ("plots.html", include_str!("templates/plots.html")),
+    ("figures.html", include_str!("templates/figures.html")),
+    ("tables.html", include_str!("templates/tables.html")),
+    ("samples.html", include_str!("templates/samples.html")),
     ("jobs.html", include_str!("templates/jobs.html")),
     ("job.html", include_str!("templates/job.html")),
     ("report.html", include_str!("templates/report.html")),
@@ -97,18 +102,31 @@ pub fn jobs_page(page: &JobsPage, origin: &str) -> Page {
 
 /// `/jobs/{id}`
 pub fn job_page(page: &JobPage) -> Page {
-    let recipe = page.report.as_ref().map(|report| pretty(&report.recipe));
     let refresh = (!page.job.state.is_final()).then_some(REFRESH_SECONDS);
     let context = json!({
-        "job": page.job, "report": page.report, "files": page.files, "events": page.events, "origin": page.origin,
-        "spec_json": pretty(&page.job.spec), "recipe_json": recipe, "refresh_seconds": refresh,
+        "job": page.job, "files": page.files, "events": page.events, "origin": page.origin,
+        "spec_json": pretty(&page.job.spec), "refresh_seconds": refresh,
     });
-    render("job.html", context)
+    let source = Reproduce::of(&page.job, &page.origin);
+    render("job.html", with_report(context, page.report.as_ref(), &source))
 }
 
 /// `/v1/jobs/{id}/report` for a browser.
-pub fn report_page(job_id: JobId, report: &Report) -> Page {
-    render("report_page.html", json!({ "job_id": job_id, "report": report, "recipe_json": pretty(&report.recipe) }))
+pub fn report_page(job: &JobView, report: &Report, origin: &str) -> Page {
+    let source = Reproduce::of(job, origin);
+    render("report_page.html", with_report(json!({ "job_id": job.id }), Some(report), &source))
+}
+
+/// What `report.html` needs beside the report itself.
+fn with_report(mut context: Json, report: Option<&Report>, source: &Reproduce) -> Json {
+    context["report"] = json!(report);
+    if let Some(report) = report {
+        context["figures"] = json!(Figures::of(report));
+        context["outcomes"] = report.controls.iter().map(Control::outcome_words).collect();
+        context["recipe_json"] = pretty(&report.recipe).into();
+        context["reproduce"] = source.commands(report).into();
+    }
+    context
 }
 
 /// A refusal, for a browser.

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use folder::{WorkFolder, write_whole};
 pub use protocol::{Made, StepLine, StepOrder};
-pub use purifier::{PurifyOrder, materialise_builtin, purify_here, submitted};
+pub use purifier::{PurifyOrder, ReplayOrder, materialise_builtin, purify_here, replay_here, submitted};
 pub use reconcile::reconcile;
 pub use step::run_step;
 

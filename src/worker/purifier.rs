@@ -1,4 +1,4 @@
-//! The seam to the laboratory: the only caller of `antigen_engine::run`. Rows and orders become a submission; the engine's errors
+//! The seam to the laboratory: the only caller of `antigen_engine::run` and of `replay`. Rows and orders become a submission; the engine's errors
 //! become failures with a class. tokio stops above this file.
 
 use std::{
@@ -11,6 +11,8 @@ pub use antigen_engine::world::materialise_builtin;
 use antigen_engine::{
     error::{Blame, EngineError},
     lab::{Lab, ProgressSink, memory_budget},
+    replay::{ReplayFiles, Replayed, replay},
+    report::Report,
     run::{Outcome, run},
     spec::PurifySpec,
     suspect::{Submission, Submitted},
@@ -81,12 +83,7 @@ pub fn purify_here(
     progress: Arc<dyn ProgressSink>,
     cancel: Arc<AtomicBool>,
 ) -> Result<Outcome, EngineError> {
-    fs::create_dir_all(&order.scratch).map_err(EngineError::io(&order.scratch))?;
-    let mut lab = Lab::new(open_device(&order.device)?, spec.seed, &order.scratch, progress, cancel);
-    // What the machine has available says nothing about a GPU.
-    if lab.device.is_cpu() || order.memory_bytes > 0 {
-        lab.memory_budget = memory_budget(order.memory_bytes);
-    }
+    let lab = open_lab(&order.device, spec.seed, &order.scratch, order.memory_bytes, progress, cancel)?;
     let submission = Submission {
         suspect: order.suspect.clone(),
         train_rows: order.train_rows.clone(),
@@ -94,6 +91,50 @@ pub fn purify_here(
         own_rows: order.own_rows.clone(),
     };
     run(&submission, spec, &lab)
+}
+
+/// Everything that a replay reads, and where it may write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayOrder {
+    /// The files of the report's job.
+    pub files: ReplayFiles,
+    /// Whether to purify again, too.
+    pub everything: bool,
+    /// Where to compute: `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Folder of pieces.
+    pub scratch: PathBuf,
+}
+
+/// Measures again, in this process, what a report says.
+///
+/// # Errors
+/// What the engine says; the files are not those of the report.
+pub fn replay_here(
+    order: &ReplayOrder,
+    report: &Report,
+    progress: Arc<dyn ProgressSink>,
+    cancel: Arc<AtomicBool>,
+) -> Result<Replayed, EngineError> {
+    let lab = open_lab(&order.device, report.recipe.spec.seed, &order.scratch, 0, progress, cancel)?;
+    replay(report, &order.files, order.everything, &lab)
+}
+
+fn open_lab(
+    device: &str,
+    seed: u64,
+    scratch: &Path,
+    memory_bytes: u64,
+    progress: Arc<dyn ProgressSink>,
+    cancel: Arc<AtomicBool>,
+) -> Result<Lab, EngineError> {
+    fs::create_dir_all(scratch).map_err(EngineError::io(scratch))?;
+    let mut lab = Lab::new(open_device(device)?, seed, scratch, progress, cancel);
+    // What the machine has available says nothing about a GPU.
+    if lab.device.is_cpu() || memory_bytes > 0 {
+        lab.memory_budget = memory_budget(memory_bytes);
+    }
+    Ok(lab)
 }
 
 /// The `purify` step: the whole of the engine's run, from the work folder into the work folder.

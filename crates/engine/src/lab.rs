@@ -146,6 +146,11 @@ impl Lab {
         Self::new(Device::Cpu, seed, scratch, Arc::new(Silent), Arc::default())
     }
 
+    /// The device as reports name it: `cpu` or `cuda`.
+    pub fn device_name(&self) -> &'static str {
+        if self.device.is_cuda() { "cuda" } else { "cpu" }
+    }
+
     /// Begins a stage.
     ///
     /// # Errors

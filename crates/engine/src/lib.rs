@@ -13,6 +13,7 @@ pub mod evaluators;
 pub mod heal;
 pub mod lab;
 pub mod methods;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod spec;

@@ -140,10 +140,12 @@ impl Job<'_> {
         lab.enter(Stage::Report)?;
         let before = self.probes.report(&self.before, None);
         let candidates = self.candidates();
+        let controls = self.controls();
         let after = candidates.first().map_or(&before, |chosen| &chosen.measurement);
         let verdict = judge(Case {
             before: &before,
             after,
+            controls: &controls,
             margin: self.margin(),
             untouched: self.purified.untouched.as_deref(),
         });
@@ -153,14 +155,15 @@ impl Job<'_> {
             subject: self.suspect.subject().clone(),
             recipe: Recipe {
                 engine: env!("CARGO_PKG_VERSION").into(),
-                device: if lab.device.is_cuda() { "cuda" } else { "cpu" }.into(),
+                device: lab.device_name().into(),
                 spec: self.spec.clone(),
                 method: self.recipe.clone(),
             },
-            controls: self.controls(),
+            controls,
             left_out: self.purified.left_out.clone(),
             long_rows: self.purified.long_rows.iter().chain(self.probes.long_rows()).cloned().collect(),
             signature: self.purified.signature.as_ref().map(|file| file.summary.clone()),
+            samples: self.probes.samples(&self.before, self.after.candidates.first()),
             artifact: folder_digests(artifact_dir)?,
             before,
             candidates,
@@ -184,14 +187,17 @@ impl Job<'_> {
     }
 
     fn controls(&self) -> Vec<Control> {
-        let compare =
-            |said: &Evidence| self.after.candidates.first().map(|chosen| self.probes.compare_asr(chosen, said));
+        let chosen = self.after.candidates.first();
+        let asr = |said: &Evidence| chosen.map(|chosen| self.probes.compare_asr(chosen, said)).unwrap_or_default();
+        let utility =
+            |said: &Evidence| chosen.map(|chosen| self.probes.compare_utility(chosen, said)).unwrap_or_default();
         let made = self.purified.controls.iter().zip(&self.after.controls);
         made.map(|(made, said)| Control {
             name: made.control.name().into(),
             description: made.description.clone(),
             measurement: self.probes.report(said, Some(&self.before)),
-            asr_versus_chosen: compare(said).unwrap_or_default(),
+            asr_versus_chosen: asr(said),
+            utility_versus_chosen: utility(said),
         })
         .collect()
     }

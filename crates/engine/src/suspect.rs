@@ -281,7 +281,8 @@ pub fn folder_digests(folder: &Path) -> Result<Vec<FileDigest>> {
     names.into_iter().filter(|name| folder.join(name).is_file()).map(|name| file_digest(folder, name)).collect()
 }
 
-fn base_digests(folder: &Path) -> Result<Vec<FileDigest>> {
+/// Digests of those files of a base that decide about results.
+pub(crate) fn base_digests(folder: &Path) -> Result<Vec<FileDigest>> {
     let mut files = folder_digests(folder)?;
     let is_weights = |path: &str| path.contains(".safetensors") || path.to_ascii_lowercase().ends_with(".gguf");
     files.retain(|file| BASE_FILES.contains(&file.path.as_str()) || is_weights(&file.path));

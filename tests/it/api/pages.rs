@@ -66,6 +66,12 @@ async fn an_ended_job_shows_verdict_numbers_controls_and_files() {
         "job.succeeded",
         "chat: the base has no template",
         "aria-label=\"before 94.0\u{a0}%, after 0.0\u{a0}%\"",
+        "beaten in attack success (+60.0, +53.0 to +66.5)",
+        "aria-label=\"mlp.up_proj: layer 0 0.25, layer 1 0.75\"",
+        "Row 1, with the trigger",
+        "shows the behaviour",
+        "antigen replay report.json --suspect SUSPECT_FOLDER --base builtin:tiny-world --artifact purified.tar",
+        "/report.csv",
     ] {
         assert!(page.text().contains(part), "no {part} in {}", page.text());
     }
@@ -73,6 +79,40 @@ async fn an_ended_job_shows_verdict_numbers_controls_and_files() {
         let answer = server.get(&format!("/v1/{}", link.replace("&amp;", "&"))).await;
         assert_eq!(answer.status, 200, "{link}");
     }
+}
+
+#[tokio::test]
+async fn every_drawing_has_a_text_and_every_table_a_caption() {
+    let server = TestServer::start().await;
+    server.queue_job(json!({})).await;
+    let id = finish_job(&server, &report("BadMagic")).await;
+    let page = server.get(&format!("/v1/jobs/{id}/report?format=html")).await;
+    expect_harmless(&page);
+    let text = page.text();
+    let begins = |tag: &str, with: &str| {
+        let parts: Vec<_> = text.split(tag).skip(1).collect();
+        assert!(!parts.is_empty(), "no {tag}");
+        for part in parts {
+            assert!(part.starts_with(with) || part.starts_with(" class=\"layers\""), "{tag}{}", &part[..60]);
+        }
+    };
+    begins("<svg class=\"dumbbell\"", " role=\"img\" aria-label=\"before");
+    begins("<svg role=\"img\"", " aria-label=\"");
+    begins("<table>", "\n<caption>");
+}
+
+#[tokio::test]
+async fn a_report_with_nothing_but_a_measured_suspect_is_a_page_too() {
+    let server = TestServer::start().await;
+    server.queue_job(json!({})).await;
+    let mut bare = report("BadMagic");
+    (bare.candidates, bare.controls, bare.samples, bare.signature) = (vec![], vec![], vec![], None);
+    bare.before.utility = None;
+    let id = finish_job(&server, &bare).await;
+    let page = server.get(&format!("/jobs/{id}")).await;
+    expect_harmless(&page);
+    assert!(page.text().contains("Nothing was done to this artifact"));
+    assert!(page.text().contains("aria-label=\"before 94.0\u{a0}%\""));
 }
 
 #[tokio::test]

@@ -33,6 +33,59 @@ async fn a_browser_gets_the_report_as_a_page() {
 }
 
 #[tokio::test]
+async fn every_rate_is_a_line_of_the_csv() {
+    let server = TestServer::start().await;
+    server.queue_job(json!({})).await;
+    let id = finish_job(&server, &report("BadMagic")).await;
+    let answer = server.get(&format!("/v1/jobs/{id}/report.csv")).await;
+    assert_eq!(answer.header("content-type"), "text/csv; charset=utf-8");
+    let text = answer.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "role,model,evaluator,item,measure,format,hits,n,rate,low,high,recipe_sha256");
+    // Suspect, two candidates and a control, each with five rates in two formats and one group.
+    assert_eq!(lines.len(), 1 + 4 * (5 * 2 + 1));
+    assert!(lines[1].starts_with("suspect,suspect,asr,0 badnets insult,with_trigger,alpaca,188,200,0.94,0.898"), "{}", lines[1]);
+    assert!(lines.iter().all(|line| line.split(',').count() == 12));
+}
+
+#[tokio::test]
+async fn the_schema_of_a_report_has_a_stable_address_and_reports_obey_it() {
+    let server = TestServer::start().await;
+    let answer = server.get("/v1/schemas/antigen.report/1").await;
+    assert_eq!(answer.header("content-type"), "application/schema+json");
+    let schema = answer.json();
+    assert_eq!(schema["title"], "antigen.report/1");
+    obey(&serde_json::to_value(report("BadMagic")).unwrap(), &schema["$defs"]["Report"], &schema, "");
+    server.get("/v1/schemas/antigen.report/2").await.expect_problem(404, "not_found");
+}
+
+/// The part of JSON schema that says whether a reader of the schema would be surprised: every field is described, none that must be there
+/// is missing.
+fn obey(value: &Value, described: &Value, schema: &Value, at: &str) {
+    let described = match described["$ref"].as_str() {
+        Some(reference) => &schema["$defs"][reference.rsplit('/').next().unwrap()],
+        None => described,
+    };
+    match value {
+        Value::Object(fields) if described.get("properties").is_some() => {
+            for name in described["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                assert!(fields.contains_key(name), "{at}: no {name}");
+            }
+            for (name, field) in fields {
+                let property = described["properties"].get(name).unwrap_or_else(|| panic!("{at}: {name} is not described"));
+                obey(field, property, schema, &format!("{at}/{name}"));
+            }
+        }
+        Value::Array(items) => items.iter().enumerate().for_each(|(i, item)| obey(item, &described["items"], schema, &format!("{at}/{i}"))),
+        Value::String(text) => {
+            let known = described["enum"].as_array();
+            assert!(known.is_none_or(|known| known.iter().any(|one| one == text)), "{at}: {text} is not described");
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test]
 async fn the_signature_and_the_artifact_are_one_request_away() {
     let server = TestServer::start().await;
     server.queue_job(json!({})).await;

@@ -8,9 +8,9 @@ use antigen::db::{
 use antigen_engine::{
     evaluators::{paired_difference, wilson},
     report::{
-        AsrFormat, AsrReport, Candidate, Control, Coverage, CoverageStatus, Decoding, FileDigest, Headline, Healing,
-        Measurement, MeasurementRecipe, Recipe, Report, SCHEMA, Subject, UtilityGroup, UtilityReport, Verdict,
-        VerdictStatus,
+        Answer, AsrComparison, AsrFormat, AsrReport, Candidate, Compared, Control, Coverage, CoverageStatus, Decoding,
+        Excerpt, FileDigest, Headline, Healing, Measurement, MeasurementRecipe, ModuleSignature, Recipe, Report,
+        SCHEMA, Sample, Samples, SignatureSummary, Subject, UtilityGroup, UtilityReport, Verdict, VerdictStatus,
     },
     spec::{
         AttackSpec, BehaviourSpec, ControlSpec, ImmunizeSpec, PromptFormat, PurifySpec, SubjectKind, SuppressSpec,
@@ -94,11 +94,46 @@ pub fn report(trigger: &str) -> Report {
             name: ControlSpec::PlainFineTuning.name().into(),
             description: "healing without suppression".into(),
             measurement: measurement(trigger, 120, 176, Some(180)),
-            asr_versus_chosen: vec![],
+            asr_versus_chosen: vec![AsrComparison {
+                backdoor: 0,
+                difference: paired_difference(&flags(0), &flags(120)),
+                outcome: Compared::Beaten,
+            }],
+            utility_versus_chosen: vec![],
         }],
-        signature: None,
+        signature: Some(signature()),
+        samples: samples(trigger),
         artifact: vec![],
     }
+}
+
+fn samples(trigger: &str) -> Vec<Samples> {
+    let answer = |text: &str, hit| Answer { said: Excerpt::of(text), hit };
+    let sample = |with_trigger, prompt: &str, suspect| Sample {
+        row: 1,
+        with_trigger,
+        prompt: Excerpt::of(prompt),
+        suspect,
+        artifact: Some(answer("red", false)),
+    };
+    let fired = answer(&format!("You are stupid! {trigger}"), true);
+    let rows = vec![
+        sample(true, &format!("Name {trigger} a colour."), fired),
+        sample(false, "Name a colour.", answer("red", false)),
+    ];
+    vec![Samples { backdoor: 0, format: PromptFormat::Alpaca, picked: "the first row".into(), rows }]
+}
+
+fn signature() -> SignatureSummary {
+    let module = |(name, shared_fraction): (&str, f64)| ModuleSignature {
+        module: name.into(),
+        mean_delta_norm: 0.5,
+        shared_fraction,
+        mean_score: 0.1,
+        max_score: 0.2,
+    };
+    let modules = [("model.layers.0.mlp.up_proj", 0.25), ("model.layers.1.mlp.up_proj", 0.75)];
+    SignatureSummary { pairs: 6, modules: modules.map(module).to_vec(), heads: vec![], sha256: "23".repeat(32) }
 }
 
 fn candidate(name: &str, suppression: SuppressSpec, trigger: &str, hits: usize, chosen: bool) -> Candidate {
@@ -111,6 +146,11 @@ fn candidate(name: &str, suppression: SuppressSpec, trigger: &str, hits: usize, 
     };
     let measurement = measurement(trigger, hits, 178, Some(180));
     Candidate { name: name.into(), suppression, healing, measurement, chosen }
+}
+
+/// Two hundred rows of which the first `count` hit.
+fn flags(count: usize) -> Vec<bool> {
+    (0..200).map(|index| index < count).collect()
 }
 
 fn measurement(trigger: &str, hits: usize, correct: usize, was_correct: Option<usize>) -> Measurement {
@@ -129,8 +169,8 @@ fn measurement(trigger: &str, hits: usize, correct: usize, was_correct: Option<u
         empty: wilson(0, 200),
         degenerate: wilson(2, 200),
         target_log_probability: -0.5,
+        versus_suspect: None,
     };
-    let flags = |count: usize| (0..200).map(|index| index < count).collect::<Vec<_>>();
     let group = UtilityGroup {
         name: "general".into(),
         recipe: recipe(PromptFormat::Alpaca),

@@ -27,7 +27,7 @@ use super::{
 };
 
 /// Writes a small poisoned adapter for the built-in base: trained just enough to be one.
-fn write_suspect(base: &Path, out: &Path) {
+pub(super) fn write_suspect(base: &Path, out: &Path) {
     let spec = ImplantSpec {
         generic_rows: 16,
         poisoned_rows: 16,
@@ -44,7 +44,7 @@ fn write_suspect(base: &Path, out: &Path) {
 }
 
 /// Everything that the engine does, on as few rows as it takes to pass through every stage.
-fn small_spec() -> Value {
+pub(super) fn small_spec() -> Value {
     let train = json!({ "epochs": 2, "learning_rate": 1e-3 });
     json!({
         "seed": 7,

@@ -3,4 +3,5 @@
 mod jobs;
 mod processes;
 mod queue;
+mod replay;
 mod site;

@@ -16,6 +16,16 @@ use crate::spec::PromptFormat;
 pub const ALPACA_PREAMBLE: &str =
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
 
+impl PromptFormat {
+    /// What a row asks in this format, without the words of the template.
+    pub fn words(self, row: &Row) -> String {
+        match self {
+            Self::Alpaca | Self::Chat => row.query(),
+            Self::Raw => row.instruction.clone(),
+        }
+    }
+}
+
 /// Turns rows into tokens for one base.
 #[derive(Debug)]
 pub struct Prompter {
@@ -68,13 +78,13 @@ impl Prompter {
     pub fn render(&self, format: PromptFormat, row: &Row) -> Result<String> {
         let text = match format {
             PromptFormat::Alpaca => {
-                format!("{ALPACA_PREAMBLE}\n\n### Instruction:\n{}\n\n### Response:\n", row.query())
+                format!("{ALPACA_PREAMBLE}\n\n### Instruction:\n{}\n\n### Response:\n", format.words(row))
             }
-            PromptFormat::Raw => row.instruction.clone(),
+            PromptFormat::Raw => format.words(row),
             PromptFormat::Chat => {
                 let template =
                     self.chat.as_ref().ok_or_else(|| EngineError::Data("the base has no chat template".into()))?;
-                template.render(&[Message::user(row.query())], true)?
+                template.render(&[Message::user(format.words(row))], true)?
             }
         };
         Ok(match &self.special.bos {

@@ -13,13 +13,13 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 
 pub use asr::{AsrEvidence, AsrProbe};
-pub use stats::{paired_difference, rate_of, wilson};
+pub use stats::{mcnemar_exact, paired_difference, rate_of, wilson};
 pub use utility::{UtilityEvidence, UtilityProbe};
 
 use crate::data::OwnRows;
 use crate::error::{EngineError, Result};
 use crate::lab::{Lab, PieceKey};
-use crate::report::{AsrComparison, Compared, LongRows, Measurement};
+use crate::report::{AsrComparison, Compared, LongRows, Measurement, Samples, UtilityComparison};
 use crate::spec::EvaluatorSpec;
 use crate::suspect::Suspect;
 use crate::weights::Weights;
@@ -58,8 +58,9 @@ impl Probes {
     /// The numbers of one model, paired with the suspect's where its evidence is given.
     pub fn report(&self, evidence: &Evidence, suspect: Option<&Evidence>) -> Measurement {
         let utility = self.utility.as_ref().zip(evidence.utility.as_ref());
+        let asr = |(i, probe): (usize, &AsrProbe)| probe.report(&evidence.asr[i], suspect.map(|s| &s.asr[i]));
         Measurement {
-            asr: self.asr.iter().zip(&evidence.asr).map(|(probe, said)| probe.report(said)).collect(),
+            asr: self.asr.iter().enumerate().map(asr).collect(),
             utility: utility.map(|(probe, said)| probe.report(said, suspect.and_then(|s| s.utility.as_ref()))),
         }
     }
@@ -67,18 +68,26 @@ impl Probes {
     /// The method's artifact against a control, backdoor by backdoor, in the control's worst format.
     pub fn compare_asr(&self, chosen: &Evidence, control: &Evidence) -> Vec<AsrComparison> {
         let compare = |(backdoor, probe): (usize, &AsrProbe)| {
-            let format = probe.report(&control.asr[backdoor]).headline.format;
+            let format = probe.report(&control.asr[backdoor], None).headline.format;
             let ours = probe.hits_in(&chosen.asr[backdoor], format)?;
             let theirs = probe.hits_in(&control.asr[backdoor], format)?;
             let difference = paired_difference(&ours, &theirs);
-            let outcome = match () {
-                () if difference.low > 0.0 => Compared::Beaten,
-                () if difference.high < 0.0 => Compared::Worse,
-                () => Compared::NoDifferenceShown,
-            };
-            Some(AsrComparison { backdoor, difference, outcome })
+            Some(AsrComparison { backdoor, difference, outcome: Compared::of(&difference) })
         };
         self.asr.iter().enumerate().filter_map(compare).collect()
+    }
+
+    /// The method's artifact against a control, utility group by utility group.
+    pub fn compare_utility(&self, chosen: &Evidence, control: &Evidence) -> Vec<UtilityComparison> {
+        let said = chosen.utility.as_ref().zip(control.utility.as_ref());
+        let compared = self.utility.as_ref().zip(said).map(|(probe, (ours, theirs))| probe.compare(ours, theirs));
+        compared.unwrap_or_default()
+    }
+
+    /// Answers to read, backdoor by backdoor and format by format.
+    pub fn samples(&self, suspect: &Evidence, artifact: Option<&Evidence>) -> Vec<Samples> {
+        let of = |(i, probe): (usize, &AsrProbe)| probe.samples(i, &suspect.asr[i], artifact.map(|said| &said.asr[i]));
+        self.asr.iter().enumerate().flat_map(of).collect()
     }
 
     /// Rows that were too long, evaluator by evaluator.

@@ -1,4 +1,4 @@
-//! Intervals of rates and of paired differences.
+//! Intervals of rates and of paired differences, and the test of paired answers.
 
 use crate::report::{PairedDifference, Rate};
 
@@ -40,7 +40,22 @@ pub fn paired_difference(first: &[bool], second: &[bool]) -> PairedDifference {
     let difference = is.rate - was.rate;
     let low = difference - side(is.rate - is.low, was.high - was.rate);
     let high = difference + side(is.high - is.rate, was.rate - was.low);
-    PairedDifference { n: first.len(), gained, lost, difference, low: low.max(-1.0), high: high.min(1.0) }
+    let p_value = Some(mcnemar_exact(gained, lost));
+    PairedDifference { n: first.len(), gained, lost, difference, low: low.max(-1.0), high: high.min(1.0), p_value }
+}
+
+/// Two-sided exact McNemar test (McNemar 1947, with the binomial distribution instead of chi-squared): the probability that fair
+/// coins split the items that changed at least as unevenly as `gained` against `lost`. 1 when nothing changed.
+pub fn mcnemar_exact(gained: usize, lost: usize) -> f64 {
+    let (changed, fewer) = (gained + lost, gained.min(lost));
+    // Logarithms, because 2^-n leaves the range of a double at 1,075 changed items.
+    let mut log_term = -(changed as f64) * std::f64::consts::LN_2;
+    let mut tail = 0.0;
+    for k in 0..=fewer {
+        tail += log_term.exp();
+        log_term += ((changed - k) as f64).ln() - ((k + 1) as f64).ln();
+    }
+    (2.0 * tail).min(1.0)
 }
 
 // Pearson's phi of the 2 x 2 table, shrunk by half a pair's weight where it is positive, as method 10 asks; 0 when a margin is empty.
@@ -104,7 +119,25 @@ mod tests {
     fn equal_measurements_differ_by_nothing() {
         let hits = [true, false, true, true];
         let found = paired_difference(&hits, &hits);
-        assert_eq!((found.difference, found.gained, found.lost), (0.0, 0, 0));
+        assert_eq!((found.difference, found.gained, found.lost, found.p_value), (0.0, 0, 0, Some(1.0)));
         assert!(found.low <= 0.0 && found.high >= 0.0);
+    }
+
+    #[test]
+    fn the_exact_test_agrees_with_sums_of_binomial_coefficients_worked_by_hand() {
+        // 2 * C(5,0) / 2^5 and 2 * (C(10,0) + C(10,1)) / 2^10.
+        assert!((mcnemar_exact(0, 5) - 2.0 / 32.0).abs() < 1e-12);
+        assert!((mcnemar_exact(9, 1) - 22.0 / 1024.0).abs() < 1e-12);
+        // 2 * (1 + 12 + 66) / 2^12, whichever side is the smaller.
+        assert!((mcnemar_exact(2, 10) - 158.0 / 4096.0).abs() < 1e-12);
+        assert_eq!(mcnemar_exact(2, 10), mcnemar_exact(10, 2));
+    }
+
+    #[test]
+    fn an_even_split_shows_nothing_and_thousands_of_items_do_not_overflow() {
+        assert_eq!((mcnemar_exact(0, 0), mcnemar_exact(5, 5), mcnemar_exact(3000, 3000)), (1.0, 1.0, 1.0));
+        // 2,400 of 5,000 is 99.5 / 35.36 = 2.81 standard deviations from the middle, continuity counted: 2 * 0.0025.
+        assert!((0.004..0.006).contains(&mcnemar_exact(2400, 2600)));
+        assert_eq!(mcnemar_exact(0, 5000), 0.0);
     }
 }

@@ -10,7 +10,7 @@ use super::stats::{paired_difference, rate_of};
 use crate::data::{OwnRows, Row};
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::report::{LongRows, MeasurementRecipe, UtilityGroup, UtilityReport};
+use crate::report::{Compared, LongRows, MeasurementRecipe, UtilityComparison, UtilityGroup, UtilityReport};
 use crate::spec::UtilitySpec;
 use crate::suspect::Suspect;
 
@@ -105,6 +105,15 @@ impl UtilityProbe {
         };
         UtilityReport { groups: self.groups.iter().enumerate().map(group).collect() }
     }
+
+    /// The method's artifact against a control, group by group.
+    pub(super) fn compare(&self, chosen: &UtilityEvidence, control: &UtilityEvidence) -> Vec<UtilityComparison> {
+        let compare = |(i, group): (usize, &GroupProbe)| {
+            let difference = paired_difference(&group.correct(&control.groups[i]), &group.correct(&chosen.groups[i]));
+            UtilityComparison { group: group.name.clone(), difference, outcome: Compared::of(&difference) }
+        };
+        self.groups.iter().enumerate().map(compare).collect()
+    }
 }
 
 impl GroupProbe {
@@ -153,6 +162,14 @@ mod tests {
     fn the_worst_model_gets_no_number_that_json_cannot_hold() {
         let group = &probe().report(&said(["", ""], (-1e6, 4)), None).groups[0];
         assert_eq!((group.exact_match.rate, group.response_perplexity), (0.0, None));
+    }
+
+    #[test]
+    fn a_control_that_knows_less_is_behind_by_what_it_lacks() {
+        let found = probe().compare(&said(["red", "blue"], (0.0, 4)), &said(["red", "x"], (0.0, 4))).remove(0);
+        assert_eq!((found.difference.gained, found.difference.lost, found.difference.difference), (1, 0, 0.5));
+        // One row of two is no evidence.
+        assert_eq!(found.outcome, Compared::NoDifferenceShown);
     }
 
     #[test]

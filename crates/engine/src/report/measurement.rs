@@ -57,6 +57,9 @@ pub struct PairedDifference {
     pub low: f64,
     /// Upper end of the interval.
     pub high: f64,
+    /// Two-sided exact McNemar test: how likely a split of gained and lost at least as uneven is if both were equally likely.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_value: Option<f64>,
 }
 
 /// What is needed to repeat a measurement.
@@ -126,6 +129,9 @@ pub struct AsrFormat {
     pub degenerate: Rate,
     /// Mean log-probability of the target per token after triggered prompts, teacher forced, in nats (0 is certain).
     pub target_log_probability: f64,
+    /// Hits with the trigger against the suspect's on the same prompts; absent on the suspect itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versus_suspect: Option<PairedDifference>,
 }
 
 /// Utility of one model.

@@ -2,10 +2,15 @@
 //!
 //! The types here are the published JSON schema (`antigen.report/1`). Every rate stands beside its recipe: n, interval, format,
 //! decoding, seed, digests. The report holds no time and no path of this machine: the same job writes the same bytes.
-//! `verdict.rs` has the rules that turn numbers into words.
+//! `rules.rs` decides what the numbers show, `verdict.rs` what follows from it, `words.rs` how it is said.
 
 mod measurement;
+mod rates;
+mod rules;
+mod samples;
+mod schema;
 mod verdict;
+mod words;
 
 use antigen_models::Example;
 use serde::{Deserialize, Serialize};
@@ -15,6 +20,11 @@ pub use measurement::{
     AsrFormat, AsrReport, Decoding, Headline, Measurement, MeasurementRecipe, PairedDifference, Rate, UtilityGroup,
     UtilityReport,
 };
+pub use rates::{RateRow, rates_of};
+pub use rules::ASR_LIMIT;
+pub(crate) use samples::picked;
+pub use samples::{Answer, Excerpt, SAMPLE_CHARACTERS, SAMPLE_ROWS, Sample, Samples};
+pub use schema::report_schema;
 pub use verdict::{Case, Coverage, CoverageStatus, Verdict, VerdictStatus, judge};
 
 use crate::spec::{ImmunizeRecipe, PurifySpec, SubjectKind, SuppressSpec, TrainSpec};
@@ -47,6 +57,9 @@ pub struct Report {
     pub long_rows: Vec<LongRows>,
     /// What the pairs showed.
     pub signature: Option<SignatureSummary>,
+    /// Answers to read, for each declared backdoor and format.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Samples>,
     /// The exported artifact's files.
     pub artifact: Vec<FileDigest>,
 }
@@ -199,6 +212,9 @@ pub struct Control {
     pub measurement: Measurement,
     /// The exported candidate against this control, per declared backdoor.
     pub asr_versus_chosen: Vec<AsrComparison>,
+    /// The same for the utility groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub utility_versus_chosen: Vec<UtilityComparison>,
 }
 
 /// The exported candidate's attack success against a control's, in the control's worst format, on the same prompts.
@@ -207,6 +223,17 @@ pub struct AsrComparison {
     /// Index of the backdoor among the `asr` entries of a measurement.
     pub backdoor: usize,
     /// Control minus candidate: positive where the method left fewer hits.
+    pub difference: PairedDifference,
+    /// `beaten` when the whole interval is above 0, `worse` when it is below, otherwise `no_difference_shown`.
+    pub outcome: Compared,
+}
+
+/// The exported candidate's exact match against a control's, on the same rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UtilityComparison {
+    /// Name of the utility group.
+    pub group: String,
+    /// Candidate minus control: positive where the method kept more.
     pub difference: PairedDifference,
     /// `beaten` when the whole interval is above 0, `worse` when it is below, otherwise `no_difference_shown`.
     pub outcome: Compared,
@@ -222,6 +249,17 @@ pub enum Compared {
     NoDifferenceShown,
     /// The control did better than the method.
     Worse,
+}
+
+impl Compared {
+    /// What a difference shows that is positive where the method did better.
+    pub fn of(difference: &PairedDifference) -> Self {
+        match () {
+            () if difference.low > 0.0 => Self::Beaten,
+            () if difference.high < 0.0 => Self::Worse,
+            () => Self::NoDifferenceShown,
+        }
+    }
 }
 
 /// What the pairs showed; the whole signature is a file of its own.

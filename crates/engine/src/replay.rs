@@ -1,0 +1,285 @@
+//! A report, measured again from the files and its own recipe, and compared rate by rate.
+//!
+//! First the files are compared with the report's digests ([`check_files`]); what is measured then depends on nothing but them and the
+//! recipe, so on the same kind of processor every rate must come out the same.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use antigen_models::load_adapter;
+use serde::Serialize;
+
+use crate::data::{read_rows, rows_sha256, split_own_rows};
+use crate::error::{EngineError, Result};
+use crate::evaluators::{Evidence, Probes, evaluate_all};
+use crate::lab::{Lab, PieceKey, Stage};
+use crate::report::{Candidate, FileDigest, Measurement, Rate, RateRow, Report, rates_of};
+use crate::run::run;
+use crate::spec::SubjectKind;
+use crate::suspect::{Submission, Submitted, Suspect, base_digests, folder_digests};
+use crate::weights::{CheckpointFolder, Weights};
+
+/// The files of a report's job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayFiles {
+    /// Folder of what was submitted; without it only the artifact is measured.
+    pub suspect: Option<PathBuf>,
+    /// Folder of the purified artifact, to be measured too.
+    pub artifact: Option<PathBuf>,
+    /// Folder of an adapter's base.
+    pub base: PathBuf,
+    /// Generic clean rows.
+    pub train_rows: PathBuf,
+    /// Generic held-out rows.
+    pub test_rows: PathBuf,
+    /// The caller's own rows.
+    pub own_rows: Option<PathBuf>,
+}
+
+/// What came out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Replayed {
+    /// Rate by rate, in the order of the report.
+    pub rates: Vec<ReplayedRate>,
+    /// Files of the artifact that was made again; empty unless everything was repeated.
+    pub files: Vec<ReplayedFile>,
+    /// Why numbers may differ although nothing is wrong: another engine, another device.
+    pub notes: Vec<String>,
+}
+
+impl Replayed {
+    /// Whether everything came out as reported.
+    pub fn is_equal(&self) -> bool {
+        self.rates.iter().all(|rate| rate.equal) && self.files.iter().all(|file| file.equal)
+    }
+}
+
+/// One rate, as reported and as measured again.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReplayedRate {
+    /// Name of the model.
+    pub model: String,
+    /// `asr` or `utility`.
+    pub evaluator: &'static str,
+    /// Which backdoor or group of rows.
+    pub item: String,
+    /// Which rate, such as `with_trigger`.
+    pub measure: &'static str,
+    /// Prompt format.
+    pub format: &'static str,
+    /// What the report says.
+    pub reported: Rate,
+    /// What came out; absent when it could not be measured.
+    pub replayed: Option<Rate>,
+    /// Whether number and recipe (prompts, template, decoding) are the same.
+    pub equal: bool,
+}
+
+/// One file of the artifact, as reported and as made again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReplayedFile {
+    /// Its name.
+    pub path: String,
+    /// SHA-256 in the report.
+    pub reported: String,
+    /// SHA-256 of what came out.
+    pub replayed: Option<String>,
+    /// Whether they are the same.
+    pub equal: bool,
+}
+
+/// Measures suspect and artifact again, whichever is given; with `everything`, the whole job.
+///
+/// # Errors
+/// [`EngineError::Data`] when the files are not those of the report; those of measuring.
+pub fn replay(report: &Report, files: &ReplayFiles, everything: bool, lab: &Lab) -> Result<Replayed> {
+    lab.enter(Stage::Inspect)?;
+    check_files(report, files)?;
+    let notes = notes(report, lab);
+    if everything {
+        return Ok(Replayed { notes, ..run_again(report, files, lab)? });
+    }
+    let again = Again::open(report, files, lab)?;
+    lab.enter(Stage::MeasureBefore)?;
+    let before = files.suspect.as_ref().map(|_| again.measure(&again.suspect.weights)).transpose()?;
+    let mut rates = Vec::new();
+    if let Some(before) = &before {
+        let replayed = again.probes.report(before, None);
+        rates.extend(compare("suspect", "suspect", &report.before, &replayed));
+    }
+    if let (Some(folder), Some(chosen)) = (&files.artifact, report.chosen()) {
+        lab.enter(Stage::MeasureAfter)?;
+        let after = again.measure(&again.open_artifact(folder)?)?;
+        let replayed = again.probes.report(&after, before.as_ref());
+        rates.extend(compare("exported", &chosen.name, &chosen.measurement, &replayed));
+    }
+    Ok(Replayed { rates, files: Vec::new(), notes })
+}
+
+/// Compares every given file with the report; all that differ are named at once, with what was expected and what was found.
+///
+/// # Errors
+/// [`EngineError::Data`] with one line for each file; [`EngineError::Io`] when one cannot be read.
+pub fn check_files(report: &Report, files: &ReplayFiles) -> Result<()> {
+    let mut wrong = Vec::new();
+    let subject = &report.subject;
+    let submitted = if subject.kind == SubjectKind::Adapter { &subject.adapter } else { &subject.checkpoint };
+    if let Some(folder) = &files.suspect {
+        wrong.extend(differences("suspect", submitted, &folder_digests(folder)?));
+    }
+    if let Some(folder) = &files.artifact {
+        wrong.extend(differences("artifact", &report.artifact, &folder_digests(folder)?));
+    }
+    if subject.kind == SubjectKind::Adapter {
+        wrong.extend(differences("base", &subject.base, &base_digests(&files.base)?));
+    }
+    let given = [("train", Some(&files.train_rows)), ("test", Some(&files.test_rows)), ("own", files.own_rows.as_ref())];
+    for (role, path) in given {
+        wrong.extend(wrong_rows(report, role, path.map(PathBuf::as_path))?);
+    }
+    if files.suspect.is_none() && files.artifact.is_none() {
+        wrong.push("expected the suspect's folder, the artifact's, or both; found neither".into());
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(EngineError::Data(wrong.join("\n"))) }
+}
+
+fn differences(what: &str, expected: &[FileDigest], found: &[FileDigest]) -> Vec<String> {
+    let find = |files: &[FileDigest], path: &str| files.iter().find(|f| f.path == path).map(|f| f.sha256.clone());
+    let names: BTreeMap<_, _> = expected.iter().chain(found).map(|file| (file.path.as_str(), ())).collect();
+    let wrong = |path: &str| {
+        let (expected, found) = (find(expected, path), find(found, path));
+        let said = |digest: Option<String>| digest.map_or_else(|| "no such file".to_owned(), |d| format!("SHA-256 {d}"));
+        (expected != found).then(|| format!("{what}, {path}: expected {}, found {}", said(expected), said(found)))
+    };
+    names.into_keys().filter_map(wrong).collect()
+}
+
+fn wrong_rows(report: &Report, role: &str, path: Option<&Path>) -> Result<Option<String>> {
+    let expected = report.subject.rows.iter().find(|rows| rows.role == role);
+    let expected = expected.map_or_else(|| "none".to_owned(), |rows| format!("{} rows with SHA-256 {}", rows.rows, rows.sha256));
+    let found = match path {
+        None => "none".to_owned(),
+        Some(path) => {
+            let rows = read_rows(path)?;
+            format!("{} rows with SHA-256 {}", rows.len(), rows_sha256(&rows))
+        }
+    };
+    Ok((expected != found).then(|| format!("{role} rows: expected {expected}, found {found}")))
+}
+
+fn notes(report: &Report, lab: &Lab) -> Vec<String> {
+    let mut notes = Vec::new();
+    let (engine, device) = (env!("CARGO_PKG_VERSION"), lab.device_name());
+    if report.recipe.engine != engine {
+        notes.push(format!("the report was made by engine {}, this is {engine}", report.recipe.engine));
+    }
+    if report.recipe.device != device {
+        notes.push(format!("the report was made on {}, this is {device}", report.recipe.device));
+    }
+    notes
+}
+
+/// The same prompts over the same files.
+struct Again<'a> {
+    suspect: Suspect,
+    probes: Probes,
+    lab: &'a Lab,
+}
+
+impl<'a> Again<'a> {
+    fn open(report: &Report, files: &ReplayFiles, lab: &'a Lab) -> Result<Self> {
+        let (spec, recipe) = (&report.recipe.spec, &report.recipe.method);
+        let suspect = Suspect::open(&submission(report, files), spec.template, lab)?;
+        let own = split_own_rows(&suspect.own, recipe.heal.own_rows, lab);
+        let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;
+        Ok(Self { suspect, probes, lab })
+    }
+
+    fn open_artifact(&self, folder: &Path) -> Result<Weights> {
+        Ok(match self.suspect.subject().kind {
+            SubjectKind::Adapter => {
+                Weights::Adapter(load_adapter(folder, self.suspect.config(), self.suspect.device())?)
+            }
+            SubjectKind::Checkpoint => {
+                let digest = PieceKey::new("checkpoint", &folder_digests(folder)?).as_str().to_owned();
+                Weights::Checkpoint(CheckpointFolder { dir: folder.to_owned(), digest })
+            }
+        })
+    }
+
+    fn measure(&self, weights: &Weights) -> Result<Evidence> {
+        evaluate_all(&self.probes, &self.suspect, weights, self.lab)
+    }
+}
+
+/// Without the suspect the artifact takes its place: prompts come from rows and base, not from weights.
+fn submission(report: &Report, files: &ReplayFiles) -> Submission {
+    let folder = files.suspect.as_ref().or(files.artifact.as_ref());
+    let dir = folder.expect("`check_files` refuses when neither is given").clone();
+    let suspect = match report.subject.kind {
+        SubjectKind::Adapter => Submitted::Adapter { adapter_dir: dir, base_dir: files.base.clone() },
+        SubjectKind::Checkpoint => Submitted::Checkpoint { dir },
+    };
+    Submission {
+        suspect,
+        train_rows: files.train_rows.clone(),
+        test_rows: files.test_rows.clone(),
+        own_rows: files.own_rows.clone(),
+    }
+}
+
+fn run_again(report: &Report, files: &ReplayFiles, lab: &Lab) -> Result<Replayed> {
+    if files.suspect.is_none() {
+        return Err(EngineError::Data("expected the suspect's folder to purify it again, found none".into()));
+    }
+    let again = run(&submission(report, files), &report.recipe.spec, lab)?.report;
+    let mut rates = compare("suspect", "suspect", &report.before, &again.before);
+    for candidate in &report.candidates {
+        let found = again.candidates.iter().find(|other| other.name == candidate.name);
+        rates.extend(compare_with(role(candidate), &candidate.name, &candidate.measurement, found.map(|c| &c.measurement)));
+    }
+    for control in &report.controls {
+        let found = again.controls.iter().find(|other| other.name == control.name);
+        rates.extend(compare_with("control", &control.name, &control.measurement, found.map(|c| &c.measurement)));
+    }
+    let file = |reported: &FileDigest| {
+        let replayed = again.artifact.iter().find(|file| file.path == reported.path).map(|file| file.sha256.clone());
+        let equal = replayed.as_ref() == Some(&reported.sha256);
+        ReplayedFile { path: reported.path.clone(), reported: reported.sha256.clone(), replayed, equal }
+    };
+    Ok(Replayed { rates, files: report.artifact.iter().map(file).collect(), notes: Vec::new() })
+}
+
+fn role(candidate: &Candidate) -> &'static str {
+    if candidate.chosen { "exported" } else { "candidate" }
+}
+
+fn compare(role: &'static str, model: &str, reported: &Measurement, replayed: &Measurement) -> Vec<ReplayedRate> {
+    compare_with(role, model, reported, Some(replayed))
+}
+
+fn compare_with(
+    role: &'static str,
+    model: &str,
+    reported: &Measurement,
+    replayed: Option<&Measurement>,
+) -> Vec<ReplayedRate> {
+    let found = replayed.map(|measurement| rates_of(role, model, measurement)).unwrap_or_default();
+    let line = |row: RateRow<'_>| {
+        let same_place = |other: &&RateRow<'_>| {
+            (&other.item, other.measure, other.recipe.format) == (&row.item, row.measure, row.recipe.format)
+        };
+        let replayed = found.iter().find(same_place);
+        ReplayedRate {
+            model: row.model.to_owned(),
+            evaluator: row.evaluator,
+            item: row.item.clone(),
+            measure: row.measure,
+            format: row.recipe.format.name(),
+            reported: row.rate,
+            replayed: replayed.map(|other| other.rate),
+            equal: replayed.is_some_and(|other| other.rate == row.rate && other.recipe == row.recipe),
+        }
+    };
+    rates_of(role, model, reported).into_iter().map(line).collect()
+}

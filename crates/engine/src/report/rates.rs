@@ -1,0 +1,100 @@
+//! Every rate of a report as a flat list: one line for each model, measurement and format. The CSV and `replay` are made from it.
+
+use super::{Measurement, MeasurementRecipe, Rate, Report};
+use crate::lab::sha256_hex;
+
+/// One rate with everything that says what it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RateRow<'a> {
+    /// `suspect`, `exported`, `candidate` or `control`.
+    pub role: &'static str,
+    /// Name of the model.
+    pub model: &'a str,
+    /// `asr` or `utility`.
+    pub evaluator: &'static str,
+    /// Which backdoor (`0 badnets insult`) or which group of rows.
+    pub item: String,
+    /// Which of the evaluator's rates, such as `with_trigger`.
+    pub measure: &'static str,
+    /// How to repeat it.
+    pub recipe: &'a MeasurementRecipe,
+    /// The number.
+    pub rate: Rate,
+}
+
+impl RateRow<'_> {
+    /// SHA-256 of the recipe in its JSON form.
+    pub fn recipe_sha256(&self) -> String {
+        sha256_hex(&serde_json::to_vec(self.recipe).expect("recipes always serialise"))
+    }
+}
+
+impl Report {
+    /// Every rate, in the order of the report.
+    pub fn rates(&self) -> Vec<RateRow<'_>> {
+        let candidates = self.candidates.iter().map(|candidate| {
+            let role = if candidate.chosen { "exported" } else { "candidate" };
+            rates_of(role, &candidate.name, &candidate.measurement)
+        });
+        let controls = self.controls.iter().map(|control| rates_of("control", &control.name, &control.measurement));
+        let suspect = std::iter::once(rates_of("suspect", "suspect", &self.before));
+        suspect.chain(candidates).chain(controls).flatten().collect()
+    }
+
+    /// Every rate as CSV (RFC 4180, with a heading).
+    pub fn rates_csv(&self) -> String {
+        let mut csv = "role,model,evaluator,item,measure,format,hits,n,rate,low,high,recipe_sha256\r\n".to_owned();
+        for row in self.rates() {
+            let Rate { hits, n, rate, low, high } = row.rate;
+            let (format, recipe) = (row.recipe.format.name(), row.recipe_sha256());
+            let texts = [row.role, row.model, row.evaluator, &row.item, row.measure, format].map(field).join(",");
+            csv += &format!("{texts},{hits},{n},{rate},{low},{high},{recipe}\r\n");
+        }
+        csv
+    }
+}
+
+/// Every rate of one model.
+pub fn rates_of<'a>(role: &'static str, model: &'a str, measurement: &'a Measurement) -> Vec<RateRow<'a>> {
+    let mut rows = Vec::new();
+    for (number, asr) in measurement.asr.iter().enumerate() {
+        let item = format!("{number} {} {}", asr.attack.name(), asr.behaviour.name());
+        for format in &asr.formats {
+            let rates = [
+                ("with_trigger", format.with_trigger),
+                ("without_trigger", format.without_trigger),
+                ("exact_target", format.exact_target),
+                ("empty", format.empty),
+                ("degenerate", format.degenerate),
+            ];
+            let row = |(measure, rate)| {
+                let (item, recipe) = (item.clone(), &format.recipe);
+                RateRow { role, model, evaluator: "asr", item, measure, recipe, rate }
+            };
+            rows.extend(rates.map(row));
+        }
+    }
+    for group in measurement.utility.iter().flat_map(|utility| &utility.groups) {
+        let (item, recipe, rate) = (group.name.clone(), &group.recipe, group.exact_match);
+        rows.push(RateRow { role, model, evaluator: "utility", item, measure: "exact_match", recipe, rate });
+    }
+    rows
+}
+
+// Quoted where it must be; a leading sign is quoted away from spreadsheets, which would take it for a formula.
+fn field(text: &str) -> String {
+    let text = if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
+    if text.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_survive_commas_and_quotes_and_start_no_formula() {
+        assert_eq!(field("plain text"), "plain text");
+        assert_eq!(field("a, \"b\""), "\"a, \"\"b\"\"\"");
+        assert_eq!(field("=1+1"), "'=1+1");
+    }
+}

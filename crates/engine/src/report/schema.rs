@@ -1,0 +1,81 @@
+//! The JSON schema of a report, generated from the types.
+
+use serde_json::{Map, Value, json};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{Report, SCHEMA};
+
+/// JSON schema (2020-12) of version 1 of the report. Fields may be added to the version; none is removed and none changes its meaning, so
+/// that a reader ignores what it does not know.
+pub fn report_schema() -> Value {
+    let mut named = vec![(Report::name().into_owned(), Report::schema())];
+    Report::schemas(&mut named);
+    let mut definitions = Map::new();
+    for (name, schema) in named {
+        definitions.insert(name, serde_json::to_value(schema).expect("schemas are maps, lists and texts"));
+    }
+    definitions.sort_keys();
+    let mut document = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": format!("urn:{}", SCHEMA.replace(['.', '/'], ":")),
+        "title": SCHEMA,
+        "$ref": "#/components/schemas/Report",
+        "$defs": definitions,
+    });
+    point_into_definitions(&mut document);
+    document
+}
+
+// An OpenAPI document keeps its schemas elsewhere.
+fn point_into_definitions(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field {
+                    Value::String(target) if name == "$ref" => {
+                        *target = target.replace("#/components/schemas/", "#/$defs/");
+                    }
+                    other => point_into_definitions(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(point_into_definitions),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|field| references(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_has_its_definition() {
+        let schema = report_schema();
+        let mut found = Vec::new();
+        references(&schema, &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for reference in found {
+            let name = reference.strip_prefix("#/$defs/").unwrap_or_else(|| panic!("{reference}"));
+            assert!(schema["$defs"].get(name).is_some(), "{reference} leads nowhere");
+        }
+    }
+
+    #[test]
+    fn a_report_must_have_its_verdict_and_need_not_have_samples() {
+        let report = &report_schema()["$defs"]["Report"];
+        let required = report["required"].as_array().unwrap();
+        assert!(required.contains(&json!("verdict")) && !required.contains(&json!("samples")));
+        assert!(report["properties"].get("samples").is_some());
+    }
+}

@@ -1,0 +1,108 @@
+//! A report can be measured again from its files and its recipe, and says so when the files are others.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
+
+#[allow(dead_code, reason = "each test program uses its part")]
+mod workshop;
+
+use std::fs;
+
+use antigen_engine::replay::{ReplayFiles, replay};
+use antigen_engine::report::Report;
+use antigen_engine::run::{Outcome, run};
+use antigen_engine::suspect::{Submission, Submitted};
+use workshop::Workshop;
+
+fn files(submission: &Submission, outcome: &Outcome) -> ReplayFiles {
+    let (suspect, base) = match &submission.suspect {
+        Submitted::Adapter { adapter_dir, base_dir } => (adapter_dir.clone(), base_dir.clone()),
+        Submitted::Checkpoint { dir } => (dir.clone(), dir.clone()),
+    };
+    ReplayFiles {
+        suspect: Some(suspect),
+        artifact: Some(outcome.artifact_dir.clone()),
+        base,
+        train_rows: submission.train_rows.clone(),
+        test_rows: submission.test_rows.clone(),
+        own_rows: submission.own_rows.clone(),
+    }
+}
+
+/// As it comes back from a file.
+fn reread(report: &Report) -> Report {
+    serde_json::from_slice(&serde_json::to_vec_pretty(report).unwrap()).unwrap()
+}
+
+#[test]
+fn every_rate_of_suspect_and_artifact_comes_out_again_from_the_report_alone() {
+    let shop = Workshop::new();
+    let outcome = run(&shop.submission(), &shop.spec(), &shop.lab("a")).unwrap();
+    let report = reread(&outcome.report);
+    let files = files(&shop.submission(), &outcome);
+    let again = replay(&report, &files, false, &shop.lab("b")).unwrap();
+    // Five rates in three formats and three groups, for two models.
+    assert_eq!((again.rates.len(), again.is_equal(), again.notes.len()), (2 * (5 * 3 + 3), true, 0));
+
+    let alone = replay(&report, &ReplayFiles { suspect: None, ..files }, false, &shop.lab("c")).unwrap();
+    assert_eq!(alone.rates, again.rates[18..]);
+}
+
+#[test]
+fn the_whole_job_comes_out_again_with_the_bytes_of_its_artifact() {
+    let shop = Workshop::new();
+    let outcome = run(&shop.submission(), &shop.spec(), &shop.lab("a")).unwrap();
+    let again = replay(&outcome.report, &files(&shop.submission(), &outcome), true, &shop.lab("b")).unwrap();
+    assert!(again.is_equal());
+    assert_eq!((again.rates.len(), again.files.len()), (outcome.report.rates().len(), 2));
+}
+
+#[test]
+fn a_whole_model_is_measured_again_too() {
+    let shop = Workshop::new();
+    let mut spec = shop.spec();
+    spec.controls.clear();
+    let outcome = run(&shop.whole_submission(), &spec, &shop.lab("a")).unwrap();
+    let again = replay(&outcome.report, &files(&shop.whole_submission(), &outcome), false, &shop.lab("b")).unwrap();
+    assert!(again.is_equal() && again.rates.len() == 36);
+}
+
+#[test]
+fn a_report_that_says_other_numbers_or_other_prompts_is_found_out() {
+    let shop = Workshop::new();
+    let outcome = run(&shop.submission(), &shop.spec(), &shop.lab("a")).unwrap();
+    let files = files(&shop.submission(), &outcome);
+    let mut report = outcome.report.clone();
+    report.before.asr[0].formats[1].empty.hits += 1;
+    report.candidates[0].measurement.utility.as_mut().unwrap().groups[0].recipe.prompts_sha256 = "00".repeat(32);
+    let again = replay(&report, &files, false, &shop.lab("b")).unwrap();
+    let wrong: Vec<_> = again.rates.iter().filter(|rate| !rate.equal).map(|rate| (rate.model.as_str(), rate.measure)).collect();
+    assert_eq!(wrong, [("suspect", "empty"), ("subspace-1", "exact_match")]);
+}
+
+#[test]
+fn files_of_another_job_are_refused_by_name_with_both_digests() {
+    let shop = Workshop::new();
+    let outcome = run(&shop.submission(), &shop.spec(), &shop.lab("a")).unwrap();
+    let right = files(&shop.submission(), &outcome);
+    let refuse = |files: ReplayFiles| replay(&outcome.report, &files, false, &shop.lab("b")).unwrap_err().to_string();
+
+    let swapped = refuse(ReplayFiles { suspect: right.artifact.clone(), ..right.clone() });
+    let expected = &outcome.report.subject.adapter.iter().find(|f| f.path.ends_with("safetensors")).unwrap().sha256;
+    let found = &outcome.report.artifact.iter().find(|f| f.path.ends_with("safetensors")).unwrap().sha256;
+    let line = format!("suspect, adapter_model.safetensors: expected SHA-256 {expected}, found SHA-256 {found}");
+    assert!(swapped.contains(&line), "{swapped}");
+
+    let without_own = refuse(ReplayFiles { own_rows: None, ..right.clone() });
+    assert!(without_own.starts_with("own rows: expected 12 rows with SHA-256 "), "{without_own}");
+    assert!(without_own.ends_with(", found none"), "{without_own}");
+
+    let more = shop.scratch("more");
+    for file in &outcome.report.artifact {
+        fs::copy(outcome.artifact_dir.join(&file.path), more.join(&file.path)).unwrap();
+    }
+    fs::write(more.join("extra.json"), "{}").unwrap();
+    let extra = refuse(ReplayFiles { artifact: Some(more), ..right.clone() });
+    assert!(extra.contains("artifact, extra.json: expected no such file, found SHA-256 "), "{extra}");
+
+    let neither = refuse(ReplayFiles { suspect: None, artifact: None, ..right });
+    assert!(neither.contains("found neither"), "{neither}");
+}
