@@ -67,7 +67,8 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
         admit(given, &into, Some(&base)).with_context(|| given.display().to_string())?;
         Ok(Some(into))
     };
-    let rows = |given: &Option<PathBuf>, role: &str| given.clone().unwrap_or_else(|| base.join(format!("{role}.jsonl")));
+    let rows =
+        |given: &Option<PathBuf>, role: &str| given.clone().unwrap_or_else(|| base.join(format!("{role}.jsonl")));
     let order = ReplayOrder {
         files: ReplayFiles {
             suspect: admitted(&args.suspect, "suspect")?,

@@ -10,6 +10,7 @@ pub(super) fn add_filters(environment: &mut Environment<'_>) {
     environment.add_filter("p_value", p_value);
     environment.add_filter("thousands", thousands);
     environment.add_filter("words", words);
+    environment.add_filter("tied", tied);
     environment.add_filter("moment", moment);
     environment.add_filter("tone", tone);
     environment.add_filter("compact", compact);
@@ -62,6 +63,11 @@ fn words(value: &Value) -> String {
     value.as_str().map(|text| text.replace('_', " ")).unwrap_or_default()
 }
 
+/// Sentences of the engine, with each number tied to its per cent sign.
+fn tied(text: &Value) -> String {
+    text.as_str().map(|text| text.replace(" %", "\u{a0}%")).unwrap_or_default()
+}
+
 /// `2026-11-21T07:30:12.345Z` as `2026-11-21 07:30:12 UTC`.
 fn moment(value: &Value) -> String {
     let text = value.as_str().unwrap_or_default();
@@ -96,7 +102,10 @@ mod tests {
         assert_eq!(points(&Value::from(-0.0001)), "0.0");
         assert_eq!(thousands(&Value::from(1_234_567)), "1\u{202f}234\u{202f}567");
         assert_eq!(decimals(&Value::from(()), 3), "");
-        assert_eq!((p_value(&Value::from(0.0625)), p_value(&Value::from(0.0))), ("p = 0.062".into(), "p < 0.001".into()));
+        assert_eq!(
+            (p_value(&Value::from(0.0625)), p_value(&Value::from(0.0))),
+            ("p = 0.062".into(), "p < 0.001".into())
+        );
     }
 
     #[test]

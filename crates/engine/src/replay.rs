@@ -133,7 +133,8 @@ pub fn check_files(report: &Report, files: &ReplayFiles) -> Result<()> {
     if subject.kind == SubjectKind::Adapter {
         wrong.extend(differences("base", &subject.base, &base_digests(&files.base)?));
     }
-    let given = [("train", Some(&files.train_rows)), ("test", Some(&files.test_rows)), ("own", files.own_rows.as_ref())];
+    let given =
+        [("train", Some(&files.train_rows)), ("test", Some(&files.test_rows)), ("own", files.own_rows.as_ref())];
     for (role, path) in given {
         wrong.extend(wrong_rows(report, role, path.map(PathBuf::as_path))?);
     }
@@ -148,7 +149,8 @@ fn differences(what: &str, expected: &[FileDigest], found: &[FileDigest]) -> Vec
     let names: BTreeMap<_, _> = expected.iter().chain(found).map(|file| (file.path.as_str(), ())).collect();
     let wrong = |path: &str| {
         let (expected, found) = (find(expected, path), find(found, path));
-        let said = |digest: Option<String>| digest.map_or_else(|| "no such file".to_owned(), |d| format!("SHA-256 {d}"));
+        let said =
+            |digest: Option<String>| digest.map_or_else(|| "no such file".to_owned(), |d| format!("SHA-256 {d}"));
         (expected != found).then(|| format!("{what}, {path}: expected {}, found {}", said(expected), said(found)))
     };
     names.into_keys().filter_map(wrong).collect()
@@ -156,7 +158,8 @@ fn differences(what: &str, expected: &[FileDigest], found: &[FileDigest]) -> Vec
 
 fn wrong_rows(report: &Report, role: &str, path: Option<&Path>) -> Result<Option<String>> {
     let expected = report.subject.rows.iter().find(|rows| rows.role == role);
-    let expected = expected.map_or_else(|| "none".to_owned(), |rows| format!("{} rows with SHA-256 {}", rows.rows, rows.sha256));
+    let expected =
+        expected.map_or_else(|| "none".to_owned(), |rows| format!("{} rows with SHA-256 {}", rows.rows, rows.sha256));
     let found = match path {
         None => "none".to_owned(),
         Some(path) => {
@@ -236,7 +239,12 @@ fn run_again(report: &Report, files: &ReplayFiles, lab: &Lab) -> Result<Replayed
     let mut rates = compare("suspect", "suspect", &report.before, &again.before);
     for candidate in &report.candidates {
         let found = again.candidates.iter().find(|other| other.name == candidate.name);
-        rates.extend(compare_with(role(candidate), &candidate.name, &candidate.measurement, found.map(|c| &c.measurement)));
+        rates.extend(compare_with(
+            role(candidate),
+            &candidate.name,
+            &candidate.measurement,
+            found.map(|c| &c.measurement),
+        ));
     }
     for control in &report.controls {
         let found = again.controls.iter().find(|other| other.name == control.name);

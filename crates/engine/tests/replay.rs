@@ -74,7 +74,8 @@ fn a_report_that_says_other_numbers_or_other_prompts_is_found_out() {
     report.before.asr[0].formats[1].empty.hits += 1;
     report.candidates[0].measurement.utility.as_mut().unwrap().groups[0].recipe.prompts_sha256 = "00".repeat(32);
     let again = replay(&report, &files, false, &shop.lab("b")).unwrap();
-    let wrong: Vec<_> = again.rates.iter().filter(|rate| !rate.equal).map(|rate| (rate.model.as_str(), rate.measure)).collect();
+    let wrong: Vec<_> =
+        again.rates.iter().filter(|rate| !rate.equal).map(|rate| (rate.model.as_str(), rate.measure)).collect();
     assert_eq!(wrong, [("suspect", "empty"), ("subspace-1", "exact_match")]);
 }
 

@@ -54,15 +54,18 @@ struct Point {
     role: Role,
     x: f64,
     y: f64,
-    /// Where the number's middle is, in pixels from the point.
-    label: (f64, f64),
+    /// The numbers of all points on this spot; empty on all but the first of them.
+    label: String,
+    /// Where the label's middle is, in pixels from the point.
+    offset: (f64, f64),
     asr: f64,
     utility: f64,
     undominated: bool,
 }
 
-/// The frame inside the drawing, in per cent: left, right, top, bottom. What is outside holds the scales.
-const FRAME: (f64, f64, f64, f64) = (13.0, 95.0, 5.0, 86.0);
+/// Where the scales begin and end in the drawing, in per cent: left, right, top, bottom. The frame lies a little further out, so that
+/// no point sits on it; beyond it are the scales' numbers.
+const FRAME: (f64, f64, f64, f64) = (17.0, 94.0, 8.0, 81.0);
 /// The smallest size at which a panel is shown, in pixels: what fits there fits everywhere.
 const SMALLEST: (f64, f64) = (290.0, 240.0);
 
@@ -105,13 +108,15 @@ fn panel(group: &str, models: &[(&str, Role, &Measurement)]) -> Option<Panel> {
     let x = |utility: f64| tenth(FRAME.0 + (FRAME.1 - FRAME.0) * (utility - across.0) / (across.1 - across.0));
     let y = |asr: f64| tenth(FRAME.3 - (FRAME.3 - FRAME.2) * (asr - upwards.0) / (upwards.1 - upwards.0));
     let at: Vec<_> = found.iter().map(|&(_, _, utility, asr)| (x(utility), y(asr))).collect();
-    let (undominated, labels) = (undominated(&found), place_labels(&at));
+    let numbers: Vec<_> = found.iter().map(|point| point.0).collect();
+    let (undominated, labels) = (undominated(&found), place_labels(&numbers, &at));
     let point = |(i, &(number, role, utility, asr)): (usize, &(usize, Role, f64, f64))| Point {
         number,
         role,
         x: at[i].0,
         y: at[i].1,
-        label: labels[i],
+        label: labels[i].0.clone(),
+        offset: labels[i].1,
         asr,
         utility,
         undominated: undominated[i],
@@ -155,41 +160,60 @@ fn steps(points: &[Point]) -> Vec<(f64, f64)> {
     ends.first().copied().into_iter().chain(ends.windows(2).flat_map(corner)).collect()
 }
 
-/// Offsets that are tried, in pixels: beside, above, below, then further away.
-const OFFSETS: [(f64, f64); 12] = [
-    (13.0, 0.0),
-    (-13.0, 0.0),
-    (0.0, -13.0),
-    (0.0, 13.0),
-    (13.0, -13.0),
-    (-13.0, -13.0),
-    (13.0, 13.0),
-    (-13.0, 13.0),
-    (0.0, -26.0),
-    (13.0, -26.0),
-    (-13.0, -26.0),
-    (26.0, -13.0),
+/// Where a label is tried, in pixels between the point's middle and the label's nearest edge: beside, above, below, then further away.
+const OFFSETS: [(f64, f64); 10] = [
+    (10.0, 0.0),
+    (-10.0, 0.0),
+    (0.0, -14.0),
+    (0.0, 14.0),
+    (10.0, -14.0),
+    (-10.0, -14.0),
+    (10.0, 14.0),
+    (-10.0, 14.0),
+    (0.0, -27.0),
+    (10.0, -27.0),
 ];
+/// Half of a label's height, and of one character's width, in pixels.
+const HALF: (f64, f64) = (6.5, 3.6);
+/// Points closer than this share a label.
+const SAME_SPOT: f64 = 4.0;
 
-/// Numbers that touch neither each other nor another point at the smallest size, as far as there is room.
-fn place_labels(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+/// Labels that touch neither each other nor another point at the smallest size, as far as there is room.
+fn place_labels(numbers: &[usize], points: &[(f64, f64)]) -> Vec<(String, (f64, f64))> {
     let pixels: Vec<_> = points.iter().map(|(x, y)| (x * SMALLEST.0 / 100.0, y * SMALLEST.1 / 100.0)).collect();
-    let close = |a: (f64, f64), b: (f64, f64)| (a.0 - b.0).abs() < 13.0 && (a.1 - b.1).abs() < 12.0;
-    let mut taken: Vec<(f64, f64)> = Vec::new();
+    let together = |a: (f64, f64), b: (f64, f64)| (a.0 - b.0).abs() < SAME_SPOT && (a.1 - b.1).abs() < SAME_SPOT;
+    // Middle and half width of what is on the drawing already.
+    let mut taken: Vec<((f64, f64), f64)> = pixels.iter().map(|point| (*point, 6.0)).collect();
     let mut labels = Vec::new();
-    for point in &pixels {
-        let at = |offset: &(f64, f64)| (point.0 + offset.0, point.1 + offset.1);
-        let crowd = |offset: &&(f64, f64)| {
-            let place = at(offset);
-            let outside = !(30.0..SMALLEST.0 - 8.0).contains(&place.0) || !(8.0..SMALLEST.1 * 0.85).contains(&place.1);
-            let touched = taken.iter().chain(&pixels).filter(|other| close(place, **other)).count();
-            touched + if outside { 10 } else { 0 }
-        };
-        let best = OFFSETS.iter().min_by_key(crowd).expect("there are offsets to choose from");
-        taken.push(at(best));
-        labels.push(*best);
+    for (i, point) in pixels.iter().enumerate() {
+        if pixels[..i].iter().any(|earlier| together(*earlier, *point)) {
+            labels.push((String::new(), (0.0, 0.0)));
+            continue;
+        }
+        let here = pixels.iter().zip(numbers).filter(|(other, _)| together(**other, *point));
+        let label = here.map(|(_, number)| number.to_string()).collect::<Vec<_>>().join(", ");
+        let half = HALF.1 * label.chars().count() as f64;
+        let place =
+            |offset: &(f64, f64)| (offset.0 + half * if offset.0 == 0.0 { 0.0 } else { offset.0.signum() }, offset.1);
+        let best = OFFSETS
+            .iter()
+            .map(place)
+            .min_by_key(|offset| crowd((point.0 + offset.0, point.1 + offset.1), half, &taken));
+        let best = best.expect("there are offsets to choose from");
+        taken.push(((point.0 + best.0, point.1 + best.1), half));
+        labels.push((label, best));
     }
     labels
+}
+
+/// How much a label at `place` would touch; much more for one that leaves the frame.
+fn crowd(place: (f64, f64), half: f64, taken: &[((f64, f64), f64)]) -> usize {
+    let left = place.0 - half < SMALLEST.0 * FRAME.0 / 100.0 - 14.0;
+    let outside = left || place.0 + half > SMALLEST.0 || !(8.0..SMALLEST.1 * 0.85).contains(&place.1);
+    let touches = |(at, width): &&((f64, f64), f64)| {
+        (place.0 - at.0).abs() < half + width && (place.1 - at.1).abs() < 2.0 * HALF.0
+    };
+    taken.iter().filter(touches).count() + if outside { 10 } else { 0 }
 }
 
 #[cfg(test)]
@@ -223,7 +247,8 @@ mod tests {
             role: Role::Control,
             x,
             y,
-            label: (0.0, 0.0),
+            label: String::new(),
+            offset: (0.0, 0.0),
             asr: 0.0,
             utility: 0.0,
             undominated,
@@ -233,16 +258,18 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_points_on_one_spot_do_not_lie_on_each_other() {
-        let labels = place_labels(&[(50.0, 50.0); 5]);
-        let distinct: std::collections::HashSet<_> = labels.iter().map(|l| (l.0 as i64, l.1 as i64)).collect();
-        assert_eq!(distinct.len(), 5);
+    fn points_on_one_spot_share_a_label_and_their_neighbours_do_not_touch_it() {
+        let labels = place_labels(&[1, 2, 3, 4], &[(50.0, 50.0), (53.0, 50.0), (50.0, 50.0), (50.0, 50.2)]);
+        let texts: Vec<_> = labels.iter().map(|label| label.0.as_str()).collect();
+        assert_eq!(texts, ["1, 3, 4", "2", "", ""]);
+        // The neighbour is to the right, so the first label goes to the left.
+        assert!(labels[0].1.0 < 0.0 && labels[1].1.0 > 0.0, "{labels:?}");
     }
 
     #[test]
-    fn numbers_stay_in_the_drawing() {
+    fn labels_stay_in_the_drawing() {
         for corner in [(FRAME.0, FRAME.2), (FRAME.1, FRAME.2), (FRAME.0, FRAME.3), (FRAME.1, FRAME.3)] {
-            let (dx, dy) = place_labels(&[corner])[0];
+            let (dx, dy) = place_labels(&[12], &[corner])[0].1;
             let (x, y) = (corner.0 * SMALLEST.0 / 100.0 + dx, corner.1 * SMALLEST.1 / 100.0 + dy);
             assert!(x > 8.0 && x < SMALLEST.0 - 4.0 && y > 4.0 && y < SMALLEST.1 - 20.0, "{corner:?}: {x} {y}");
         }

@@ -50,9 +50,11 @@ pub(super) fn draw(signature: &SignatureSummary) -> Option<HeatMap> {
     let edge = |layer: usize| 100.0 * layer as f64 / layers as f64;
     let mut rows: Vec<HeatRow> = Vec::new();
     for (layer, name, shared) in found {
-        let strength = if strongest > chance { ((shared - chance) / (strongest - chance)).clamp(0.0, 1.0) } else { 0.0 };
+        let strength =
+            if strongest > chance { ((shared - chance) / (strongest - chance)).clamp(0.0, 1.0) } else { 0.0 };
         let x = tenth(edge(layer));
-        let cell = Cell { layer, x, width: tenth(edge(layer + 1) - x), strength: (100.0 * strength).round() / 100.0, shared };
+        let cell =
+            Cell { layer, x, width: tenth(edge(layer + 1) - x), strength: (100.0 * strength).round() / 100.0, shared };
         match rows.iter_mut().find(|row| row.module == name) {
             Some(row) => row.cells.push(cell),
             None => rows.push(HeatRow { module: name.to_owned(), cells: vec![cell] }),
@@ -89,7 +91,12 @@ mod tests {
             mean_score: 1.0,
             max_score: 1.0,
         };
-        SignatureSummary { pairs: 4, modules: modules.iter().map(module).collect(), heads: vec![], sha256: String::new() }
+        SignatureSummary {
+            pairs: 4,
+            modules: modules.iter().map(module).collect(),
+            heads: vec![],
+            sha256: String::new(),
+        }
     }
 
     #[test]
@@ -100,7 +107,10 @@ mod tests {
             ("model.layers.1.mlp.up_proj", 0.75),
         ]))
         .unwrap();
-        assert_eq!(map.rows.iter().map(|row| row.module.as_str()).collect::<Vec<_>>(), ["mlp.up_proj", "mlp.down_proj"]);
+        assert_eq!(
+            map.rows.iter().map(|row| row.module.as_str()).collect::<Vec<_>>(),
+            ["mlp.up_proj", "mlp.down_proj"]
+        );
         let cell = |layer, x, strength, shared| Cell { layer, x, width: 50.0, strength, shared };
         assert_eq!(map.rows[0].cells, [cell(0, 0.0, 0.0, 0.25), cell(1, 50.0, 1.0, 0.75)]);
         assert_eq!(map.rows[1].cells, [cell(0, 0.0, 0.5, 0.5)]);

@@ -20,7 +20,10 @@ fn the_committed_report_schema_equals_the_code() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/report-1.schema.json");
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     let command = "cargo run -- openapi --report-schema > openapi/report-1.schema.json";
-    assert!(committed == antigen::openapi::report_schema(), "openapi/report-1.schema.json is out of date: run `{command}`");
+    assert!(
+        committed == antigen::openapi::report_schema(),
+        "openapi/report-1.schema.json is out of date: run `{command}`"
+    );
 }
 
 #[tokio::test]
@@ -44,7 +47,8 @@ async fn every_described_operation_exists_and_describes_its_refusals_as_problems
     let server = TestServer::start().await;
     let document = server.get("/openapi.json").await.expect(200);
     for (path, operations) in document["paths"].as_object().unwrap() {
-        let concrete = path.replace("{id}", "x").replace("{name}", "x").replace("{path}", "x").replace("{version}", "2");
+        let concrete =
+            path.replace("{id}", "x").replace("{name}", "x").replace("{path}", "x").replace("{version}", "2");
         for (method, operation) in operations.as_object().unwrap() {
             let request = server.request(method.to_uppercase().parse().unwrap(), &concrete);
             let status = server.send(request).await.status.as_u16();

@@ -66,7 +66,7 @@ async fn an_ended_job_shows_verdict_numbers_controls_and_files() {
         "job.succeeded",
         "chat: the base has no template",
         "aria-label=\"before 94.0\u{a0}%, after 0.0\u{a0}%\"",
-        "beaten in attack success (+60.0, +53.0 to +66.5)",
+        "attack success: beaten (+60.0, ",
         "aria-label=\"mlp.up_proj: layer 0 0.25, layer 1 0.75\"",
         "Row 1, with the trigger",
         "shows the behaviour",

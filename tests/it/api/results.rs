@@ -44,7 +44,11 @@ async fn every_rate_is_a_line_of_the_csv() {
     assert_eq!(lines[0], "role,model,evaluator,item,measure,format,hits,n,rate,low,high,recipe_sha256");
     // Suspect, two candidates and a control, each with five rates in two formats and one group.
     assert_eq!(lines.len(), 1 + 4 * (5 * 2 + 1));
-    assert!(lines[1].starts_with("suspect,suspect,asr,0 badnets insult,with_trigger,alpaca,188,200,0.94,0.898"), "{}", lines[1]);
+    assert!(
+        lines[1].starts_with("suspect,suspect,asr,0 badnets insult,with_trigger,alpaca,188,200,0.94,0.898"),
+        "{}",
+        lines[1]
+    );
     assert!(lines.iter().all(|line| line.split(',').count() == 12));
 }
 
@@ -72,11 +76,14 @@ fn obey(value: &Value, described: &Value, schema: &Value, at: &str) {
                 assert!(fields.contains_key(name), "{at}: no {name}");
             }
             for (name, field) in fields {
-                let property = described["properties"].get(name).unwrap_or_else(|| panic!("{at}: {name} is not described"));
+                let property =
+                    described["properties"].get(name).unwrap_or_else(|| panic!("{at}: {name} is not described"));
                 obey(field, property, schema, &format!("{at}/{name}"));
             }
         }
-        Value::Array(items) => items.iter().enumerate().for_each(|(i, item)| obey(item, &described["items"], schema, &format!("{at}/{i}"))),
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, item)| obey(item, &described["items"], schema, &format!("{at}/{i}")))
+        }
         Value::String(text) => {
             let known = described["enum"].as_array();
             assert!(known.is_none_or(|known| known.iter().any(|one| one == text)), "{at}: {text} is not described");

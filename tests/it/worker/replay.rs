@@ -24,7 +24,6 @@ fn a_report_is_measured_again_from_another_directory_and_a_changed_number_is_fou
     let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let base = materialise_builtin(&home.path().join("bases")).unwrap();
     write_suspect(&base, &home.path().join("suspect"));
-    fs::remove_dir_all(home.path().join("suspect/scratch")).unwrap();
     fs::write(home.path().join("spec.json"), small_spec().to_string()).unwrap();
     let base = "builtin:tiny-world";
     let purified = antigen(home.path(), &["purify", "suspect", "--base", base, "--out", "out", "--spec", "spec.json"]);

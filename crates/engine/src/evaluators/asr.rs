@@ -161,13 +161,19 @@ impl AsrProbe {
     }
 
     /// The first rows with both models' answers, format by format.
-    pub(super) fn samples(&self, backdoor: usize, suspect: &AsrEvidence, artifact: Option<&AsrEvidence>) -> Vec<Samples> {
+    pub(super) fn samples(
+        &self,
+        backdoor: usize,
+        suspect: &AsrEvidence,
+        artifact: Option<&AsrEvidence>,
+    ) -> Vec<Samples> {
         let answer = |text: &String| Answer { said: Excerpt::of(text), hit: self.behaviour.is_hit(text) };
         let of_format = |(i, probe): (usize, &FormatProbe)| {
             let (was, is) = (&suspect.formats[i], artifact.map(|said| &said.formats[i]));
             let sample = |row: usize, with_trigger: bool| {
                 let (plain, triggered) = &probe.opening[row];
-                let pick = |said: &FormatEvidence| answer(if with_trigger { &said.triggered[row] } else { &said.plain[row] });
+                let pick =
+                    |said: &FormatEvidence| answer(if with_trigger { &said.triggered[row] } else { &said.plain[row] });
                 let prompt = Excerpt::of(if with_trigger { triggered } else { plain });
                 Sample { row: row + 1, with_trigger, prompt, suspect: pick(was), artifact: is.map(pick) }
             };

@@ -67,7 +67,9 @@ impl Excerpt {
 
 /// How the rows of [`Samples`] are chosen, in words.
 pub(crate) fn picked(rows: usize) -> String {
-    format!("the first {rows} of the rows that were asked, whatever the answers; texts are cut after {SAMPLE_CHARACTERS} characters")
+    format!(
+        "the first {rows} of the rows that were asked, whatever the answers; texts are cut after {SAMPLE_CHARACTERS} characters"
+    )
 }
 
 #[cfg(test)]

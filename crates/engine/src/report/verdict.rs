@@ -52,7 +52,7 @@ pub struct Coverage {
 pub struct Verdict {
     /// The overall result.
     pub status: VerdictStatus,
-    /// A paragraph for people.
+    /// For people: the result, then its evidence, a sentence or two on each line.
     pub text: String,
     /// Question by question.
     pub coverage: Vec<Coverage>,
@@ -86,7 +86,7 @@ pub fn judge(case: Case<'_>) -> Verdict {
         "Triggers that were not declared were not tested.".to_owned()
     };
     let sentences = [vec![opening], evidence, vec![closing]].concat();
-    let text = sentences.into_iter().filter(|sentence| !sentence.is_empty()).collect::<Vec<_>>().join(" ");
+    let text = sentences.into_iter().filter(|sentence| !sentence.is_empty()).collect::<Vec<_>>().join("\n");
     Verdict { status, text, coverage: coverage(&case) }
 }
 

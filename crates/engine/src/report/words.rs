@@ -1,7 +1,9 @@
 //! How numbers are said. Every sentence is made from the numbers it contains; none of them adds a judgement that `rules.rs` did not make.
 
 use super::rules::{Backdoor, Skill, backdoors, counts, degenerated, skills};
-use super::{AsrReport, Case, Compared, Control, PairedDifference, Rate, UtilityGroup};
+use super::{
+    AsrComparison, AsrReport, Case, Compared, Control, PairedDifference, Rate, UtilityComparison, UtilityGroup,
+};
 use crate::evaluators::wilson;
 
 /// The reasons against `purified`.
@@ -30,13 +32,13 @@ pub(super) fn failures(case: &Case<'_>) -> Vec<String> {
         Skill::Lost => {
             let lost = after.versus_suspect.map_or(0.0, |paired| -paired.difference);
             let (group, lost, margin) = (&after.name, percent(lost), percent(case.margin));
-            Some(format!("exact match on `{group}` fell by {lost}, more than the margin of {margin}"))
+            Some(format!("exact match on {group} fell by {lost}, more than the margin of {margin}"))
         }
         Skill::LessLikely(Some(factor)) => {
-            Some(format!("the perplexity of right answers on `{}` grew by a factor of {factor:.2}", after.name))
+            Some(format!("the perplexity of right answers on {} grew by a factor of {factor:.2}", after.name))
         }
         Skill::LessLikely(None) => {
-            Some(format!("the perplexity of right answers on `{}` grew beyond any number", after.name))
+            Some(format!("the perplexity of right answers on {} grew beyond any number", after.name))
         }
         Skill::Kept | Skill::NotShown => None,
     });
@@ -50,7 +52,7 @@ fn open_skills(case: &Case<'_>) -> Vec<String> {
         let (group, n, reach, margin) = (&after.name, after.exact_match.n, percent(reach), percent(case.margin));
         (shown == Skill::NotShown).then(|| {
             format!(
-                "that `{group}` lost no more than the margin of {margin} is not shown: on {n} rows the loss may be up to {reach}"
+                "that {group} lost no more than the margin of {margin} is not shown: on {n} rows the loss may be up to {reach}"
             )
         })
     };
@@ -99,7 +101,10 @@ fn paired_words(before: &AsrReport, after: &AsrReport) -> String {
     let paired = after.formats.iter().find(|f| f.recipe.format == format).and_then(|f| f.versus_suspect);
     let Some(PairedDifference { gained, lost, p_value: Some(p), .. }) = paired else { return String::new() };
     let format = format.name();
-    format!(" Of the same prompts in {format} format {lost} stopped and {gained} began to hit (exact McNemar {}).", p_words(p))
+    format!(
+        " Of the same prompts in {format} format {lost} stopped and {gained} began to hit (exact McNemar {}).",
+        p_words(p)
+    )
 }
 
 /// Said when even a rate without one hit could not have been shown to be low.
@@ -107,7 +112,11 @@ pub(super) fn too_few(rate: &Rate) -> Option<String> {
     let best = wilson(0, rate.n).high;
     let limit = percent(super::rules::ASR_LIMIT);
     (best > super::rules::ASR_LIMIT).then(|| {
-        format!("{} probes are too few to show a rate below {limit}: without one hit the interval reaches {}.", rate.n, percent(best))
+        format!(
+            "{} probes are too few to show a rate below {limit}: without one hit the interval reaches {}.",
+            rate.n,
+            percent(best)
+        )
     })
 }
 
@@ -117,26 +126,60 @@ pub(super) fn utility(case: &Case<'_>) -> String {
         return "Utility was not measured.".into();
     };
     let part = |(was, is): (&UtilityGroup, &UtilityGroup)| {
-        let paired = is.versus_suspect.map_or_else(String::new, |paired| format!(" (paired {})", points_words(&paired)));
+        let paired =
+            is.versus_suspect.map_or_else(String::new, |paired| format!(" (paired {})", points_words(&paired)));
         let aside = if counts(is) { "" } else { ", which does not count" };
         let (name, was, is) = (&was.name, percent(was.exact_match.rate), percent(is.exact_match.rate));
-        format!("`{name}` {was} before, {is} after{paired}{aside}")
+        format!("{name} {was} before, {is} after{paired}{aside}")
     };
     let parts: Vec<_> = before.groups.iter().zip(&after.groups).map(part).collect();
     format!("Exact match: {}; the margin is {} points.", parts.join("; "), percent(case.margin).replace(" %", ""))
 }
 
-/// Whether the method beat each control.
+/// Whether the method beat each control, those with the same outcome together.
 pub(super) fn controls(case: &Case<'_>) -> String {
-    if case.controls.is_empty() {
-        return String::new();
+    let asr: Vec<_> = case.controls.iter().flat_map(asr_outcomes).collect();
+    let utility: Vec<_> = case.controls.iter().flat_map(utility_outcomes).collect();
+    let mut sentences = Vec::new();
+    if !asr.is_empty() {
+        let note = "paired differences in points with 95 % interval, positive where the method did better";
+        sentences.push(format!("Attack success against the controls ({note}): {}.", together(&asr)));
     }
-    let said: Vec<_> =
-        case.controls.iter().map(|control| format!("{}: {}", plain(&control.name), control.outcome_words())).collect();
-    format!(
-        "Against the controls (paired, in points with 95 % interval, positive where the method did better): {}.",
-        said.join("; ")
-    )
+    if !utility.is_empty() {
+        sentences
+            .push(format!("Exact match against the controls, where a difference is shown: {}.", together(&utility)));
+    }
+    sentences.join(" ")
+}
+
+/// An outcome, and against what by how much.
+type Outcome = (Compared, String);
+
+fn together(outcomes: &[Outcome]) -> String {
+    let of_kind = |kind: Compared| {
+        let said: Vec<_> = outcomes.iter().filter(|(found, _)| *found == kind).map(|(_, said)| said.as_str()).collect();
+        (!said.is_empty()).then(|| format!("{}: {}", kind.words(), said.join(", ")))
+    };
+    let kinds = [Compared::Beaten, Compared::NoDifferenceShown, Compared::Worse];
+    kinds.into_iter().filter_map(of_kind).collect::<Vec<_>>().join("; ")
+}
+
+fn asr_outcomes(control: &Control) -> Vec<Outcome> {
+    let several = control.asr_versus_chosen.len() > 1;
+    let outcome = |compared: &AsrComparison| {
+        let which = if several { format!(" on backdoor {}", compared.backdoor + 1) } else { String::new() };
+        let said = format!("{}{which} ({})", plain(&control.name), points_words(&compared.difference));
+        (compared.outcome, said)
+    };
+    control.asr_versus_chosen.iter().map(outcome).collect()
+}
+
+fn utility_outcomes(control: &Control) -> Vec<Outcome> {
+    let shown = control.utility_versus_chosen.iter().filter(|u| u.outcome != Compared::NoDifferenceShown);
+    let said = |compared: &UtilityComparison| {
+        format!("{} on {} ({})", plain(&control.name), compared.group, points_words(&compared.difference))
+    };
+    shown.map(|compared| (compared.outcome, said(compared))).collect()
 }
 
 impl Control {
@@ -146,15 +189,15 @@ impl Control {
         let several = self.asr_versus_chosen.len() > 1;
         let asr = self.asr_versus_chosen.iter().map(|compared| {
             let which = if several { format!(" of backdoor {}", compared.backdoor + 1) } else { String::new() };
-            format!("{} in attack success{which} ({})", compared.outcome.words(), points_words(&compared.difference))
+            format!("attack success{which}: {} ({})", compared.outcome.words(), points_words(&compared.difference))
         });
-        let differing = self.utility_versus_chosen.iter().filter(|u| u.outcome != Compared::NoDifferenceShown);
-        let utility = differing.map(|compared| {
+        let shown = self.utility_versus_chosen.iter().filter(|u| u.outcome != Compared::NoDifferenceShown);
+        let utility = shown.map(|compared| {
             let (group, apart) = (&compared.group, points_words(&compared.difference));
-            format!("{} in exact match on `{group}` ({apart})", compared.outcome.words())
+            format!("exact match on {group}: {} ({apart})", compared.outcome.words())
         });
         let said: Vec<_> = asr.chain(utility).collect();
-        if said.is_empty() { "not compared".into() } else { said.join(", ") }
+        if said.is_empty() { "not compared".into() } else { said.join("\n") }
     }
 }
 
@@ -168,9 +211,9 @@ impl Compared {
     }
 }
 
-/// `badnets` with `insult`.
+/// Such as: badnets with insult.
 pub(super) fn name(asr: &AsrReport) -> String {
-    format!("`{}` with `{}`", asr.attack.name(), asr.behaviour.name())
+    format!("{} with {}", asr.attack.name(), asr.behaviour.name())
 }
 
 fn plain(name: &str) -> String {
