@@ -166,7 +166,7 @@ fn each_control_is_said_to_be_beaten_or_not_with_its_interval() {
     let controls = [control("random_subspace", 20), control("adapter_dropped", 0)];
     let (before, after) = (measured(190, 180, None), measured(0, 178, Some(180)));
     let text = judge(Case { before: &before, after: &after, controls: &controls, margin: 0.05, untouched: None }).text;
-    let said = "beaten: random subspace (+10.0, +6.5 to +14.9); no difference shown: adapter dropped (0.0, \u{2212}1.9 to +1.9).";
+    let said = "beaten: random subspace (+10.0, +6.1 to +14.9); no difference shown: adapter dropped (0.0, \u{2212}1.9 to +1.9).";
     assert!(text.contains(said), "{text}");
 }
 
