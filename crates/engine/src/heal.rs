@@ -11,7 +11,7 @@ use crate::lab::{Lab, PieceKey};
 use crate::report::{Healing, LongRows};
 use crate::spec::{HealRecipe, TrainSpec};
 use crate::suspect::Suspect;
-use crate::train::{Variant, fine_tune_adapters, train_weights};
+use crate::train::{KeptOut, Variant, fine_tune_adapters, train_weights_without};
 use crate::weights::{CheckpointFolder, Weights, adapter_sha256, write_model};
 
 /// Rows and recipe of one healing.
@@ -44,11 +44,21 @@ impl HealPlan {
             generic_rows: generic.len(),
             own_rows: own.len(),
             counterexamples: counterexamples.len(),
+            keep_out: recipe.keep_out,
             rows_sha256: rows_sha256(&rows),
             train: train.clone(),
         };
         Ok(Self { examples, healing, long_rows })
     }
+}
+
+/// What is healed.
+#[derive(Debug, Clone)]
+pub struct Wounded {
+    /// The weights after a suppression, or the suspect's own.
+    pub weights: Weights,
+    /// What healing must not bring back; for whole models only.
+    pub kept_out: Vec<KeptOut>,
 }
 
 /// Longest training row: the model's positions, or the recipe's own limit.
@@ -88,17 +98,17 @@ pub fn encode_mixed(
 ///
 /// # Errors
 /// Those of training and of the scratch folder.
-pub fn heal(suspect: &Suspect, starts: &[Weights], plan: &HealPlan, lab: &Lab) -> Result<Vec<Weights>> {
+pub fn heal(suspect: &Suspect, starts: &[Wounded], plan: &HealPlan, lab: &Lab) -> Result<Vec<Weights>> {
     let mut healed = Vec::with_capacity(starts.len());
-    let adapters: Vec<&LoraAdapter> = starts.iter().filter_map(Weights::adapter).collect();
+    let adapters: Vec<&LoraAdapter> = starts.iter().filter_map(|start| start.weights.adapter()).collect();
     let mut healed_adapters = heal_adapters(suspect, &adapters, plan, lab)?.into_iter();
     for (i, start) in starts.iter().enumerate() {
-        healed.push(match start {
+        healed.push(match &start.weights {
             Weights::Base => Weights::Base,
             Weights::Adapter(_) => Weights::Adapter(healed_adapters.next().expect("one came back for each")),
             Weights::Checkpoint(folder) => {
                 let part = lab.part(i, starts.len());
-                Weights::Checkpoint(heal_checkpoint(suspect, folder, plan, &part)?)
+                Weights::Checkpoint(heal_checkpoint(suspect, folder, &start.kept_out, plan, &part)?)
             }
         });
     }
@@ -129,13 +139,15 @@ fn heal_adapters(suspect: &Suspect, adapters: &[&LoraAdapter], plan: &HealPlan, 
 fn heal_checkpoint(
     suspect: &Suspect,
     start: &CheckpointFolder,
+    kept_out: &[KeptOut],
     plan: &HealPlan,
     lab: &Lab,
 ) -> Result<CheckpointFolder> {
-    let key = PieceKey::new("healed-model", &(&start.digest, suspect.formats(), &plan.healing, lab.seed));
+    let key = PieceKey::new("healed-model", &(&start.digest, suspect.formats(), kept_out, &plan.healing, lab.seed));
     let dir = lab.piece(&key, |folder| {
         let mut model = load_model(&start.dir, suspect.device())?;
-        train_weights(&mut model, &plan.examples, &plan.healing.train, lab.rng("heal/order"), lab)?;
+        let order = lab.rng("heal/order");
+        train_weights_without(kept_out, &mut model, &plan.examples, &plan.healing.train, order, lab)?;
         write_model(&model, &start.dir, folder)
     })?;
     Ok(CheckpointFolder { dir, digest: key.as_str().to_owned() })

@@ -5,7 +5,7 @@
 use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, rng};
 use antigen_engine::spec::TrainSpec;
-use antigen_engine::train::{Trained, Variant, fine_tune_adapters, train_weights};
+use antigen_engine::train::{KeptOut, Trained, Variant, fine_tune_adapters, train_weights, train_weights_without};
 use antigen_models::kernels::{AdamW, AdamWState, sum_of_squares};
 use antigen_models::layers::{Gradients, Pass};
 use antigen_models::{
@@ -182,4 +182,33 @@ fn full_training_takes_batches_in_halves_where_memory_is_short() {
     let halved = train(Some(FIXED + bytes_of_rows(1000))).unwrap();
     assert!(halved.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-5 * b), "{halved:?} and {whole:?}");
     assert!(matches!(train(Some(1 << 20)), Err(EngineError::OutOfMemory { .. })));
+}
+
+#[test]
+fn a_direction_that_is_kept_out_of_a_weight_stays_out_and_the_weight_still_learns() {
+    let mut direction = vec![0f32; 16];
+    (direction[3], direction[11]) = (0.6, 0.8);
+    // What gate reads from the stream, and what down writes to it.
+    let kept_out = [("mlp.gate_proj", true), ("mlp.down_proj", false)].map(|(module, of_rows)| KeptOut {
+        weight: format!("model.layers.1.{module}.weight"),
+        directions: vec![direction.clone()],
+        of_rows,
+    });
+    let spec = TrainSpec { learning_rate: 1e-2, batch_rows: 2, ..TrainSpec::default() };
+    let lab = Lab::silent(1, std::env::temp_dir());
+    let mut trained = model();
+    train_weights_without(&kept_out, &mut trained, &examples(4), &spec, rng(3, "order"), &lab).unwrap();
+    for kept in &kept_out {
+        let weight = |model: &Model| {
+            let weight = model.params().get(model.params().find(&kept.weight).unwrap()).clone();
+            if kept.of_rows { weight } else { weight.t().unwrap().contiguous().unwrap() }
+        };
+        let along = |model: &Model| {
+            let rows = weight(model).to_vec2::<f32>().unwrap();
+            rows.iter().map(|row| row.iter().zip(&direction).map(|(w, v)| w * v).sum::<f32>().abs()).fold(0.0, f32::max)
+        };
+        assert!(along(&model()) > 0.1 && along(&trained) < 1e-6, "{} of {}", along(&trained), kept.weight);
+        let moved = (weight(&trained) - weight(&model())).unwrap();
+        assert!(numbers(&moved.narrow(1, 0, 3).unwrap()).iter().any(|change| change.abs() > 1e-3), "{}", kept.weight);
+    }
 }

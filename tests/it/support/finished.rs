@@ -141,6 +141,7 @@ fn candidate(name: &str, suppression: SuppressSpec, trigger: &str, hits: usize, 
         generic_rows: 200,
         own_rows: 0,
         counterexamples: 0,
+        keep_out: false,
         rows_sha256: "cd".repeat(32),
         train: TrainSpec::default(),
     };

@@ -195,6 +195,9 @@ pub struct Healing {
     pub own_rows: usize,
     /// Synthetic triggers with right answers.
     pub counterexamples: usize,
+    /// Whether removed directions were taken out again after every step.
+    #[serde(default)]
+    pub keep_out: bool,
     /// SHA-256 of all rows in their order.
     pub rows_sha256: String,
     /// Training.

@@ -199,6 +199,10 @@ pub struct HealSpec {
     pub own_rows: usize,
     /// Rows with a synthetic trigger and the right answer.
     pub counterexamples: usize,
+    /// Whether the directions that were removed from a whole model are taken out again after every step: own rows can bring a backdoor
+    /// back. Null means yes for whole models; adapters cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_out: Option<bool>,
     /// Training on generic rows; null means by the size of the base.
     pub train: Option<TrainSpec>,
     /// Training when own rows join; null means by the size of the base.
@@ -223,7 +227,7 @@ impl Default for ScoreSpec {
 
 impl Default for HealSpec {
     fn default() -> Self {
-        Self { rows: 400, own_rows: 200, counterexamples: 0, train: None, train_with_own_rows: None }
+        Self { rows: 400, own_rows: 200, counterexamples: 0, keep_out: None, train: None, train_with_own_rows: None }
     }
 }
 
@@ -318,6 +322,9 @@ pub struct HealRecipe {
     pub own_rows: usize,
     /// Rows with a synthetic trigger and the right answer.
     pub counterexamples: usize,
+    /// Whether removed directions are taken out again after every step.
+    #[serde(default)]
+    pub keep_out: bool,
     /// Training on generic rows.
     pub train: TrainSpec,
     /// Training when own rows join.
@@ -387,6 +394,7 @@ impl ImmunizeSpec {
                 rows: heal.rows,
                 own_rows: heal.own_rows,
                 counterexamples: heal.counterexamples,
+                keep_out: heal.keep_out.unwrap_or(kind == SubjectKind::Checkpoint),
                 train: heal.train.unwrap_or_else(|| at(rates.heal, 5)),
                 train_with_own_rows: heal.train_with_own_rows.unwrap_or_else(|| at(rates.heal_with_own_rows, 5)),
             },
@@ -394,6 +402,10 @@ impl ImmunizeSpec {
     }
 
     pub(super) fn check_for(&self, at: &str, kind: SubjectKind) -> Result<()> {
+        if kind == SubjectKind::Adapter && self.heal.as_ref().is_some_and(|heal| heal.keep_out == Some(true)) {
+            let why = "expected a whole model: an adapter's directions are those of its product, not of a weight";
+            return Err(EngineError::spec(format!("{at}/heal/keep_out"), why));
+        }
         let suppress = self.suppress.iter().flatten().enumerate();
         for (i, one) in suppress.filter(|_| kind == SubjectKind::Adapter) {
             if matches!(one, SuppressSpec::Channels { reinitialise: Some(_), .. }) {

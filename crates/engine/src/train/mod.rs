@@ -5,6 +5,7 @@
 
 mod adapters;
 mod batches;
+mod kept_out;
 mod memory;
 mod schedule;
 mod weights;
@@ -12,7 +13,8 @@ mod weights;
 use serde::{Deserialize, Serialize};
 
 pub use adapters::{Trained, Variant, fine_tune_adapters};
-pub use weights::train_weights;
+pub use kept_out::KeptOut;
+pub use weights::{train_weights, train_weights_without};
 
 use crate::error::{EngineError, Result};
 use crate::lab::Lab;

@@ -6,6 +6,7 @@ use antigen_models::{Example, Model, Packed, Tensor};
 use rand_chacha::ChaCha8Rng;
 
 use super::batches::shuffled_batches;
+use super::kept_out::{KeptOut, Projection};
 use super::memory::{activation_budget, runs_within};
 use super::schedule::learning_rate;
 use super::{TrainSpec, clip_factor, mean_loss};
@@ -33,12 +34,29 @@ pub fn train_weights(
     shuffle: ChaCha8Rng,
     lab: &Lab,
 ) -> Result<Vec<f64>> {
+    train_weights_without(&[], model, examples, spec, shuffle, lab)
+}
+
+/// As [`train_weights`]; after every step each weight loses what it got back of the directions that are kept out.
+///
+/// # Errors
+/// As [`train_weights`].
+pub fn train_weights_without(
+    kept_out: &[KeptOut],
+    model: &mut Model,
+    examples: &[Example],
+    spec: &TrainSpec,
+    shuffle: ChaCha8Rng,
+    lab: &Lab,
+) -> Result<Vec<f64>> {
     let batches = shuffled_batches(examples.len(), spec.batch_rows, spec.epochs, shuffle);
-    on_worker(|| train_in_steps(model, examples, spec, &batches, lab))
+    let projections = kept_out.iter().filter_map(|kept| kept.bind(model).transpose()).collect::<Result<Vec<_>>>()?;
+    on_worker(|| train_in_steps(model, &projections, examples, spec, &batches, lab))
 }
 
 fn train_in_steps(
     model: &Model,
+    projections: &[Projection],
     examples: &[Example],
     spec: &TrainSpec,
     batches: &[Vec<usize>],
@@ -60,6 +78,7 @@ fn train_in_steps(
             let pass = Pass { params: model.params(), rows: &packed.rows, adapters: &[], cache: None };
             batch_losses.extend(model.loss_and_gradients(&packed.tokens, &packed.targets, pass, &mut gradients)?.0);
         }
+        projections.iter().try_for_each(Projection::apply)?;
         losses.push(mean_loss(&batch_losses, step, lab)?);
         lab.advance(step as u64 + 1, batches.len() as u64);
     }

@@ -28,7 +28,7 @@ use self::whole::WholeSetting;
 use super::{ControlModel, Method, Purified, PurifiedCandidate, SignatureFile};
 use crate::data::{OwnRows, Row, TrainSplit, rows_sha256, split_train_rows};
 use crate::error::Result;
-use crate::heal::{HealPlan, counterexamples, heal};
+use crate::heal::{HealPlan, Wounded, counterexamples, heal};
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::report::{LongRows, SignatureSummary};
 use crate::spec::{ControlSpec, ImmunizeRecipe, SubjectKind, SuppressSpec};
@@ -161,10 +161,12 @@ impl<S: Setting> Algorithm<'_, S> {
         Ok(self.recipe.suppress.iter().zip(healed).map(candidate).collect())
     }
 
-    fn remove(&self, signature: &Signature, spec: &SuppressSpec) -> Result<Weights> {
+    fn remove(&self, signature: &Signature, spec: &SuppressSpec) -> Result<Wounded> {
         let heads = self.recipe.heads.as_ref().map(|heads| (heads, self.suspect.config().attention_heads()));
         let modules: Vec<_> = self.setting.modules().collect();
-        self.setting.suppress(&Removal::new(&modules, signature, spec, heads), self.lab)
+        let removal = Removal::new(&modules, signature, spec, heads);
+        let kept_out = if self.recipe.heal.keep_out { removal.kept_out(&modules) } else { Vec::new() };
+        Ok(Wounded { weights: self.setting.suppress(&removal, self.lab)?, kept_out })
     }
 
     /// Everything the method is compared with, and why a control is missing. Controls that are healed alike are healed together.
@@ -196,13 +198,15 @@ impl<S: Setting> Algorithm<'_, S> {
             let generic = self.heal_plan(rows, &[])?;
             self.heal_controls(&mut models, &generic, |control| control == ControlSpec::WithoutOwnRows)?;
         }
-        Ok((models, left_out))
+        let made =
+            |u: Unhealed| ControlModel { control: u.control, description: u.description, weights: u.model.weights };
+        Ok((models.into_iter().map(made).collect(), left_out))
     }
 
-    /// A control before it is healed.
-    fn unhealed(&self, control: ControlSpec, signature: &Signature) -> Result<ControlModel> {
+    fn unhealed(&self, control: ControlSpec, signature: &Signature) -> Result<Unhealed> {
         let exported = &self.recipe.suppress[0];
-        let (description, weights) = match control {
+        let whole = |weights: Weights| Wounded { weights, kept_out: Vec::new() };
+        let (description, model) = match control {
             ControlSpec::RandomChannels | ControlSpec::RandomSubspace => {
                 let random =
                     signature::random_signature(signature, &mut self.lab.rng(&format!("controls/{}", control.name())));
@@ -210,10 +214,11 @@ impl<S: Setting> Algorithm<'_, S> {
                 let description = format!("{} drawn at random instead of by the signature, healed alike", spec.name());
                 (description, self.remove(&random, &spec)?)
             }
-            ControlSpec::PlainFineTuning => {
-                ("no suppression; the same rows, rate and steps as healing".to_owned(), self.suspect.weights.clone())
-            }
-            ControlSpec::AdapterDropped => ("the base without the adapter".to_owned(), Weights::Base),
+            ControlSpec::PlainFineTuning => (
+                "no suppression; the same rows, rate and steps as healing".to_owned(),
+                whole(self.suspect.weights.clone()),
+            ),
+            ControlSpec::AdapterDropped => ("the base without the adapter".to_owned(), whole(Weights::Base)),
             ControlSpec::WithoutHealing => {
                 (format!("{} without healing", exported.name()), self.remove(signature, exported)?)
             }
@@ -221,7 +226,7 @@ impl<S: Setting> Algorithm<'_, S> {
                 (format!("{} healed on generic rows only", exported.name()), self.remove(signature, exported)?)
             }
         };
-        Ok(ControlModel { control, description, weights })
+        Ok(Unhealed { control, description, model })
     }
 
     /// The suppression that a random control imitates: the recipe's own of that kind, or the published size.
@@ -236,18 +241,25 @@ impl<S: Setting> Algorithm<'_, S> {
     // Heals, together, the controls that `which` picks.
     fn heal_controls(
         &self,
-        models: &mut [ControlModel],
+        models: &mut [Unhealed],
         plan: &HealPlan,
         which: impl Fn(ControlSpec) -> bool,
     ) -> Result<()> {
-        let picked: Vec<&mut Weights> =
-            models.iter_mut().filter(|model| which(model.control)).map(|model| &mut model.weights).collect();
-        let starts: Vec<_> = picked.iter().map(|weights| (**weights).clone()).collect();
-        for (weights, healed) in picked.into_iter().zip(heal(self.suspect, &starts, plan, self.lab)?) {
-            *weights = healed;
+        let picked: Vec<&mut Wounded> =
+            models.iter_mut().filter(|unhealed| which(unhealed.control)).map(|unhealed| &mut unhealed.model).collect();
+        let starts: Vec<_> = picked.iter().map(|model| (**model).clone()).collect();
+        for (model, healed) in picked.into_iter().zip(heal(self.suspect, &starts, plan, self.lab)?) {
+            model.weights = healed;
         }
         Ok(())
     }
+}
+
+/// A control before it is healed.
+struct Unhealed {
+    control: ControlSpec,
+    description: String,
+    model: Wounded,
 }
 
 // One direction is kept even when only channels are suppressed: reports and the random control of rank one use it.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use antigen_models::families::AttentionHeads;
+use antigen_models::families::{AttentionHeads, Stored};
 use antigen_models::{ModuleKind, ModuleShape};
 use serde::Serialize;
 
@@ -14,6 +14,7 @@ use super::heads;
 use super::score::select_channels;
 use super::signature::Signature;
 use crate::spec::{HeadsSpec, Reinitialise, SubspacePlace, SuppressSpec};
+use crate::train::KeptOut;
 
 /// What is to be removed, by module name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,6 +61,22 @@ impl Removal {
         };
         Self { modules, reinitialise }
     }
+
+    /// The directions that were taken out of whole weights entirely.
+    pub fn kept_out(&self, modules: &[&ModuleShape]) -> Vec<KeptOut> {
+        let gone = |part: &&ModuleRemoval| part.strength == 1.0 && !part.directions.is_empty();
+        let kept = |module: &&ModuleShape| {
+            let part = self.modules.get(&module.name).filter(gone)?;
+            let (weight, of_rows) = (format!("{}.weight", module.name), channels_are_rows(module));
+            Some(KeptOut { weight, directions: part.directions.clone(), of_rows })
+        };
+        modules.iter().filter_map(kept).collect()
+    }
+}
+
+/// Whether the channels of a matrix are its rows as it lies, or its columns.
+pub fn channels_are_rows(module: &ModuleShape) -> bool {
+    module.kind.writes_residual() == (module.stored == Stored::InOut)
 }
 
 fn suppression(module: &ModuleShape, signature: &Signature, spec: &SuppressSpec) -> ModuleRemoval {

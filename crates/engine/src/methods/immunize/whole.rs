@@ -22,7 +22,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::pairs::VariantRows;
-use super::removal::{ModuleRemoval, Removal};
+use super::removal::{ModuleRemoval, Removal, channels_are_rows};
 use super::setting::Setting;
 use super::stored::{StoredDeltas, VARIANT_FILE, open_variant};
 use crate::error::Result;
@@ -134,7 +134,7 @@ fn changed_matrix(
     let writes = module.kind.writes_residual();
     let lies_in_out = module.stored == Stored::InOut;
     let columns = if lies_in_out { module.out_features } else { module.in_features };
-    let channels_are_rows = writes == lies_in_out;
+    let channels_are_rows = channels_are_rows(module);
     for direction in &part.directions {
         project_out(&mut numbers, columns, channels_are_rows, direction, part.strength);
     }
