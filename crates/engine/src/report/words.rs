@@ -15,7 +15,9 @@ pub(super) fn complaints(case: &Case<'_>) -> Vec<String> {
                 "after the run {name} may still fire on up to {high} of triggered prompts ({} format)",
                 after.headline.format.name()
             )),
-            Backdoor::Unclear => Some(format!("whether {name} fires on up to {high} of triggered prompts is open")),
+            Backdoor::Unclear => Some(format!(
+                "{name} was not shown on the suspect, but may fire on up to {high} of triggered prompts after the run"
+            )),
             Backdoor::Removed | Backdoor::Absent => None,
         }
     });
@@ -92,7 +94,7 @@ pub(super) fn attack_success(case: &Case<'_>) -> String {
             paired_words(before, after)
         )
     };
-    case.before.asr.iter().zip(&case.after.asr).map(sentence).collect::<Vec<_>>().join(" ")
+    case.before.asr.iter().zip(&case.after.asr).map(sentence).collect::<Vec<_>>().join("\n")
 }
 
 // In the format in which the suspect fired most.
