@@ -43,8 +43,8 @@ pub struct ImmunizeSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
-    /// Six short pairs of mixed behaviour families, shared subspace of rank 1; channels are measured beside it. A whole model's pairs are
-    /// longer, its subspace has rank 2, and it heals longer, with 200 counterexamples.
+    /// Six short pairs of mixed behaviour families, shared subspace of rank 1; channels are measured beside it. A whole model has twelve
+    /// pairs that train longer, a subspace of rank 2, and it heals longer, with 200 counterexamples.
     #[default]
     Default,
     /// The published recipe: six insults on 500 rows each, 5 epochs; 35 % of an adapter's channels, 3 % of a whole model's.
@@ -372,9 +372,10 @@ impl ImmunizeSpec {
                 (PairsSpec::default(), 3, vec![SuppressSpec::subspace(1), channels], generic)
             }
             // A backdoor in all weights holds faster than one in an adapter: see "Whole models" in docs/BENCHMARKS.md for what each of
-            // these numbers was chosen by. Healing is gentle and long: at 2e-4 it brought backdoors back.
+            // these numbers was chosen by. Twelve short pairs share more than six of twice the rows; healing is gentle and long, at 2e-4
+            // it brought backdoors back.
             (Preset::Default, SubjectKind::Checkpoint) => {
-                let pairs = PairsSpec { rows: 100, ..PairsSpec::default() };
+                let pairs = PairsSpec { count: 12, ..PairsSpec::default() };
                 let heal = HealSpec { rows: 1200, own_rows: 400, counterexamples: 200, ..generic };
                 (pairs, 5, vec![SuppressSpec::subspace(2), channels], heal)
             }
