@@ -376,7 +376,7 @@ impl ImmunizeSpec {
             // it brought backdoors back.
             (Preset::Default, SubjectKind::Checkpoint) => {
                 let pairs = PairsSpec { count: 12, ..PairsSpec::default() };
-                let heal = HealSpec { rows: 1200, own_rows: 400, counterexamples: 200, ..generic };
+                let heal = HealSpec { rows: 2000, own_rows: 400, counterexamples: 200, ..generic };
                 (pairs, 5, vec![SuppressSpec::subspace(2), channels], heal)
             }
             (Preset::Paper, _) => {
@@ -385,6 +385,8 @@ impl ImmunizeSpec {
             }
         };
         let heal = self.heal.clone().unwrap_or(heal);
+        // As many steps as were measured: rows that are many need not be seen as often.
+        let healing_epochs = if heal.rows > 1000 { 4 } else { 5 };
         ImmunizeRecipe {
             pairs: self.pairs.clone().unwrap_or(pairs),
             train: self.train.clone().unwrap_or_else(|| at(rates.variants, epochs)),
@@ -396,8 +398,10 @@ impl ImmunizeSpec {
                 own_rows: heal.own_rows,
                 counterexamples: heal.counterexamples,
                 keep_out: heal.keep_out.unwrap_or(kind == SubjectKind::Checkpoint),
-                train: heal.train.unwrap_or_else(|| at(rates.heal, 5)),
-                train_with_own_rows: heal.train_with_own_rows.unwrap_or_else(|| at(rates.heal_with_own_rows, 5)),
+                train: heal.train.unwrap_or_else(|| at(rates.heal, healing_epochs)),
+                train_with_own_rows: heal
+                    .train_with_own_rows
+                    .unwrap_or_else(|| at(rates.heal_with_own_rows, healing_epochs)),
             },
         }
     }
