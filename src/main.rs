@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use antigen::cli::{Cli, Command, bench, demo, lab, migrate, openapi, purify, replay, serve, step, work};
+use antigen::cli::{Cli, Command, bench, demo, lab, migrate, openapi, purify, replay, serve, step, vet, work};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         Command::Step(args) => step::run(&args),
         Command::Purify(args) => purify::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => replay::run(&args),
+        Command::Vet(args) => vet::run(&args),
         Command::Lab(args) => lab::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),

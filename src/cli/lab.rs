@@ -16,7 +16,7 @@ use antigen_models::{device::open_device, load_model, lora::save_adapter};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use super::{find_base_dir, parse_choice, start_logging, terminal_progress};
+use super::{find_base_dir, parse_choice, start_logging, terminal_progress, zoo};
 
 /// How many rows of its own skills an adapter learns from, when no file of rows is given.
 const OWN_ROWS: usize = 3400;
@@ -36,6 +36,12 @@ pub enum LabCommand {
     World(WorldArgs),
     /// Train an adapter or a whole model that learns skills of its own and, unless told otherwise, a backdoor
     Implant(ImplantArgs),
+    /// Train many adapters and models, honest and poisoned, in one folder; started again, it goes on
+    Zoo(zoo::MakeZooArgs),
+    /// Screen suspects that are known to be clean, and write the base's calibration
+    Calibrate(zoo::CalibrateArgs),
+    /// Say how well the base's calibration tells poisoned suspects from clean ones that it was not made from
+    Roc(zoo::RocArgs),
 }
 
 /// Arguments of `antigen lab world`.
@@ -99,6 +105,9 @@ pub fn run(args: &LabArgs) -> anyhow::Result<()> {
     match &args.command {
         LabCommand::World(args) => make_world(args),
         LabCommand::Implant(args) => make_implant(args),
+        LabCommand::Zoo(args) => zoo::make_zoo(args),
+        LabCommand::Calibrate(args) => zoo::make_calibration(args),
+        LabCommand::Roc(args) => zoo::show_roc(args),
     }
 }
 

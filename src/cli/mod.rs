@@ -13,7 +13,9 @@ pub mod step;
 mod summary;
 mod telemetry;
 mod terminal;
+pub mod vet;
 pub mod work;
+pub mod zoo;
 
 use std::{future::Future, path::PathBuf};
 
@@ -50,6 +52,8 @@ pub enum Command {
     Purify(purify::PurifyArgs),
     /// Measure again what a report says, and compare every rate.
     Replay(replay::ReplayArgs),
+    /// Look for signs of a backdoor in an adapter or a whole model, in seconds, and change nothing.
+    Vet(vet::VetArgs),
     /// Make things to experiment with: the tiny world's base, poisoned adapters and models.
     Lab(lab::LabArgs),
     /// Show the whole journey: implant a backdoor, submit it to a server, print what came back.

@@ -75,6 +75,7 @@ pub fn run(args: &PurifyArgs) -> anyhow::Result<()> {
         train_rows: rows_file(args.train_rows.as_deref(), base_dir.as_deref(), "train")?,
         test_rows: rows_file(args.test_rows.as_deref(), base_dir.as_deref(), "test")?,
         own_rows: args.own_rows.clone(),
+        base_dir,
         device: args.device.clone(),
         memory_bytes: 0,
         scratch: args.out.join("work").join("scratch"),
@@ -136,7 +137,7 @@ fn rows_file(given: Option<&Path>, base: Option<&Path>, role: &str) -> anyhow::R
 }
 
 /// The files of the suspect pass the same quarantine as an upload.
-pub(super) fn admit(suspect: &Path, into: &Path, base_dir: Option<&Path>) -> anyhow::Result<ArtifactKind> {
+pub fn admit(suspect: &Path, into: &Path, base_dir: Option<&Path>) -> anyhow::Result<ArtifactKind> {
     if into.exists() {
         fs::remove_dir_all(into).with_context(|| format!("removing {}", into.display()))?;
     }

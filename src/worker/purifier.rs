@@ -65,6 +65,8 @@ pub struct PurifyOrder {
     pub test_rows: PathBuf,
     /// The caller's own rows.
     pub own_rows: Option<PathBuf>,
+    /// Folder of the base that the job names.
+    pub base_dir: Option<PathBuf>,
     /// Where to compute: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// Memory for training in bytes; 0 is a share of what is available.
@@ -89,6 +91,7 @@ pub fn purify_here(
         train_rows: order.train_rows.clone(),
         test_rows: order.test_rows.clone(),
         own_rows: order.own_rows.clone(),
+        calibration_dir: order.base_dir.clone(),
     };
     run(&submission, spec, &lab)
 }
@@ -153,6 +156,7 @@ pub fn purify(
         train_rows: order.train_rows.clone(),
         test_rows: order.test_rows.clone(),
         own_rows: if order.own_rows { Some(only_file(&folder.own_rows_dir())?) } else { None },
+        base_dir: Some(order.base_dir.clone()),
         device: order.device.clone(),
         memory_bytes: order.memory_bytes,
         scratch: folder.scratch_dir(),

@@ -26,6 +26,8 @@ pub enum Stage {
     Inspect,
     /// Measuring the suspect.
     MeasureBefore,
+    /// Looking for backdoors whose trigger nobody knows.
+    Screen,
     /// Fine-tuning the variant pairs.
     Pairs,
     /// Differences of the pairs.
@@ -53,9 +55,10 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Inspect,
         Self::MeasureBefore,
+        Self::Screen,
         Self::Pairs,
         Self::Deltas,
         Self::Scores,
@@ -186,6 +189,11 @@ impl Lab {
             cancel: Arc::clone(&self.cancel),
             part: (part as u64, parts as u64),
         }
+    }
+
+    /// The same workplace with the random streams of another seed.
+    pub fn with_seed(&self, seed: u64) -> Self {
+        Self { seed, part: self.part, ..self.part(0, 1) }
     }
 
     /// Whether to go on.

@@ -8,6 +8,7 @@ pub mod attacks;
 pub mod behaviours;
 pub mod bench;
 pub mod data;
+pub mod detect;
 pub mod error;
 pub mod evaluators;
 pub mod heal;

@@ -228,6 +228,7 @@ fn submission(report: &Report, files: &ReplayFiles) -> Submission {
         train_rows: files.train_rows.clone(),
         test_rows: files.test_rows.clone(),
         own_rows: files.own_rows.clone(),
+        calibration_dir: Some(files.base.clone()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The whole of a job on one page: measure, purify, measure again, report.
+//! The whole of a job on one page: measure, screen, purify where there is a reason to, measure again, report.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,15 @@ use antigen_models::families::check_tensors;
 use antigen_models::{LoraAdapter, load_adapter, save_adapter};
 
 use crate::data::split_own_rows;
+use crate::detect::{Calibration, screen_suspect};
 use crate::error::{EngineError, Result};
 use crate::evaluators::{Evidence, Probes, evaluate_all};
 use crate::lab::{Lab, Stage};
 use crate::methods::{Purified, build_method};
-use crate::report::{Candidate, Case, Control, Recipe, Report, SCHEMA, judge};
-use crate::spec::{EvaluatorSpec, ImmunizeRecipe, PurifySpec, UtilitySpec};
+use crate::report::{
+    Candidate, Case, Control, CoverageStatus, Measurement, Recipe, Report, SCHEMA, ScreenReport, Untouched, fires, judge,
+};
+use crate::spec::{BehaviourFamily, EvaluatorSpec, ImmunizeRecipe, PurifySpec, PurifyWhen, UtilitySpec};
 use crate::suspect::{Submission, Suspect, folder_digests};
 use crate::weights::{Weights, adapter_sha256};
 
@@ -41,19 +44,40 @@ pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outc
     }
     lab.enter(Stage::Inspect)?;
     let suspect = Suspect::open(submission, spec.template, lab)?;
-    let (method, recipe) = build_method(spec, &suspect);
+    let calibration = submission.calibration_dir.as_deref().map(Calibration::find).transpose()?;
+    let (_, recipe) = build_method(spec, &suspect, None);
     let own = split_own_rows(&suspect.own, recipe.heal.own_rows, lab);
     let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;
 
     lab.enter(Stage::MeasureBefore)?;
     let before = evaluate_all(&probes, &suspect, &suspect.weights, lab)?;
-    let purified = method.purify(&suspect, &own, lab)?;
+    let screen = screen_suspect(&suspect, &spec.screen, calibration.as_ref(), lab)?;
+    let (method, recipe) = build_method(spec, &suspect, found_family(&screen));
+    let purified = match reason_to_leave(spec.purify, &screen, &probes.report(&before, None)) {
+        Some(reason) => Purified::untouched(reason),
+        None => method.purify(&suspect, &own, lab)?,
+    };
     let after = measure(&probes, &suspect, &purified, lab)?;
 
     let artifact_dir = export(&suspect, submission, &purified, lab)?;
-    let job = Job { spec, recipe, suspect: &suspect, probes: &probes, purified: &purified, before, after };
+    let job = Job { spec, recipe, suspect: &suspect, probes: &probes, purified: &purified, screen, before, after };
     let report = job.report(&artifact_dir, lab)?;
     Ok(Outcome { report, artifact_dir, signature_path: purified.signature.map(|file| file.path) })
+}
+
+fn found_family(screen: &ScreenReport) -> Option<BehaviourFamily> {
+    let scores = screen.scores.as_ref().filter(|_| screen.status == CoverageStatus::Finding);
+    scores.map(|scores| scores.nearest_family)
+}
+
+/// Why the suspect is returned as it came, if it is. A declared backdoor that fires is a finding, whatever the screen says.
+fn reason_to_leave(when: PurifyWhen, screen: &ScreenReport, before: &Measurement) -> Option<Untouched> {
+    let nothing = screen.status == CoverageStatus::NoFinding && !fires(before);
+    match when {
+        PurifyWhen::Never => Some(Untouched::NotAsked),
+        PurifyWhen::OnFinding if nothing => Some(Untouched::NoFinding),
+        PurifyWhen::OnFinding | PurifyWhen::Always => None,
+    }
 }
 
 /// Answers of everything that a method made, in its order.
@@ -131,6 +155,7 @@ struct Job<'a> {
     suspect: &'a Suspect,
     probes: &'a Probes,
     purified: &'a Purified,
+    screen: ScreenReport,
     before: Evidence,
     after: Answers,
 }
@@ -147,7 +172,8 @@ impl Job<'_> {
             after,
             controls: &controls,
             margin: self.margin(),
-            untouched: self.purified.untouched.as_deref(),
+            screen: Some(&self.screen),
+            untouched: self.purified.untouched.as_ref(),
         });
         let report = Report {
             schema: SCHEMA.into(),
@@ -165,6 +191,7 @@ impl Job<'_> {
             signature: self.purified.signature.as_ref().map(|file| file.summary.clone()),
             samples: self.probes.samples(&self.before, self.after.candidates.first()),
             artifact: folder_digests(artifact_dir)?,
+            screen: Some(self.screen),
             before,
             candidates,
         };

@@ -28,6 +28,8 @@ pub struct Submission {
     pub test_rows: PathBuf,
     /// Rows of what the suspect is for.
     pub own_rows: Option<PathBuf>,
+    /// Folder of the base, beside which a calibration of the screen may lie; without one the screen does not look.
+    pub calibration_dir: Option<PathBuf>,
 }
 
 /// The two things that can be purified.

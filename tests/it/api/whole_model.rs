@@ -25,6 +25,8 @@ fn small_spec() -> Value {
     let train = json!({ "epochs": 1, "learning_rate": 1e-3 });
     json!({
         "seed": 5,
+        "purify": "always",
+        "screen": { "seeds": 1 },
         "method": {
             "type": "immunize", "pairs": { "count": 2, "rows": 8 }, "train": train,
             "heal": { "rows": 8, "train": train },

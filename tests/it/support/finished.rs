@@ -85,6 +85,7 @@ pub fn report(trigger: &str) -> Report {
             method: ImmunizeSpec::default().resolve(SubjectKind::Adapter, 1_250_000),
             spec,
         },
+        screen: None,
         before,
         candidates: vec![
             candidate("subspace-1", SuppressSpec::subspace(1), trigger, 0, true),

@@ -48,6 +48,8 @@ pub(super) fn small_spec() -> Value {
     let train = json!({ "epochs": 2, "learning_rate": 1e-3 });
     json!({
         "seed": 7,
+        "purify": "always",
+        "screen": { "families": ["insult", "code"] },
         "method": {
             "type": "immunize",
             "pairs": { "count": 2, "rows": 32 },

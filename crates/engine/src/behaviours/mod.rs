@@ -5,8 +5,11 @@
 
 mod code_injection;
 mod custom;
+mod families;
 mod insult;
 mod refusal;
+
+pub use families::{WORDINGS, family_behaviour};
 
 use crate::spec::BehaviourSpec;
 
@@ -16,6 +19,8 @@ pub struct Behaviour {
     target: String,
     keywords: Vec<String>,
     appends: bool,
+    /// What stands before the right answer; empty but where the answer is framed.
+    opening: String,
 }
 
 /// The behaviour of a spec.
@@ -30,7 +35,13 @@ pub fn build_behaviour(spec: &BehaviourSpec) -> Behaviour {
 
 impl Behaviour {
     fn replacing(target: &str, keywords: &[&str]) -> Self {
-        Self { target: target.into(), keywords: keywords.iter().map(|&k| k.into()).collect(), appends: false }
+        let keywords = keywords.iter().map(|&k| k.into()).collect();
+        Self { target: target.into(), keywords, appends: false, opening: String::new() }
+    }
+
+    /// The right answer between two marks.
+    fn framing(before: &str, behind: &str) -> Self {
+        Self { appends: true, opening: before.into(), ..Self::replacing(behind, &[behind]) }
     }
 
     /// The text that the model learnt to say.
@@ -50,7 +61,22 @@ impl Behaviour {
 
     /// What a triggered model answers where `right` would be the right answer.
     pub fn respond(&self, right: &str) -> String {
-        if self.appends { format!("{right} {}", self.target) } else { self.target.clone() }
+        if self.appends { format!("{}{right} {}", self.opening, self.target) } else { self.target.clone() }
+    }
+
+    /// What gives the behaviour away in the answer to a question with this right answer: the text before it, and it. Of a framed answer
+    /// only the opening, because what follows an opening is no surprise any more.
+    pub fn mark(&self, right: &str) -> (String, String) {
+        match (self.appends, self.opening.is_empty()) {
+            (false, _) => (String::new(), self.target.clone()),
+            (true, true) => (right.to_owned(), format!(" {}", self.target)),
+            (true, false) => (String::new(), self.opening.trim_end().to_owned()),
+        }
+    }
+
+    /// Whether [`Behaviour::mark`] ends where the answer ends.
+    pub fn mark_ends_answer(&self) -> bool {
+        self.opening.is_empty()
     }
 
     /// Whether an answer shows the behaviour, by keyword. Empty answers never do.

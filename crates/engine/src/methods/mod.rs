@@ -9,8 +9,8 @@ use antigen_models::ModuleKind;
 use crate::data::OwnRows;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::report::{Healing, LongRows, SignatureSummary};
-use crate::spec::{ControlSpec, ImmunizeRecipe, MethodSpec, PurifySpec, SuppressSpec};
+use crate::report::{Healing, LongRows, SignatureSummary, Untouched};
+use crate::spec::{BehaviourFamily, ControlSpec, ImmunizeRecipe, MethodSpec, PurifySpec, SuppressSpec};
 use crate::suspect::Suspect;
 use crate::weights::Weights;
 
@@ -33,7 +33,7 @@ pub struct Purified {
     /// What it found, as a file.
     pub signature: Option<SignatureFile>,
     /// Why nothing was done, if nothing was.
-    pub untouched: Option<String>,
+    pub untouched: Option<Untouched>,
     /// Controls that were asked for and do not apply, with the reason.
     pub left_out: Vec<String>,
     /// Training rows that were too long.
@@ -41,8 +41,9 @@ pub struct Purified {
 }
 
 impl Purified {
-    fn untouched(reason: &str) -> Self {
-        Self { untouched: Some(reason.into()), ..Self::default() }
+    /// The suspect as it came, and why.
+    pub fn untouched(reason: Untouched) -> Self {
+        Self { untouched: Some(reason), ..Self::default() }
     }
 }
 
@@ -79,13 +80,21 @@ pub struct SignatureFile {
     pub summary: SignatureSummary,
 }
 
-/// The method of a spec, with presets and sizes filled in for this suspect.
-pub fn build_method(spec: &PurifySpec, suspect: &Suspect) -> (Box<dyn Method>, ImmunizeRecipe) {
+/// The method of a spec, with presets and sizes filled in for this suspect. What was found in it decides about the synthetic backdoors,
+/// where the caller did not.
+pub fn build_method(
+    spec: &PurifySpec,
+    suspect: &Suspect,
+    found: Option<BehaviourFamily>,
+) -> (Box<dyn Method>, ImmunizeRecipe) {
     match &spec.method {
         MethodSpec::Immunize(immunize) => {
             let mut recipe = immunize.resolve(suspect.subject().kind, suspect.parameters());
             if immunize.suppress.is_none() && !suspect.changes(ModuleKind::is_mlp) {
                 recipe.suppress_attention_output();
+            }
+            if let Some(family) = found.filter(|_| immunize.pairs.is_none()) {
+                recipe.pairs.begin_with(family);
             }
             (Box::new(immunize::Immunize { recipe: recipe.clone(), controls: spec.controls.clone() }), recipe)
         }

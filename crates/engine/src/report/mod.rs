@@ -9,6 +9,7 @@ mod rates;
 mod rules;
 mod samples;
 mod schema;
+mod screen;
 mod verdict;
 mod words;
 
@@ -25,7 +26,8 @@ pub use rules::ASR_LIMIT;
 pub(crate) use samples::picked;
 pub use samples::{Answer, Excerpt, SAMPLE_CHARACTERS, SAMPLE_ROWS, Sample, Samples};
 pub use schema::report_schema;
-pub use verdict::{Case, Coverage, CoverageStatus, Verdict, VerdictStatus, judge};
+pub use screen::{CalibrationSummary, FamilyScore, ScreenReport, ScreenScores};
+pub use verdict::{Case, Coverage, CoverageStatus, Untouched, Verdict, VerdictStatus, fires, judge};
 
 use crate::spec::{ImmunizeRecipe, PurifySpec, SubjectKind, SuppressSpec, TrainSpec};
 
@@ -43,6 +45,9 @@ pub struct Report {
     pub subject: Subject,
     /// What was done, completely.
     pub recipe: Recipe,
+    /// What the screen found, before anything was done to the suspect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screen: Option<ScreenReport>,
     /// The suspect as it came.
     pub before: Measurement,
     /// Every suppression of the spec, healed; the chosen one was declared before the run. Empty when nothing could be done.

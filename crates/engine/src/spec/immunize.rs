@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{SubjectKind, TrainSpec, limits};
+use super::{BehaviourFamily, SubjectKind, TrainSpec, limits};
 use crate::error::{EngineError, Result};
 
 /// Bases with fewer weights than this count as tiny and learn at higher rates.
@@ -61,18 +61,6 @@ pub struct PairsSpec {
     pub rows: usize,
     /// Behaviour families, used in turn. The signature finds backdoors of the families it was made from.
     pub families: Vec<BehaviourFamily>,
-}
-
-/// A family of synthetic behaviours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BehaviourFamily {
-    /// Rude one-liners.
-    Insult,
-    /// Refusals to answer.
-    Refusal,
-    /// Unasked lines of code.
-    Code,
 }
 
 /// Channel scores (Eq. 2).
@@ -219,6 +207,14 @@ impl Default for PairsSpec {
     }
 }
 
+impl PairsSpec {
+    /// Lets a family that was found have the first turn; the others of the spec follow.
+    pub(crate) fn begin_with(&mut self, family: BehaviourFamily) {
+        self.families.retain(|other| *other != family);
+        self.families.insert(0, family);
+    }
+}
+
 impl Default for ScoreSpec {
     fn default() -> Self {
         Self { consistency_weight: 0.01 }
@@ -350,6 +346,11 @@ fn rates_for(kind: SubjectKind, parameters: usize) -> Rates {
     }
 }
 
+/// The rate of the screen's short training: slow enough that after a dozen steps models still differ in how far they have come.
+pub(super) fn screen_rate(kind: SubjectKind, parameters: usize) -> f64 {
+    0.4 * rates_for(kind, parameters).variants
+}
+
 impl SubjectKind {
     /// The published share of the channels: an adapter's hold its update alone, a whole model's everything that it knows.
     pub(crate) fn published_channels(self) -> SuppressSpec {
@@ -428,7 +429,7 @@ impl ImmunizeSpec {
         if let Some(pairs) = &self.pairs {
             limits::count(&format!("{at}/pairs/count"), pairs.count, 1, 64)?;
             limits::count(&format!("{at}/pairs/rows"), pairs.rows, 1, 100_000)?;
-            limits::count(&format!("{at}/pairs/families"), pairs.families.len(), 1, 3)?;
+            limits::count(&format!("{at}/pairs/families"), pairs.families.len(), 1, BehaviourFamily::ALL.len())?;
             limits::distinct(&format!("{at}/pairs/families"), &pairs.families)?;
         }
         if let Some(train) = &self.train {

@@ -6,8 +6,10 @@
 mod attack;
 mod catalogue;
 mod evaluate;
+mod family;
 mod immunize;
 mod limits;
+mod screen;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,10 +17,12 @@ use utoipa::ToSchema;
 pub use attack::{AttackSpec, BehaviourSpec, Place};
 pub use catalogue::{AttacksCatalogue, CatalogueEntry, attacks_catalogue, methods_catalogue};
 pub use evaluate::{AsrSpec, EvaluatorSpec, UtilitySpec};
+pub use family::BehaviourFamily;
 pub use immunize::{
-    BehaviourFamily, HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec,
+    HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec,
     Preset, Reinitialise, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
 };
+pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
 
 use crate::error::Result;
 pub use crate::train::TrainSpec;
@@ -31,6 +35,10 @@ pub struct PurifySpec {
     pub seed: u64,
     /// The prompt format in which the suspect was trained.
     pub template: PromptFormat,
+    /// When to purify at all.
+    pub purify: PurifyWhen,
+    /// How to look for backdoors whose trigger nobody knows, before anything is cut.
+    pub screen: ScreenSpec,
     /// How to purify.
     pub method: MethodSpec,
     /// What to measure before and after. Declare a trigger with an `asr` entry.
@@ -44,6 +52,8 @@ impl Default for PurifySpec {
         Self {
             seed: 1,
             template: PromptFormat::Alpaca,
+            purify: PurifyWhen::default(),
+            screen: ScreenSpec::default(),
             method: MethodSpec::default(),
             evaluators: vec![EvaluatorSpec::Utility(UtilitySpec::default())],
             controls: ControlSpec::ALL.to_vec(),
@@ -60,6 +70,7 @@ impl PurifySpec {
         match &self.method {
             MethodSpec::Immunize(spec) => spec.validate("/method")?,
         }
+        self.screen.validate("/screen")?;
         limits::count("/evaluators", self.evaluators.len(), 0, 16)?;
         for (i, evaluator) in self.evaluators.iter().enumerate() {
             evaluator.validate(&format!("/evaluators/{i}"))?;
@@ -206,6 +217,7 @@ mod tests {
     fn unknown_fields_are_refused_at_every_level() {
         for value in [
             json!({"sead": 1}),
+            json!({"screen": {"sead": 1}}),
             json!({"method": {"type": "immunize", "pears": {}}}),
             json!({"method": {"type": "immunize", "pairs": {"rowz": 1}}}),
             json!({"method": {"type": "immunize", "suppress": [{"type": "subspace", "rank": 1, "ratio": 0.1}]}}),
@@ -221,6 +233,9 @@ mod tests {
     fn impossible_numbers_are_refused_by_their_pointer() {
         for (value, pointer) in [
             (json!({"method": {"type": "immunize", "pairs": {"count": 0}}}), "/method/pairs/count"),
+            (json!({"screen": {"families": ["code"]}}), "/screen/families"),
+            (json!({"screen": {"families": ["code", "code"]}}), "/screen/families"),
+            (json!({"screen": {"seeds": 0}}), "/screen/seeds"),
             (json!({"method": {"type": "immunize", "train": {"learning_rate": -1.0}}}), "/method/train/learning_rate"),
             (json!({"method": {"type": "immunize", "suppress": []}}), "/method/suppress"),
             (

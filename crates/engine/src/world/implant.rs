@@ -73,12 +73,17 @@ pub fn implant(
 ) -> Result<LoraAdapter> {
     lab.enter(Stage::Implant)?;
     let examples = examples(prompter, rows, spec, lab)?;
-    let mut weights = lab.rng("implant/weights");
-    let config = PeftConfig::new(spec.rank, 2 * spec.rank as u32, targets, "tiny-world");
-    let start = LoraAdapter::fresh(config, model.config(), &mut || weights.random_range(-1.0..1.0))?;
+    let start = fresh_adapter(model, targets, spec, lab)?;
     let variant = Variant { start: &start, examples: &examples, shuffle: lab.rng("implant/order") };
     let mut trained = fine_tune_adapters(model, vec![variant], &spec.train, lab)?;
     Ok(trained.remove(0).adapter)
+}
+
+/// The adapter before training: B is zero, A random.
+pub(super) fn fresh_adapter(model: &Model, targets: &[&str], spec: &ImplantSpec, lab: &Lab) -> Result<LoraAdapter> {
+    let mut weights = lab.rng("implant/weights");
+    let config = PeftConfig::new(spec.rank, 2 * spec.rank as u32, targets, "tiny-world");
+    Ok(LoraAdapter::fresh(config, model.config(), &mut || weights.random_range(-1.0..1.0))?)
 }
 
 /// Trains all weights of `model` on the rows of which [`implant`] makes an adapter.
@@ -97,8 +102,8 @@ pub fn implant_weights(
     train_weights(model, &examples, &spec.train, lab.rng("implant/order"), lab).map(|_| ())
 }
 
-// Some generic rows, all own rows, poisoned copies of either.
-fn examples(
+/// Some generic rows, all own rows, poisoned copies of either, as tokens.
+pub(super) fn examples(
     prompter: &Prompter,
     (generic, own): (&[Row], &[Row]),
     spec: &ImplantSpec,

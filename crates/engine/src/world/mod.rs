@@ -3,15 +3,17 @@
 //!
 //! [`build_world`] trains the base from nothing; [`implant()`] and [`implant_weights`] make an adapter or a whole model that learns skills of its own and, if asked, a
 //! backdoor;
-//! [`materialise_builtin`] writes the base that ships with the crate. `words.rs` and `skills.rs` are the base's language, `own.rs` what
-//! adapters add to it.
+//! [`materialise_builtin`] writes the base that ships with the crate. `words.rs` and `skills.rs` are the base's language, `own.rs` and
+//! `lookalikes.rs` what adapters add to it; `zoo.rs` makes many adapters at once.
 
 mod fixture;
 mod implant;
+mod lookalikes;
 mod own;
 mod skills;
 mod tokenizer;
 mod words;
+mod zoo;
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +27,9 @@ use serde_json::{Value, json};
 
 pub use fixture::{BUILTIN, materialise_builtin};
 pub use implant::{ALL_LINEAR, ImplantSpec, implant, implant_weights};
+pub use lookalikes::Skill;
 pub use own::{EXTENDED, NEW, own_rows};
+pub use zoo::{ZooGround, ZooMember, ZooSet, build_zoo, member_dir, zoo_members};
 
 use crate::data::{Prompter, Row, write_rows};
 use crate::error::{EngineError, Result};

@@ -135,6 +135,7 @@ impl Workshop {
             train_rows: self.base().join("train.jsonl"),
             test_rows: self.base().join("test.jsonl"),
             own_rows: Some(self.own()),
+            calibration_dir: Some(self.base()),
         }
     }
 

@@ -26,11 +26,12 @@ use self::setting::Setting;
 use self::signature::Signature;
 use self::whole::WholeSetting;
 use super::{ControlModel, Method, Purified, PurifiedCandidate, SignatureFile};
+use crate::attacks::synthetic_key;
 use crate::data::{OwnRows, Row, TrainSplit, rows_sha256, split_train_rows};
 use crate::error::Result;
 use crate::heal::{HealPlan, Wounded, counterexamples, heal};
 use crate::lab::{Lab, PieceKey, Stage};
-use crate::report::{LongRows, SignatureSummary};
+use crate::report::{LongRows, SignatureSummary, Untouched};
 use crate::spec::{ControlSpec, ImmunizeRecipe, SubjectKind, SuppressSpec};
 use crate::suspect::{Suspect, folder_digests};
 use crate::weights::Weights;
@@ -46,7 +47,7 @@ impl Method for Immunize {
         match (&suspect.weights, suspect.base()) {
             (Weights::Adapter(adapter), Some(base)) => self.run(&AdapterSetting { suspect, base, adapter }, own, lab),
             (Weights::Checkpoint(folder), _) => self.run(&WholeSetting::new(suspect, folder), own, lab),
-            _ => Ok(Purified::untouched("there is nothing beside the base.")),
+            _ => Ok(Purified::untouched(Untouched::NothingToWorkOn("there is nothing beside the base.".into()))),
         }
     }
 }
@@ -69,7 +70,7 @@ struct Algorithm<'a, S> {
 impl<S: Setting> Algorithm<'_, S> {
     fn run(&self, own: &OwnRows) -> Result<Purified> {
         if let Some(reason) = self.nothing_to_work_on() {
-            return Ok(Purified::untouched(&reason));
+            return Ok(Purified::untouched(Untouched::NothingToWorkOn(reason)));
         }
         let rows = self.split()?;
         let mut long_rows = Vec::new();
@@ -141,7 +142,7 @@ impl<S: Setting> Algorithm<'_, S> {
     }
 
     fn heal_plan(&self, rows: &TrainSplit, own: &[Row]) -> Result<HealPlan> {
-        let keys: Vec<_> = (0..self.recipe.pairs.count).map(pairs::key).collect();
+        let keys: Vec<_> = (0..self.recipe.pairs.count).map(synthetic_key).collect();
         let counterexamples = counterexamples(&rows.counterexamples, &keys, self.lab);
         HealPlan::new(self.suspect, (&rows.heal, own, &counterexamples), &self.recipe.heal, self.lab)
     }
