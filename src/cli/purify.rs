@@ -136,7 +136,10 @@ fn rows_file(given: Option<&Path>, base: Option<&Path>, role: &str) -> anyhow::R
     file.with_context(|| format!("expected --{role}-rows, or a --base that has {role}.jsonl; found neither"))
 }
 
-/// The files of the suspect pass the same quarantine as an upload.
+/// The files of the suspect pass the same quarantine as an upload, on their way into the folder `into`.
+///
+/// # Errors
+/// The suspect is refused, or the disk refuses.
 pub fn admit(suspect: &Path, into: &Path, base_dir: Option<&Path>) -> anyhow::Result<ArtifactKind> {
     if into.exists() {
         fs::remove_dir_all(into).with_context(|| format!("removing {}", into.display()))?;

@@ -23,8 +23,8 @@ use antigen_engine::world::{ZooGround, ZooSet, build_zoo, materialise_builtin, z
 use antigen_models::Device;
 use workshop::Workshop;
 
-/// Two poisoned adapters and two honest ones that no calibration was made from.
-const MEMBERS: [&str; 4] = ["POISONED_A", "POISONED_B", "CLEAN_A", "CLEAN_B"];
+/// Two poisoned adapters and an honest one that no calibration was made from.
+const MEMBERS: [&str; 3] = ["poisoned-00-insult", "poisoned-02-code", "clean-00"];
 
 #[test]
 fn poisoned_adapters_are_findings_with_the_right_family_and_honest_ones_are_not() {
