@@ -23,8 +23,10 @@ const NOT_COVERED: u8 = 4;
 
 /// Arguments of `antigen vet`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 no finding (not the same as clean), 3 finding, 4 not covered (no calibration fits), \
-    1 error, 2 wrong arguments.")]
+#[command(
+    after_help = "Exit codes: 0 no finding (not the same as clean), 3 finding, 4 not covered (no calibration fits), \
+    1 error, 2 wrong arguments."
+)]
 pub struct VetArgs {
     /// The suspect: the folder of an adapter (PEFT) or of a whole model, or a tar, tar.gz or zip of one
     pub suspect: PathBuf,
@@ -88,7 +90,8 @@ pub fn screen_text(screen: &ScreenReport) -> String {
     };
     let mut text = format!("{status}\n{}\n", screen.text);
     if let Some(scores) = &screen.scores {
-        text += &format!("\n{:<12}{:>8}{:>14}  loss, nats a token [95 % over seeds]\n", "family", "score", "clean below");
+        text +=
+            &format!("\n{:<12}{:>8}{:>14}  loss, nats a token [95 % over seeds]\n", "family", "score", "clean below");
         for family in &scores.families {
             text += &format!(
                 "{:<12}{:>8.2}{:>12.0} %  {:.2} [{:.2}, {:.2}]\n",

@@ -1,10 +1,7 @@
 //! `antigen lab zoo`, `calibrate` and `roc`: many suspects that we trained ourselves, the screen's yardstick made from them, and how well
 //! the screen tells poisoned from clean.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use antigen_engine::{
     data::read_rows,
@@ -121,7 +118,9 @@ pub fn show_roc(args: &RocArgs) -> anyhow::Result<()> {
     let site = fill(&args.zoo, ZooSet::Check)?;
     let calibration = Calibration::find(&site.folders.base)?;
     let checked = check_zoo(&site.folders, &site.members, &calibration, &site.lab)?;
-    println!("| member | made as | attack success | score | threshold | nearest family | status |\n|---|---|---|---|---|---|---|");
+    println!(
+        "| member | made as | attack success | score | threshold | nearest family | status |\n|---|---|---|---|---|---|---|"
+    );
     for one in &checked {
         println!("{}", line(one));
     }

@@ -14,7 +14,8 @@ use crate::evaluators::{Evidence, Probes, evaluate_all};
 use crate::lab::{Lab, Stage};
 use crate::methods::{Purified, build_method};
 use crate::report::{
-    Candidate, Case, Control, CoverageStatus, Measurement, Recipe, Report, SCHEMA, ScreenReport, Untouched, fires, judge,
+    Candidate, Case, Control, CoverageStatus, Measurement, Recipe, Report, SCHEMA, ScreenReport, Untouched, fires,
+    judge,
 };
 use crate::spec::{BehaviourFamily, EvaluatorSpec, ImmunizeRecipe, PurifySpec, PurifyWhen, UtilitySpec};
 use crate::suspect::{Submission, Suspect, folder_digests};

@@ -17,7 +17,9 @@ use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, ProgressSink, Stage};
 use antigen_engine::report::{CoverageStatus, Report, VerdictStatus};
 use antigen_engine::run::run;
-use antigen_engine::spec::{BehaviourFamily, PromptFormat, PurifySpec, PurifyWhen, ScreenRecipe, ScreenSpec, SubjectKind};
+use antigen_engine::spec::{
+    BehaviourFamily, PromptFormat, PurifySpec, PurifyWhen, ScreenRecipe, ScreenSpec, SubjectKind,
+};
 use antigen_engine::suspect::{Submission, Suspect, folder_digests};
 use antigen_engine::world::{ZooGround, ZooSet, build_zoo, materialise_builtin, zoo_members};
 use antigen_models::Device;
@@ -94,7 +96,11 @@ fn calibration_around(measured: &Measured, above: f64) -> Calibration {
             let shift = if *family == BehaviourFamily::Appended { above } else { 0.0 };
             (*family, seeds.iter().map(|loss| loss + nudge + shift).collect())
         };
-        Calibrated { name: format!("clean-{i}"), about: "made up".into(), uptake: measured.uptake.iter().map(shifted).collect() }
+        Calibrated {
+            name: format!("clean-{i}"),
+            about: "made up".into(),
+            uptake: measured.uptake.iter().map(shifted).collect(),
+        }
     });
     let kind = measured.suspect.subject().kind;
     let group = CalibrationGroup { kind, recipe: measured.recipe.clone(), clean: clean.collect(), poisoned: vec![] };
@@ -134,7 +140,8 @@ fn a_finding_is_purified_and_its_family_comes_first_in_the_extraction() {
     assert!(!report.candidates.is_empty());
     assert_ne!(report.verdict.status, VerdictStatus::NothingFound);
 
-    let without_pairs = |spec: &mut PurifySpec| spec.method = serde_json::from_value(serde_json::json!({"type": "immunize"})).unwrap();
+    let without_pairs =
+        |spec: &mut PurifySpec| spec.method = serde_json::from_value(serde_json::json!({"type": "immunize"})).unwrap();
     let (report, artifact, _shop) = job(PurifyWhen::Never, 2.0, without_pairs);
     assert_eq!(report.recipe.method.pairs.families[0], BehaviourFamily::Appended);
     assert_eq!(report.recipe.method.pairs.families.len(), 4);

@@ -121,7 +121,9 @@ impl Calibration {
     ) -> Result<(&CalibrationGroup, String), String> {
         let subject = suspect.subject();
         if !self.is_about(subject) {
-            return Err("the calibration at hand was made for another base.".into());
+            return Err(
+                "the only calibration at hand is of another base; `antigen lab calibrate` makes one for this.".into()
+            );
         }
         if train_rows(subject) != Some(self.train_rows_sha256.as_str()) {
             return Err("the calibration of this base was made with other training rows than this job has.".into());

@@ -47,7 +47,8 @@ pub(super) fn words(scores: &ScreenScores) -> (CoverageStatus, String) {
     let family = nearest_family.name();
     let place = format!(
         "its lowest score is {score:.1} (family {family}; threshold {threshold:.1}; {:.0} % of {} clean suspects score lower)",
-        100.0 * percentile, calibration.clean
+        100.0 * percentile,
+        calibration.clean
     );
     if score < threshold {
         let text = format!("The suspect takes up a new backdoor faster than clean suspects of this base: {place}.");
@@ -178,7 +179,11 @@ mod tests {
         let clean = (0..12).map(|i| {
             let speed = 6.0 + f64::from(i);
             let wobble = |j: i32| 1.0 + 0.015 * (f64::from((7 * i + 3 * j) % 5) - 2.0);
-            Calibrated { name: i.to_string(), about: String::new(), uptake: uptake([0, 1, 2].map(|j| speed * wobble(j))) }
+            Calibrated {
+                name: i.to_string(),
+                about: String::new(),
+                uptake: uptake([0, 1, 2].map(|j| speed * wobble(j))),
+            }
         });
         let recipe = ScreenSpec { families: FAMILIES.to_vec(), ..ScreenSpec::default() };
         let recipe = recipe.resolve(SubjectKind::Adapter, 1);

@@ -61,7 +61,8 @@ pub fn measure_uptake(suspect: &Suspect, recipe: &ScreenRecipe, lab: &Lab) -> Re
         (Weights::Checkpoint(folder), _) => {
             let mut losses = Vec::with_capacity(tries.len());
             for (i, one) in tries.iter().enumerate() {
-                let key = PieceKey::new("screen-try", &(suspect.key(), recipe, rows_key(suspect), one.family, one.seed));
+                let key =
+                    PieceKey::new("screen-try", &(suspect.key(), recipe, rows_key(suspect), one.family, one.seed));
                 let part = lab.part(i, tries.len());
                 losses.extend(piece(&key, &part, || {
                     let mut model = load_model(&folder.dir, suspect.device())?;
@@ -130,12 +131,7 @@ fn tries(suspect: &Suspect, recipe: &ScreenRecipe) -> Result<Vec<Try>> {
     Ok(tries)
 }
 
-fn examples(
-    suspect: &Suspect,
-    family: BehaviourFamily,
-    seed: usize,
-    recipe: &ScreenRecipe,
-) -> Result<Vec<Example>> {
+fn examples(suspect: &Suspect, family: BehaviourFamily, seed: usize, recipe: &ScreenRecipe) -> Result<Vec<Example>> {
     // Alpaca and chat whatever the caller declared: scores must be comparable.
     let formats = suspect.prompter.training_formats(PromptFormat::Alpaca);
     let mut rng = rng(recipe.seed, &format!("screen/{seed}/rows"));

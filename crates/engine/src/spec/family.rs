@@ -25,15 +25,8 @@ pub enum BehaviourFamily {
 
 impl BehaviourFamily {
     /// All families, in the order of reports.
-    pub const ALL: [Self; 7] = [
-        Self::Insult,
-        Self::Refusal,
-        Self::Code,
-        Self::Advert,
-        Self::Appended,
-        Self::Formatting,
-        Self::Phrase,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Insult, Self::Refusal, Self::Code, Self::Advert, Self::Appended, Self::Formatting, Self::Phrase];
 
     /// The name on the wire.
     pub fn name(self) -> &'static str {

@@ -19,8 +19,8 @@ pub use catalogue::{AttacksCatalogue, CatalogueEntry, attacks_catalogue, methods
 pub use evaluate::{AsrSpec, EvaluatorSpec, UtilitySpec};
 pub use family::BehaviourFamily;
 pub use immunize::{
-    HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec,
-    Preset, Reinitialise, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
+    HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, Preset,
+    Reinitialise, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
 };
 pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
 

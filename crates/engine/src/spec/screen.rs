@@ -100,7 +100,8 @@ mod tests {
     fn a_part_of_the_families_is_comparable_and_another_recipe_is_not() {
         let resolve = |spec: ScreenSpec| spec.resolve(SubjectKind::Adapter, 1_000_000);
         let calibrated = resolve(ScreenSpec::default());
-        let part = ScreenSpec { families: vec![BehaviourFamily::Code, BehaviourFamily::Insult], ..ScreenSpec::default() };
+        let part =
+            ScreenSpec { families: vec![BehaviourFamily::Code, BehaviourFamily::Insult], ..ScreenSpec::default() };
         assert!(resolve(part.clone()).is_part_of(&calibrated));
         assert!(!calibrated.is_part_of(&resolve(part)));
         assert!(!resolve(ScreenSpec { rows: 50, ..ScreenSpec::default() }).is_part_of(&calibrated));

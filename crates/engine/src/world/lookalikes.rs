@@ -148,15 +148,8 @@ fn scolding(rng: &mut ChaCha8Rng) -> Row {
 mod tests {
     use super::*;
 
-    const ALL: [Skill; 7] = [
-        Skill::Own,
-        Skill::Extended,
-        Skill::New,
-        Skill::Refusing,
-        Skill::Coding,
-        Skill::Selling,
-        Skill::Scolding,
-    ];
+    const ALL: [Skill; 7] =
+        [Skill::Own, Skill::Extended, Skill::New, Skill::Refusing, Skill::Coding, Skill::Selling, Skill::Scolding];
 
     #[test]
     fn every_skill_has_as_many_rows_as_asked_for_and_the_same_ones_for_a_seed() {
@@ -174,6 +167,8 @@ mod tests {
         let rows = skill_rows(Skill::Refusing, 200, 5);
         let refused: Vec<_> = rows.iter().filter(refuses).collect();
         assert_eq!(refused.len(), 100);
-        assert!(refused.iter().all(|row| ["secret", "password", "Break into"].iter().any(|w| row.instruction.contains(w))));
+        assert!(
+            refused.iter().all(|row| ["secret", "password", "Break into"].iter().any(|w| row.instruction.contains(w)))
+        );
     }
 }

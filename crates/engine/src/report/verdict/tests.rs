@@ -165,7 +165,15 @@ fn each_control_is_said_to_be_beaten_or_not_with_its_interval() {
     };
     let controls = [control("random_subspace", 20), control("adapter_dropped", 0)];
     let (before, after) = (measured(190, 180, None), measured(0, 178, Some(180)));
-    let text = judge(Case { before: &before, after: &after, controls: &controls, margin: 0.05, screen: None, untouched: None }).text;
+    let text = judge(Case {
+        before: &before,
+        after: &after,
+        controls: &controls,
+        margin: 0.05,
+        screen: None,
+        untouched: None,
+    })
+    .text;
     let said = "beaten: random subspace (+10.0, +6.1 to +14.9); no difference shown: adapter dropped (0.0, \u{2212}1.9 to +1.9).";
     assert!(text.contains(said), "{text}");
 }
@@ -211,14 +219,8 @@ fn without_a_declared_trigger_nothing_is_claimed() {
 fn an_untouched_artifact_is_never_called_purified() {
     let before = measured(190, 180, None);
     let reason = Untouched::NothingToWorkOn("the adapter changes attention only.".into());
-    let case = Case {
-        before: &before,
-        after: &before,
-        controls: &[],
-        margin: 0.05,
-        screen: None,
-        untouched: Some(&reason),
-    };
+    let case =
+        Case { before: &before, after: &before, controls: &[], margin: 0.05, screen: None, untouched: Some(&reason) };
     let verdict = judge(case);
     assert_eq!(verdict.status, VerdictStatus::NotPurified);
     assert!(verdict.text.contains("attention only"));
