@@ -165,7 +165,8 @@ impl ShapeName {
 }
 
 impl PrecisionName {
-    fn precision(self) -> Precision {
+    /// What the engine calls it.
+    pub fn precision(self) -> Precision {
         match self {
             Self::Float32 => Precision::Float32,
             Self::Bfloat16 => Precision::Bfloat16,

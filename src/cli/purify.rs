@@ -14,7 +14,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use super::{find_base_dir, parse_choice, print_report, start_logging, terminal_progress};
+use super::{bench::PrecisionName, find_base_dir, parse_choice, print_report, start_logging, terminal_progress};
 use crate::{
     intake::{self, ArtifactKind, IntakeLimits},
     worker::{PurifyOrder, purify_here, submitted, write_whole},
@@ -55,6 +55,9 @@ pub struct PurifyArgs {
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
+    /// How products with weights take their operands; bfloat16 halves the memory of the weights under an adapter
+    #[arg(long, value_enum, default_value_t = PrecisionName::Float32)]
+    pub precision: PrecisionName,
     /// Print the report as JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -78,6 +81,7 @@ pub fn run(args: &PurifyArgs) -> anyhow::Result<()> {
         base_dir,
         device: args.device.clone(),
         memory_bytes: 0,
+        precision: args.precision.precision(),
         scratch: args.out.join("work").join("scratch"),
     };
     let outcome = purify_here(&order, &spec, terminal_progress(), Arc::new(AtomicBool::new(false)))?;

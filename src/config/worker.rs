@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use antigen_models::kernels::Precision;
 use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,8 @@ pub struct WorkerConfig {
     /// Memory that a step may use for training beside the models it has loaded, in bytes; 0 is four fifths of what the machine has
     /// available when the step starts. Beyond it blocks are computed twice, passes become smaller, and at last the step fails.
     pub memory_bytes: u64,
+    /// How products with weights take their operands: `float32`, or `bfloat16`, in which the weights under an adapter take half the memory.
+    pub precision: Precision,
     /// Steps that one worker process runs at once.
     pub concurrency: u32,
     /// How often a worker looks for work that another process queued, in milliseconds.
@@ -41,6 +44,7 @@ impl Default for WorkerConfig {
         Self {
             device: "cpu".to_owned(),
             memory_bytes: 0,
+            precision: Precision::Float32,
             concurrency: 1,
             poll_ms: 1_000,
             lease_ms: 15_000,

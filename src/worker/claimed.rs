@@ -59,6 +59,7 @@ fn order_of(place: &Workplace, kind: StepKind, job: &JobRow, base: &Base) -> Ste
         kind,
         device: place.config.worker.device.clone(),
         memory_bytes: place.config.worker.memory_bytes,
+        precision: place.config.worker.precision,
         base_dir: base.dir.clone(),
         train_rows: base.train_rows(),
         test_rows: base.test_rows(),

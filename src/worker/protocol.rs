@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use antigen_engine::lab::Stage;
+use antigen_models::kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -22,6 +23,9 @@ pub struct StepOrder {
     pub device: String,
     /// Memory for training in bytes; 0 is a share of what is available.
     pub memory_bytes: u64,
+    /// How products with weights take their operands.
+    #[serde(default)]
+    pub precision: Precision,
     /// Folder of the base model.
     pub base_dir: PathBuf,
     /// Rows to train on.

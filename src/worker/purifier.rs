@@ -17,7 +17,7 @@ use antigen_engine::{
     spec::PurifySpec,
     suspect::{Submission, Submitted},
 };
-use antigen_models::device::open_device;
+use antigen_models::{device::open_device, kernels::Precision};
 use serde_json::Value;
 
 use super::{
@@ -71,6 +71,8 @@ pub struct PurifyOrder {
     pub device: String,
     /// Memory for training in bytes; 0 is a share of what is available.
     pub memory_bytes: u64,
+    /// How products with weights take their operands.
+    pub precision: Precision,
     /// Folder of pieces; a second run with the same folder continues.
     pub scratch: PathBuf,
 }
@@ -85,7 +87,8 @@ pub fn purify_here(
     progress: Arc<dyn ProgressSink>,
     cancel: Arc<AtomicBool>,
 ) -> Result<Outcome, EngineError> {
-    let lab = open_lab(&order.device, spec.seed, &order.scratch, order.memory_bytes, progress, cancel)?;
+    let mut lab = open_lab(&order.device, spec.seed, &order.scratch, order.memory_bytes, progress, cancel)?;
+    lab.precision = order.precision;
     let submission = Submission {
         suspect: order.suspect.clone(),
         train_rows: order.train_rows.clone(),
@@ -159,6 +162,7 @@ pub fn purify(
         base_dir: Some(order.base_dir.clone()),
         device: order.device.clone(),
         memory_bytes: order.memory_bytes,
+        precision: order.precision,
         scratch: folder.scratch_dir(),
     };
     let outcome = purify_here(&order, &spec, progress, cancel).map_err(|error| failure_of(&error))?;

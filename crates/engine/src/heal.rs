@@ -1,7 +1,7 @@
 //! Healing, shared by methods: which rows heal, in which formats, and the training that does it. Adapters heal in one pass over their
 //! frozen base; whole models one after another.
 
-use antigen_models::{Example, LoraAdapter, load_adapter, load_model, save_adapter};
+use antigen_models::{Example, LoraAdapter, load_adapter, save_adapter};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
@@ -145,7 +145,7 @@ fn heal_checkpoint(
 ) -> Result<CheckpointFolder> {
     let key = PieceKey::new("healed-model", &(&start.digest, suspect.formats(), kept_out, &plan.healing, lab.seed));
     let dir = lab.piece(&key, |folder| {
-        let mut model = load_model(&start.dir, suspect.device())?;
+        let mut model = suspect.load_whole(start)?;
         let order = lab.rng("heal/order");
         train_weights_without(kept_out, &mut model, &plan.examples, &plan.healing.train, order, lab)?;
         write_model(&model, &start.dir, folder)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use antigen_models::device::share_one_heap;
+use antigen_models::kernels::Precision;
 use candle_core::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -101,6 +102,8 @@ pub struct Lab {
     pub scratch: PathBuf,
     /// Bytes that training may use beside what is loaded already; `None` is no limit.
     pub memory_budget: Option<u64>,
+    /// How products with the weights of models take their operands.
+    pub precision: Precision,
     stage: AtomicU8,
     progress: Arc<dyn ProgressSink>,
     cancel: Arc<AtomicBool>,
@@ -141,7 +144,17 @@ impl Lab {
     ) -> Self {
         share_one_heap();
         let stage = AtomicU8::new(Stage::Inspect as u8);
-        Self { device, seed, scratch: scratch.into(), memory_budget: None, stage, progress, cancel, part: (0, 1) }
+        Self {
+            device,
+            seed,
+            scratch: scratch.into(),
+            memory_budget: None,
+            precision: Precision::default(),
+            stage,
+            progress,
+            cancel,
+            part: (0, 1),
+        }
     }
 
     /// A workplace on the CPU that reports to nobody and is never cancelled.
@@ -184,6 +197,7 @@ impl Lab {
             seed: self.seed,
             scratch: self.scratch.clone(),
             memory_budget: self.memory_budget,
+            precision: self.precision,
             stage: AtomicU8::new(self.stage() as u8),
             progress: Arc::clone(&self.progress),
             cancel: Arc::clone(&self.cancel),
@@ -211,17 +225,22 @@ impl Lab {
 
     /// The finished folder of a piece, made now if it is not there yet.
     ///
+    /// The lab's precision belongs to what determines the bytes of a piece: each has folders of its own.
     /// `make` writes into a temporary folder, which is renamed once it is complete: an interrupted piece never looks finished.
     ///
     /// # Errors
     /// What `make` says, or [`EngineError::Io`].
     pub fn piece(&self, key: &PieceKey, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-        let done = self.scratch.join(key.as_str());
+        let name = match self.precision {
+            Precision::Float32 => key.as_str().to_owned(),
+            Precision::Bfloat16 => format!("{}-bfloat16", key.as_str()),
+        };
+        let done = self.scratch.join(&name);
         if done.is_dir() {
-            tracing::debug!(piece = key.as_str(), "reused");
+            tracing::debug!(piece = name, "reused");
             return Ok(done);
         }
-        let partial = self.scratch.join(format!("{}.partial", key.as_str()));
+        let partial = self.scratch.join(format!("{name}.partial"));
         if partial.exists() {
             fs::remove_dir_all(&partial).map_err(EngineError::io(&partial))?;
         }
@@ -309,6 +328,17 @@ mod tests {
             assert_eq!(fs::read_to_string(path.join("x")).unwrap(), expected);
         }
         assert_ne!(key, PieceKey::new("sum", &[1, 3]));
+    }
+
+    #[test]
+    fn a_piece_of_another_precision_is_another_piece() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lab = Lab::silent(1, folder.path());
+        let key = PieceKey::new("sum", &0);
+        let exact = lab.piece(&key, |_| Ok(())).unwrap();
+        assert!(exact.ends_with(key.as_str()), "float32 leaves the name alone");
+        lab.precision = Precision::Bfloat16;
+        assert_ne!(lab.piece(&key, |_| Ok(())).unwrap(), exact);
     }
 
     #[test]

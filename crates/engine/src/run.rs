@@ -183,6 +183,7 @@ impl Job<'_> {
             recipe: Recipe {
                 engine: env!("CARGO_PKG_VERSION").into(),
                 device: lab.device_name().into(),
+                precision: lab.precision,
                 spec: self.spec.clone(),
                 method: self.recipe.clone(),
             },

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use antigen_models::checkpoint::header::Dtype;
 use antigen_models::checkpoint::open_checkpoint;
 use antigen_models::families::check_tensors;
+use antigen_models::kernels::Precision;
 use antigen_models::{Device, FamilyConfig, LoraAdapter, Model, ModuleKind, ModuleShape, load_adapter, load_model};
 use sha2::{Digest, Sha256};
 
@@ -94,6 +95,7 @@ pub struct Suspect {
     config: FamilyConfig,
     modules: Vec<ModuleShape>,
     device: Device,
+    precision: Precision,
     subject: Subject,
 }
 
@@ -108,7 +110,7 @@ impl Suspect {
     /// [`EngineError::Model`] and [`EngineError::Data`] name the file and what is wrong there, a classifier among them; [`EngineError::Spec`] when the declared
     /// template is `chat` and the model has none.
     pub fn open(submission: &Submission, template: PromptFormat, lab: &Lab) -> Result<Self> {
-        let opened = open_submitted(&submission.suspect, &lab.device)?;
+        let opened = open_submitted(&submission.suspect, lab)?;
         if let Some(labels) = opened.config.sizes().labels {
             return Err(EngineError::Data(format!(
                 "expected a language model, found a sequence classifier of {labels} labels"
@@ -133,6 +135,7 @@ impl Suspect {
             modules: opened.config.linear_modules(),
             config: opened.config,
             device: lab.device.clone(),
+            precision: lab.precision,
             subject: Subject { rows, ..opened.subject },
             prompter,
             template,
@@ -189,6 +192,16 @@ impl Suspect {
         self.subject.base_parameters as usize
     }
 
+    /// A whole model like this suspect, to be trained or asked.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when the folder does not open as a model.
+    pub fn load_whole(&self, folder: &CheckpointFolder) -> Result<Model> {
+        let mut model = load_model(&folder.dir, &self.device)?;
+        model.params_mut().set_precision(self.precision);
+        Ok(model)
+    }
+
     /// Weights over this suspect's base, or a whole model like it, in memory.
     ///
     /// # Errors
@@ -196,7 +209,7 @@ impl Suspect {
     pub fn open_weights<'a>(&'a self, weights: &'a Weights) -> Result<Opened<'a>> {
         let adapter = match weights {
             Weights::Checkpoint(folder) => {
-                let model = Box::new(load_model(&folder.dir, &self.device)?);
+                let model = Box::new(self.load_whole(folder)?);
                 return Ok(Opened { model: Held::Own(model), adapter: None });
             }
             Weights::Adapter(adapter) => Some(adapter),
@@ -215,16 +228,17 @@ struct OpenedSubmission {
     subject: Subject,
 }
 
-fn open_submitted(submitted: &Submitted, device: &Device) -> Result<OpenedSubmission> {
+fn open_submitted(submitted: &Submitted, lab: &Lab) -> Result<OpenedSubmission> {
     match submitted {
-        Submitted::Adapter { adapter_dir, base_dir } => open_adapter(adapter_dir, base_dir, device),
+        Submitted::Adapter { adapter_dir, base_dir } => open_adapter(adapter_dir, base_dir, lab),
         Submitted::Checkpoint { dir } => open_whole_model(dir),
     }
 }
 
-fn open_adapter(adapter_dir: &Path, base_dir: &Path, device: &Device) -> Result<OpenedSubmission> {
-    let base = load_model(base_dir, device)?;
-    let adapter = load_adapter(adapter_dir, base.config(), device)?;
+fn open_adapter(adapter_dir: &Path, base_dir: &Path, lab: &Lab) -> Result<OpenedSubmission> {
+    let mut base = load_model(base_dir, &lab.device)?;
+    base.freeze(lab.precision)?;
+    let adapter = load_adapter(adapter_dir, base.config(), &lab.device)?;
     let subject = Subject {
         kind: SubjectKind::Adapter,
         adapter: folder_digests(adapter_dir)?,

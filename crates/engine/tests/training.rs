@@ -6,7 +6,7 @@ use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, rng};
 use antigen_engine::spec::TrainSpec;
 use antigen_engine::train::{KeptOut, Trained, Variant, fine_tune_adapters, train_weights, train_weights_without};
-use antigen_models::kernels::{AdamW, AdamWState, sum_of_squares};
+use antigen_models::kernels::{AdamW, AdamWState, Precision, sum_of_squares};
 use antigen_models::layers::{Gradients, Pass};
 use antigen_models::{
     Device, Example, FamilyConfig, LoraAdapter, Model, Packed, PeftConfig, Tensor, build_fresh_model,
@@ -16,8 +16,12 @@ use serde_json::json;
 
 /// A tied Llama of two blocks with random weights, the same every time.
 fn model() -> Model {
+    model_of_width(16)
+}
+
+fn model_of_width(width: usize) -> Model {
     let config = FamilyConfig::from_json(&json!({
-        "model_type": "llama", "vocab_size": 29, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "model_type": "llama", "vocab_size": 29, "hidden_size": width, "intermediate_size": width * 3 / 2, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "rms_norm_eps": 1e-5,
         "tie_word_embeddings": true,
     }));
@@ -102,13 +106,16 @@ fn adapter(model: &Model) -> LoraAdapter {
 
 /// Trains one variant on each of these row counts, batches of four, in a lab with this memory budget.
 fn train_variants(rows: &[usize], spec: &TrainSpec, budget: Option<u64>) -> Result<Vec<Trained>, EngineError> {
-    let model = model();
-    let start = adapter(&model);
-    let examples: Vec<Vec<Example>> = rows.iter().map(|&count| examples(count)).collect();
-    let variants = examples.iter().map(|examples| Variant { start: &start, examples, shuffle: rng(5, "order") });
     let mut lab = Lab::silent(1, std::env::temp_dir());
     lab.memory_budget = budget;
-    fine_tune_adapters(&model, variants.collect(), spec, &lab)
+    train_over(&model(), rows, spec, &lab)
+}
+
+fn train_over(model: &Model, rows: &[usize], spec: &TrainSpec, lab: &Lab) -> Result<Vec<Trained>, EngineError> {
+    let start = adapter(model);
+    let examples: Vec<Vec<Example>> = rows.iter().map(|&count| examples(count)).collect();
+    let variants = examples.iter().map(|examples| Variant { start: &start, examples, shuffle: rng(5, "order") });
+    fine_tune_adapters(model, variants.collect(), spec, lab)
 }
 
 fn spec(batch_rows: usize) -> TrainSpec {
@@ -117,6 +124,27 @@ fn spec(batch_rows: usize) -> TrainSpec {
 
 fn factors(trained: &Trained) -> Vec<Vec<f32>> {
     trained.adapter.factors.values().flat_map(|f| [numbers(&f.a), numbers(&f.b)]).collect()
+}
+
+#[test]
+fn an_adapter_job_over_a_base_stored_in_bfloat16_ends_where_float32_does_with_half_the_weights() {
+    let linear_bytes = |model: &Model| -> usize {
+        let weight = |name: &str| model.params().get(model.params().find(&format!("{name}.weight")).unwrap());
+        let bytes = |weight: &Tensor| weight.elem_count() * weight.dtype().size_in_bytes();
+        model.linear_modules().iter().map(|module| bytes(weight(&module.name))).sum()
+    };
+    let lab = Lab::silent(1, std::env::temp_dir());
+    let (exact, mut rounded) = (model_of_width(64), model_of_width(64));
+    rounded.freeze(Precision::Bfloat16).unwrap();
+    assert_eq!(2 * linear_bytes(&rounded), linear_bytes(&exact));
+    let spec = TrainSpec { learning_rate: 1e-2, ..spec(4) };
+    let expected = train_over(&exact, &[12, 8, 8], &spec, &lab).unwrap();
+    let found = train_over(&rounded, &[12, 8, 8], &spec, &lab).unwrap();
+    for (found, expected) in found.iter().zip(&expected) {
+        let (found, expected) = (found.losses.last().unwrap(), expected.losses.last().unwrap());
+        assert_ne!(found, expected, "the products were rounded at all");
+        assert!((found - expected).abs() < 1e-2 * expected, "{found} and {expected}");
+    }
 }
 
 #[test]

@@ -80,7 +80,8 @@ impl<'a> Batch<'a> {
         }
         let heads = model.config().attention_heads();
         let cache_width = heads.key_value_heads * heads.head_width;
-        let cache = KvCache::new(model.config().layers(), prompts.len() * capacity, cache_width, model.device())?;
+        let (rows, weights) = (prompts.len() * capacity, model.params().len());
+        let cache = KvCache::new(model.config().layers(), rows, cache_width, weights, model.device())?;
         Ok(Self { model, adapters, options, prompts, cache, capacity, answers: vec![Vec::new(); prompts.len()] })
     }
 

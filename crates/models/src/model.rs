@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{ModelError, Result};
 use crate::families::{FamilyConfig, ModuleShape};
-use crate::kernels::{add_rows_at, gather_rows};
+use crate::kernels::{Precision, add_rows_at, gather_rows};
 use crate::layers::{Block, BlockTrace, Classifier, Gradients, Head, LabelTarget, Norm, Pass, Stem, StemTrace, Target};
 use crate::params::{ParamId, Params};
 use crate::taps::{NoTap, Tap};
@@ -85,6 +85,24 @@ impl Model {
     /// The weights, to replace some.
     pub fn params_mut(&mut self) -> &mut Params {
         &mut self.params
+    }
+
+    /// Chooses the precision of all products with weights, and gives up training the weights: in bfloat16 those of the linear layers in
+    /// the blocks are from now on stored so, in half the memory. On a GPU they stay float32 and only products are rounded.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn freeze(&mut self, precision: Precision) -> Result<()> {
+        self.params.set_precision(precision);
+        if precision == Precision::Float32 || !self.device.is_cpu() {
+            return Ok(());
+        }
+        for module in &self.modules {
+            if let Some(id) = self.params.find(&format!("{}.weight", module.name)) {
+                self.params.set(id, self.params.get(id).to_dtype(DType::BF16)?);
+            }
+        }
+        Ok(())
     }
 
     /// Where the weights are.

@@ -67,7 +67,10 @@ pub fn measure(
     lab: &Lab,
 ) -> Result<Speed> {
     let mut model = shapes::random_model(shape, &lab.device)?;
-    model.params_mut().set_precision(precision);
+    match work {
+        Work::Full => model.params_mut().set_precision(precision),
+        Work::Lora | Work::AdapterJob | Work::Generate => model.freeze(precision)?,
+    }
     let mut run = |size| timed(&mut model, shape, work, size, lengths, lab);
     run(1)?;
     let short = run(1)?;

@@ -14,6 +14,7 @@ mod verdict;
 mod words;
 
 use antigen_models::Example;
+use antigen_models::kernels::Precision;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -170,10 +171,18 @@ pub struct Recipe {
     pub engine: String,
     /// `cpu` or `cuda`.
     pub device: String,
+    /// How products with weights took their operands: `bfloat16` where it was not float32.
+    #[serde(default, skip_serializing_if = "is_float32")]
+    #[schema(value_type = Option<String>, example = "bfloat16")]
+    pub precision: Precision,
     /// The spec as it was asked for.
     pub spec: PurifySpec,
     /// The same with presets and sizes filled in.
     pub method: ImmunizeRecipe,
+}
+
+fn is_float32(precision: &Precision) -> bool {
+    *precision == Precision::Float32
 }
 
 /// One suppression, healed and measured.

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::{exp, normal_cdf, sigmoid, tanh, vectorised};
-use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output, update};
+use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output, unwritten, update};
 use crate::error::Result;
 
 /// A function applied to every element.
@@ -108,7 +108,7 @@ pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     }
     let shape = x.dims2()?;
     let x = CpuSlice::of(x)?;
-    let mut y = vec![0f32; x.len()];
+    let mut y = unwritten(x.len());
     with_curve!(activation, curve => y.par_chunks_mut(PARALLEL_ELEMENTS).zip(x.par_chunks(PARALLEL_ELEMENTS)).for_each(|(y, x)| {
         vectorised(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = curve(x).0))
     }));
@@ -125,7 +125,7 @@ pub fn activate_backward(x: &Tensor, dy: &Tensor, activation: Activation) -> Res
     }
     let shape = x.dims2()?;
     let (x, dy) = (CpuSlice::of(x)?, CpuSlice::of(dy)?);
-    let mut dx = vec![0f32; x.len()];
+    let mut dx = unwritten(x.len());
     with_curve!(activation, curve => dx
     .par_chunks_mut(PARALLEL_ELEMENTS)
     .zip(x.par_chunks(PARALLEL_ELEMENTS).zip(dy.par_chunks(PARALLEL_ELEMENTS)))
@@ -145,7 +145,7 @@ pub fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tenso
     }
     let shape = gate.dims2()?;
     let (gate, up) = (CpuSlice::of(gate)?, CpuSlice::of(up)?);
-    let mut y = vec![0f32; gate.len()];
+    let mut y = unwritten(gate.len());
     with_curve!(activation, curve => y
     .par_chunks_mut(PARALLEL_ELEMENTS)
     .zip(gate.par_chunks(PARALLEL_ELEMENTS))
@@ -170,7 +170,7 @@ pub fn gated_backward(gate: &Tensor, up: &Tensor, dy: &Tensor, activation: Activ
     }
     let shape = gate.dims2()?;
     let (gate, up, dy) = (CpuSlice::of(gate)?, CpuSlice::of(up)?, CpuSlice::of(dy)?);
-    let (mut d_gate, mut d_up) = (vec![0f32; gate.len()], vec![0f32; gate.len()]);
+    let (mut d_gate, mut d_up) = (unwritten(gate.len()), unwritten(gate.len()));
     with_curve!(activation, curve => d_gate
     .par_chunks_mut(PARALLEL_ELEMENTS)
     .zip(d_up.par_chunks_mut(PARALLEL_ELEMENTS))

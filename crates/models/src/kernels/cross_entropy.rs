@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::{exp, maximum, sum, vectorised};
-use super::{CpuSlice, cuda, output};
+use super::{CpuSlice, cuda, output, unwritten};
 use crate::error::Result;
 
 /// What [`cross_entropy`] returns.
@@ -34,7 +34,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32], weights: Option<&[f32]>) 
         });
         return Ok(CrossEntropy { losses, gradient: None });
     };
-    let mut gradient = vec![0f32; m * v];
+    let mut gradient = unwritten(m * v);
     gradient.par_chunks_mut(v).zip(losses.par_iter_mut()).zip(rows().zip(weights.par_iter())).for_each(
         |((gradient, loss), ((row, &target), &weight))| {
             vectorised(|| {

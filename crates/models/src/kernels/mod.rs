@@ -14,17 +14,20 @@ mod columns;
 mod cross_entropy;
 mod cuda;
 mod gemm;
+mod lines;
 mod math;
 mod multiply;
-mod multiply_bf16;
 mod norm;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod packing;
 pub mod products;
 mod rope;
 mod rows;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
 use std::cell::Cell;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
 use std::panic::Location;
 
@@ -36,7 +39,7 @@ pub use attention::{AttentionSettings, Span, attention, attention_backward};
 pub use columns::{add_to_rows, column_sums, join_columns, split_columns};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use gemm::{Precision, add_matmul, add_matmul_nt, matmul, matmul_nt, matmul_tn};
-pub use multiply_bf16::has_bf16_unit;
+pub use lines::Prepared;
 pub use norm::{
     layer_norm, layer_norm_backward, layer_norm_weight_gradient, rms_norm, rms_norm_backward, rms_norm_weight_gradient,
 };
@@ -45,6 +48,14 @@ pub use rows::{add, add_rows_at, argmax_rows, gather_rows, scale, scatter_rows, 
 
 use crate::error::{ModelError, Result};
 
+/// Whether this processor multiplies bfloat16 on a matrix unit; elsewhere the rounding is imitated and saves no time.
+pub fn has_bf16_unit() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return tiles::available();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    false
+}
+
 /// Elements below which a second thread costs more than it saves (measured on two cores: about 20 microseconds of work).
 const PARALLEL_ELEMENTS: usize = 16 * 1024;
 
@@ -52,6 +63,36 @@ const PARALLEL_ELEMENTS: usize = 16 * 1024;
 /// and sleeps until it is done, which costs small models a third of their time.
 pub fn on_worker<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     rayon::scope(|_| work())
+}
+
+/// Room for the output of a kernel, which writes every element of it and reads none before. Large ones ask for large pages.
+fn unwritten(len: usize) -> Vec<f32> {
+    let mut room: Vec<MaybeUninit<f32>> = Vec::with_capacity(len);
+    // SAFETY: elements that may be unwritten need no writing.
+    unsafe { room.set_len(len) };
+    let mut room = ManuallyDrop::new(room);
+    ask_for_large_pages(&mut room);
+    // SAFETY: the same allocation with the same layout; every bit pattern is a float32, and the callers write before they read.
+    unsafe { Vec::from_raw_parts(room.as_mut_ptr().cast(), len, room.capacity()) }
+}
+
+/// Bytes of a large page.
+const LARGE_PAGE: usize = 2 << 20;
+
+/// Tells Linux that whole large pages inside this buffer are welcome: fresh memory then costs one fault where it cost 512.
+fn ask_for_large_pages<T>(buffer: &mut [T]) {
+    #[cfg(target_os = "linux")]
+    {
+        let bytes = buffer.as_ptr_range();
+        let start = (bytes.start as usize).next_multiple_of(LARGE_PAGE);
+        let size = (bytes.end as usize).saturating_sub(start) / LARGE_PAGE * LARGE_PAGE;
+        if size >= 2 * LARGE_PAGE {
+            // SAFETY: the range lies inside the buffer, and the advice changes nothing about its contents.
+            unsafe { libc::madvise(start as *mut _, size, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = buffer;
 }
 
 /// Read access to a contiguous float32 tensor on the CPU.

@@ -73,19 +73,6 @@ impl Target {
         );
         self.data.wrapping_add(start)
     }
-
-    /// Writes (or adds) the part of `block`, rows `width` apart, that lies inside a target of `sizes` from `(row, column)` on.
-    pub fn store_corner(self, block: &[f32], width: usize, (row, column): (usize, usize), sizes: Sizes, add: bool) {
-        let (rows, columns) = (width.min(sizes.m - row), width.min(sizes.n - column));
-        let corner = self.block(row * sizes.n + column, sizes.n, (rows, columns));
-        for (i, values) in block.chunks(width).take(rows).enumerate() {
-            // SAFETY: `block` has checked the bounds; callers write disjoint places.
-            let target = unsafe { std::slice::from_raw_parts_mut(corner.add(i * sizes.n), columns) };
-            for (target, value) in target.iter_mut().zip(values) {
-                *target = if add { *target + value } else { *value };
-            }
-        }
-    }
 }
 
 /// `target[place] = scale * a b`, or `+=` with `add`, on this thread.

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::{dot, sum, vectorised};
-use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output};
+use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output, unwritten};
 use crate::error::Result;
 
 /// Divides each row of `x` by its root mean square and scales it by `offset + weight`: the offset is 1 in Gemma, whose weights are
@@ -19,7 +19,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, offset: f32, epsilon: f64) -> Resul
     }
     let (t, d) = x.dims2()?;
     let (x, weight) = (CpuSlice::of(x)?, CpuSlice::of(weight)?);
-    let mut y = vec![0f32; t * d];
+    let mut y = unwritten(t * d);
     y.par_chunks_mut(d).zip(x.par_chunks(d)).with_min_len(PARALLEL_ELEMENTS / d + 1).for_each(|(y, x)| {
         vectorised(|| {
             let inverse = inverse_rms(x, epsilon);
@@ -41,7 +41,7 @@ pub fn rms_norm_backward(x: &Tensor, weight: &Tensor, offset: f32, dy: &Tensor, 
     }
     let (t, d) = x.dims2()?;
     let (x, weight, dy) = (CpuSlice::of(x)?, CpuSlice::of(weight)?, CpuSlice::of(dy)?);
-    let mut dx = vec![0f32; t * d];
+    let mut dx = unwritten(t * d);
     dx.par_chunks_mut(d).zip(x.par_chunks(d)).zip(dy.par_chunks(d)).with_min_len(PARALLEL_ELEMENTS / d + 1).for_each(
         |((dx, x), dy)| {
             vectorised(|| {
@@ -97,7 +97,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> R
     }
     let (t, d) = x.dims2()?;
     let (x, weight, bias) = (CpuSlice::of(x)?, CpuSlice::of(weight)?, CpuSlice::of(bias)?);
-    let mut y = vec![0f32; t * d];
+    let mut y = unwritten(t * d);
     y.par_chunks_mut(d).zip(x.par_chunks(d)).with_min_len(PARALLEL_ELEMENTS / d + 1).for_each(|(y, x)| {
         vectorised(|| {
             let (mean, inverse) = mean_and_inverse_deviation(x, epsilon);
@@ -120,7 +120,7 @@ pub fn layer_norm_backward(x: &Tensor, weight: &Tensor, dy: &Tensor, epsilon: f6
     }
     let (t, d) = x.dims2()?;
     let (x, weight, dy) = (CpuSlice::of(x)?, CpuSlice::of(weight)?, CpuSlice::of(dy)?);
-    let mut dx = vec![0f32; t * d];
+    let mut dx = unwritten(t * d);
     dx.par_chunks_mut(d).zip(x.par_chunks(d)).zip(dy.par_chunks(d)).with_min_len(PARALLEL_ELEMENTS / d + 1).for_each(
         |((dx, x), dy)| {
             vectorised(|| {

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::math::{sum, vectorised};
-use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output, update};
+use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output, unwritten, update};
 use crate::error::Result;
 
 /// `source[rows]`: `[n, d]` and `m` indices -> `[m, d]`.
@@ -86,7 +86,7 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let shape = a.shape().clone();
     let (a, b) = (CpuSlice::of(a)?, CpuSlice::of(b)?);
     assert_eq!(a.len(), b.len(), "equal sizes are added");
-    let mut sum = vec![0f32; a.len()];
+    let mut sum = unwritten(a.len());
     sum.par_chunks_mut(PARALLEL_ELEMENTS)
         .zip(a.par_chunks(PARALLEL_ELEMENTS).zip(b.par_chunks(PARALLEL_ELEMENTS)))
         .for_each(|(sum, (a, b))| vectorised(|| sum.iter_mut().zip(a).zip(b).for_each(|((s, a), b)| *s = a + b)));

@@ -1,40 +1,32 @@
-//! Float32 matrix products on the tile unit of recent Xeons (AMX), as exact as the ordinary ones.
+//! Matrix products on the tile unit of recent Xeons (AMX).
 //!
-//! The unit multiplies bfloat16 and adds in float32, sixteen times as fast as AVX-512 multiplies float32. A float32 has 24
-//! significant bits, a bfloat16 eight: `x = high + middle + low`, three bfloat16 that add up to `x`. Of the nine products of two
-//! such sums the six largest are computed; what is left out is below 2^-26 of the whole, less than the rounding of a float32.
+//! The unit multiplies bfloat16 and adds in float32, sixteen times as fast as AVX-512 multiplies float32. With one plane of bfloat16
+//! an operand is rounded: a relative error of about 2e-3 a product. With three, `x = high + middle + low`, eight bits each, and a
+//! product is as exact as in float32: of the nine products of two such sums the six largest are computed; what is left out is below
+//! 2^-26 of the whole, less than the rounding of a float32.
 //!
-//! Both operands are packed into tiles of 16 x 32 (1 KiB), two tiles a panel and plane; `multiply_panels` then works on 32 x 32
-//! results. Every element is computed in the same order however the work is split: the same input gives the same bytes.
+//! Operands are packed into panels of tiles (`packing.rs`); `multiply_panels` then works on 32 x 32 results. Every element is
+//! computed in the same order however the work is split: the same input gives the same bytes.
 
 use std::arch::asm;
-use std::arch::x86_64::*;
+use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
-/// Rows of a left panel, columns of a right one, and depth of one step.
-const PANEL: usize = 32;
-/// Rows of a tile.
-const TILE: usize = 16;
-/// Tiles of one panel and step: three planes of two.
-const TILES: usize = 6;
+use super::gemm::{Group, Pair};
+use super::lines::{Lines, Prepared};
+use super::multiply::{Sizes, Target};
+use super::packing::{PANEL, Side, TILE, Tile, pack_panel};
+
 /// Rows of one task: its packed operand stays in the second-level cache.
 const TASK_ROWS: usize = 128;
-/// Steps between two stores of the results, and right panels that all rows of a task meet in turn: 960 KiB of packed operand.
-const STEPS: usize = 8;
-const COLUMN_PANELS: usize = 20;
-
-/// One operand: `lines` rows of the left matrix or columns of the right one, each of `depth` elements.
-#[derive(Clone, Copy)]
-pub(super) struct Operand<'a> {
-    pub data: &'a [f32],
-    pub lines: usize,
-    pub depth: usize,
-    /// Distance of neighbours along the lines and along the depth; one of them is 1.
-    pub strides: (usize, usize),
-}
+/// Tiles of a panel between two stores of the results: 24 KiB, so that a left panel stays in the first-level cache.
+const DEPTH_TILES: usize = 96;
+/// Tiles of the right panels that all rows of a task meet in turn: 480 KiB.
+const COLUMN_TILES: usize = 960;
 
 /// Whether this processor has the unit and the system lets this process use it.
 pub(super) fn available() -> bool {
@@ -45,77 +37,134 @@ pub(super) fn available() -> bool {
     *AVAILABLE
 }
 
-/// `target (+)= scale * left * right`; `target` has `left.lines` rows of `right.lines` columns.
-pub(super) fn product(target: &mut [f32], add: bool, left: Operand<'_>, right: Operand<'_>, scale: f32) {
-    thread_local! { static PACKED: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) } }
-    assert!(available() && left.depth == right.depth && target.len() == left.lines * right.lines);
-    let steps = left.depth.div_ceil(PANEL);
-    // Taken, not borrowed: while this thread waits for others, it may begin another product.
-    let mut packed = PACKED.take();
-    let size = right.lines.div_ceil(PANEL) * steps * TILES;
-    reserve(&mut packed, size);
-    packed[..size].par_chunks_mut(steps * TILES).enumerate().for_each(|(panel, tiles)| {
-        // SAFETY: `available` was asserted.
-        unsafe { pack_panel(right, panel, Side::Right, 1.0, tiles) };
-    });
-    multiply(target, add, left, right.lines, scale, &packed[..size]);
-    PACKED.set(packed);
+fn processor_has_tiles() -> bool {
+    const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES
 }
 
-/// Splits the results into blocks, by rows and, where these are few, by columns, and computes them side by side.
-fn multiply(target: &mut [f32], add: bool, left: Operand<'_>, columns: usize, scale: f32, packed: &[Tile]) {
-    thread_local! { static PACKED: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) } }
-    let steps = left.depth.div_ceil(PANEL);
-    let panels = columns.div_ceil(PANEL);
-    let row_tasks = left.lines.div_ceil(TASK_ROWS);
-    let column_tasks = (2 * rayon::current_num_threads()).div_ceil(row_tasks).min(panels);
-    let task_panels = panels.div_ceil(column_tasks);
-    let target = Target { start: target.as_mut_ptr(), rows: left.lines, columns };
-    (0..row_tasks * column_tasks).into_par_iter().for_each(|task| {
-        let target = &target;
-        let (rows, columns) = (task / column_tasks * TASK_ROWS, task % column_tasks * task_panels);
-        let right = columns..(columns + task_panels).min(panels);
-        let left_panels = rows / PANEL..(rows + TASK_ROWS).min(left.lines).div_ceil(PANEL);
-        let mut own = PACKED.take();
-        reserve(&mut own, left_panels.len() * steps * TILES);
-        for (panel, tiles) in left_panels.clone().zip(own.chunks_mut(steps * TILES)) {
-            // SAFETY: `available` was asserted in `product`.
-            unsafe { pack_panel(left, panel, Side::Left, scale, tiles) };
+/// Asks Linux for the tile registers: they enlarge a thread's state, so a process must ask before their first use.
+fn system_grants_tiles() -> bool {
+    const REQUEST_STATE: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    // SAFETY: the call changes nothing but which registers this process may use.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0 }
+}
+
+thread_local! {
+    static RIGHT: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
+    static LEFT: RefCell<Vec<Tile>> = const { RefCell::new(Vec::new()) };
+}
+
+/// All products of the group, with operands of `PLANES` bfloat16, 1 or 3.
+pub(super) fn multiply<const PLANES: usize>(group: Group<'_>) {
+    assert!(available());
+    let size = |side: &Lines<'_>| if side.prepared.is_some() { 0 } else { tiles_of::<PLANES>(side) };
+    // Taken, not borrowed: while this thread waits for others, it may begin another product.
+    let mut packed = RIGHT.take();
+    reserve(&mut packed, group.right.iter().map(size).sum());
+    let (mut rest, mut panels) = (packed.as_mut_slice(), Vec::new());
+    for side in group.right {
+        let (own, others) = rest.split_at_mut(size(side));
+        panels.extend(own.chunks_mut(side.panel_tiles(PLANES)).enumerate().map(|(i, tiles)| (side, i, tiles)));
+        rest = others;
+    }
+    pack::<PLANES>(panels);
+    let mut start = 0;
+    let right = group.right.iter().map(|side| match side.prepared {
+        Some(prepared) => prepared_tiles::<PLANES>(side, prepared),
+        None => {
+            start += size(side);
+            &packed[start - size(side)..start]
         }
-        // SAFETY: as above; no other task has these rows and columns of the target.
-        unsafe {
-            let _tiles = Tiles::configure();
-            for right in right.clone().step_by(COLUMN_PANELS).map(|p| p..(p + COLUMN_PANELS).min(right.end)) {
-                for step in (0..steps).step_by(STEPS) {
-                    let count = STEPS.min(steps - step);
-                    let add = add || step > 0;
-                    for (i, row_panel) in left_panels.clone().enumerate() {
-                        let a = &own[(i * steps + step) * TILES..][..count * TILES];
-                        for column_panel in right.clone() {
-                            let b = &packed[(column_panel * steps + step) * TILES..][..count * TILES];
-                            multiply_into(target, row_panel, column_panel, add, a, b);
-                        }
-                    }
+    });
+    let right: Vec<&[Tile]> = right.collect();
+    tasks(group).into_par_iter().for_each(|task| task.run::<PLANES>(group.scale, &right));
+    RIGHT.set(packed);
+}
+
+/// Tiles of a whole operand.
+fn tiles_of<const PLANES: usize>(side: &Lines<'_>) -> usize {
+    side.panels() * side.panel_tiles(PLANES)
+}
+
+/// Packs panels of right operands, side by side.
+fn pack<const PLANES: usize>(panels: Vec<(&Lines<'_>, usize, &mut [Tile])>) {
+    panels.into_par_iter().for_each(|(side, panel, tiles)| {
+        // SAFETY: `available` was asserted in `multiply`.
+        unsafe { pack_panel::<PLANES>(*side, panel, Side::Right, 1.0, tiles) };
+    });
+}
+
+fn prepared_tiles<'a, const PLANES: usize>(side: &Lines<'_>, prepared: &'a Prepared) -> &'a [Tile] {
+    if prepared.tiles.get().is_none() {
+        let mut tiles = vec![Tile([0; 256]); tiles_of::<PLANES>(side)];
+        let panels = tiles.chunks_mut(side.panel_tiles(PLANES)).enumerate();
+        pack::<PLANES>(panels.map(|(i, tiles)| (side, i, tiles)).collect());
+        // Whoever was faster has packed the same.
+        let _ = prepared.tiles.set(tiles);
+    }
+    let tiles = prepared.tiles.get().expect("set above");
+    assert_eq!(tiles.len(), tiles_of::<PLANES>(side), "a place for a prepared weight serves one weight and precision");
+    tiles
+}
+
+/// Some rows of some pairs' results, and one of so many equal parts of their columns.
+struct Task<'a> {
+    pairs: Vec<Pair<'a>>,
+    rows: Range<usize>,
+    part: usize,
+    parts: usize,
+}
+
+/// Pairs with a left operand or a target in common are computed together, rows by rows. Where rows are few, tasks have fewer of
+/// them, and in the end fewer columns.
+fn tasks(group: Group<'_>) -> Vec<Task<'_>> {
+    let together = if group.left.len() == 1 || group.targets.len() == 1 { group.right.len() } else { 1 };
+    let pairs: Vec<Pair<'_>> = group.pairs().collect();
+    let wanted = 2 * rayon::current_num_threads();
+    let tasks_of = |rows: usize| pairs.chunks(together).map(|p| p[0].sizes.m.div_ceil(rows)).sum::<usize>();
+    let rows = [TASK_ROWS, TASK_ROWS / 2].into_iter().find(|rows| tasks_of(*rows) >= wanted).unwrap_or(PANEL);
+    let columns = pairs.iter().map(|pair| pair.sizes.n.div_ceil(PANEL)).min().unwrap_or(1);
+    let parts = wanted.div_ceil(tasks_of(rows)).min(columns);
+    let mut tasks = Vec::with_capacity(tasks_of(rows) * parts);
+    for pairs in pairs.chunks(together) {
+        let m = pairs[0].sizes.m;
+        for start in (0..m).step_by(rows) {
+            let rows = start..(start + rows).min(m);
+            tasks.extend((0..parts).map(|part| Task { pairs: pairs.to_vec(), rows: rows.clone(), part, parts }));
+        }
+    }
+    tasks
+}
+
+impl Task<'_> {
+    /// `right` holds the packed panels of each right operand.
+    fn run<const PLANES: usize>(self, scale: f32, right: &[&[Tile]]) {
+        let rows = self.rows.start / PANEL..self.rows.end.div_ceil(PANEL);
+        let mut packed = LEFT.take();
+        let mut packed_left = None;
+        for pair in self.pairs {
+            let (left, panel_tiles) = (pair.operands.0, pair.operands.0.panel_tiles(PLANES));
+            if packed_left != Some(pair.left) {
+                reserve(&mut packed, rows.len() * panel_tiles);
+                for (panel, tiles) in rows.clone().zip(packed.chunks_mut(panel_tiles)) {
+                    // SAFETY: `available` was asserted in `multiply`.
+                    unsafe { pack_panel::<PLANES>(left, panel, Side::Left, scale, tiles) };
                 }
+                packed_left = Some(pair.left);
+            }
+            let panels = pair.sizes.n.div_ceil(PANEL);
+            let columns = panels * self.part / self.parts..panels * (self.part + 1) / self.parts;
+            let block = Block { target: pair.target, sizes: pair.sizes, add: pair.add, panel_tiles };
+            // SAFETY: as above; no other task has these rows and columns of the target.
+            unsafe {
+                let _unit = Unit::configure();
+                block.multiply_rows::<PLANES>(rows.clone(), &packed, columns, right[pair.right]);
             }
         }
-        PACKED.set(own);
-    });
+        LEFT.set(packed);
+    }
 }
-
-/// The result matrix, written by tasks at places that never overlap.
-struct Target {
-    start: *mut f32,
-    rows: usize,
-    columns: usize,
-}
-// SAFETY: every task writes rows and columns of its own; see `multiply`.
-unsafe impl Sync for Target {}
-
-/// One tile in memory: 16 rows of 32 bfloat16, two in each word.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Tile([u32; 256]);
 
 fn reserve(tiles: &mut Vec<Tile>, size: usize) {
     if tiles.len() < size {
@@ -123,39 +172,75 @@ fn reserve(tiles: &mut Vec<Tile>, size: usize) {
     }
 }
 
-/// `target[32 x 32 block] (+)= a b`; at the matrix's edge by way of a block of its own.
-///
-/// # Safety
-/// The unit is configured on this thread; nobody else touches the block.
-unsafe fn multiply_into(target: &Target, row_panel: usize, column_panel: usize, add: bool, a: &[Tile], b: &[Tile]) {
-    let (row, column) = (row_panel * PANEL, column_panel * PANEL);
-    let (rows, columns) = (PANEL.min(target.rows - row), PANEL.min(target.columns - column));
-    // SAFETY: the block lies inside the target: its first element here, `rows` and `columns` cut to what there is.
-    unsafe {
-        let block = target.start.add(row * target.columns + column);
-        if rows == PANEL && columns == PANEL {
-            return multiply_panels(block, target.columns, add, a, b);
-        }
-        let mut whole = [0f32; PANEL * PANEL];
-        multiply_panels(whole.as_mut_ptr(), PANEL, false, a, b);
-        for i in 0..rows {
-            let line = std::slice::from_raw_parts_mut(block.add(i * target.columns), columns);
-            for (x, y) in line.iter_mut().zip(&whole[i * PANEL..]) {
-                *x = if add { *x + y } else { *y };
+/// The results that tasks write, each at places of its own.
+#[derive(Clone, Copy)]
+struct Block {
+    target: Target,
+    sizes: Sizes,
+    add: bool,
+    /// Tiles of a panel of either operand.
+    panel_tiles: usize,
+}
+
+impl Block {
+    /// All results of some packed left panels (`a` holds no others) and of the right panels `right` (`b` holds all).
+    ///
+    /// # Safety
+    /// The unit is configured on this thread; nobody else touches these results.
+    unsafe fn multiply_rows<const PLANES: usize>(
+        self,
+        left: Range<usize>,
+        a: &[Tile],
+        right: Range<usize>,
+        b: &[Tile],
+    ) {
+        let Self { panel_tiles, .. } = self;
+        let depth = panel_tiles.min(DEPTH_TILES);
+        let together = COLUMN_TILES / depth;
+        for right in right.clone().step_by(together).map(|p| p..(p + together).min(right.end)) {
+            for first in (0..panel_tiles).step_by(depth) {
+                let tiles =
+                    |panel: usize| panel * panel_tiles + first..panel * panel_tiles + panel_tiles.min(first + depth);
+                let block = Self { add: self.add || first > 0, ..self };
+                for (i, row_panel) in left.clone().enumerate() {
+                    for column_panel in right.clone() {
+                        let (a, b) = (&a[tiles(i)], &b[tiles(column_panel)]);
+                        // SAFETY: the caller's promise is passed on.
+                        unsafe { block.multiply_into::<PLANES>(row_panel * PANEL, column_panel * PANEL, a, b) };
+                    }
+                }
             }
+        }
+    }
+
+    /// The 32 x 32 results from `(row, column)` on `(+)= a b`; at the matrix's edge by way of a block of their own.
+    ///
+    /// # Safety
+    /// The unit is configured on this thread; nobody else touches these results.
+    unsafe fn multiply_into<const PLANES: usize>(self, row: usize, column: usize, a: &[Tile], b: &[Tile]) {
+        let Self { target, sizes, add, .. } = self;
+        // SAFETY: `block` checks that the results lie inside the target; `whole` is this thread's own.
+        unsafe {
+            if row + PANEL <= sizes.m && column + PANEL <= sizes.n {
+                let block = target.block(row * sizes.n + column, sizes.n, (PANEL, PANEL));
+                return multiply_panels::<PLANES>(block, sizes.n, add, a, b);
+            }
+            let (rows, columns) = (PANEL.min(sizes.m - row), PANEL.min(sizes.n - column));
+            let corner = target.block(row * sizes.n + column, sizes.n, (rows, columns));
+            let lines = || (0..rows).map(|i| std::slice::from_raw_parts_mut(corner.add(i * sizes.n), columns));
+            let mut whole = [[0f32; PANEL]; PANEL];
+            if add {
+                whole.iter_mut().zip(lines()).for_each(|(own, line)| own[..columns].copy_from_slice(line));
+            }
+            multiply_panels::<PLANES>(whole.as_mut_ptr().cast(), PANEL, add, a, b);
+            whole.iter().zip(lines()).for_each(|(own, line)| line.copy_from_slice(&own[..columns]));
         }
     }
 }
 
-/// The four result tiles of two panels over all their steps. Planes are named h, m, l (high, middle, low); their six products go
-/// from small to large, and each differs from the one before in one operand only.
-///
-/// # Safety
-/// The unit is configured on this thread; `block` has 32 rows of 32 elements, `stride` elements apart.
-unsafe fn multiply_panels(block: *mut f32, stride: usize, add: bool, a: &[Tile], b: &[Tile]) {
-    assert!(a.len() == b.len() && !a.is_empty() && a.len().is_multiple_of(TILES));
-    // SAFETY: the slices hold `a.len() / 6` steps of six tiles, asserted above; the caller vouches for the block.
-    unsafe {
+/// The four result tiles of two panels over some steps, whose instructions are `$step`; it moves on by `$bytes`.
+macro_rules! multiply_tiles {
+    ($block:expr, $stride:expr, $add:expr, $a:expr, $b:expr, $bytes:literal, $($step:literal,)+) => {
         asm!(
             "test {add:e}, {add:e}",
             "jnz 3f",
@@ -170,207 +255,112 @@ unsafe fn multiply_panels(block: *mut f32, stride: usize, add: bool, a: &[Tile],
             "tileloadd tmm2, [{c2} + {cs}*1]",
             "tileloadd tmm3, [{c2} + {cs}*1 + 64]",
             "2:",
-            "tileloadd tmm4, [{a} + {s}*1]", // ah
-            "tileloadd tmm5, [{a} + {s}*1 + 1024]",
-            "tileloadd tmm6, [{b} + {s}*1 + 4096]", // bl
-            "tileloadd tmm7, [{b} + {s}*1 + 5120]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm6, [{b} + {s}*1 + 2048]", // bm
-            "tileloadd tmm7, [{b} + {s}*1 + 3072]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm4, [{a} + {s}*1 + 2048]", // am
-            "tileloadd tmm5, [{a} + {s}*1 + 3072]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm6, [{b} + {s}*1]", // bh
-            "tileloadd tmm7, [{b} + {s}*1 + 1024]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm4, [{a} + {s}*1 + 4096]", // al
-            "tileloadd tmm5, [{a} + {s}*1 + 5120]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm4, [{a} + {s}*1]", // ah
-            "tileloadd tmm5, [{a} + {s}*1 + 1024]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a}, 6144",
-            "add {b}, 6144",
+            $($step,)+
+            "add {a}, {bytes}",
+            "add {b}, {bytes}",
             "dec {steps}",
             "jnz 2b",
             "tilestored [{c} + {cs}*1], tmm0",
             "tilestored [{c} + {cs}*1 + 64], tmm1",
             "tilestored [{c2} + {cs}*1], tmm2",
             "tilestored [{c2} + {cs}*1 + 64], tmm3",
-            add = in(reg) u64::from(add),
-            a = inout(reg) a.as_ptr() => _,
-            b = inout(reg) b.as_ptr() => _,
-            c = in(reg) block,
-            c2 = in(reg) block.add(TILE * stride),
-            cs = in(reg) 4 * stride,
+            add = in(reg) u64::from($add),
+            a = inout(reg) $a.as_ptr() => _,
+            b = inout(reg) $b.as_ptr() => _,
+            c = in(reg) $block,
+            c2 = in(reg) $block.add(TILE * $stride),
+            cs = in(reg) 4 * $stride,
             s = in(reg) 64usize,
-            steps = inout(reg) a.len() / TILES => _,
+            steps = inout(reg) size_of_val($a) / $bytes => _,
+            bytes = const $bytes,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
-        );
-    }
+        )
+    };
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Left,
-    Right,
-}
-
-/// Packs lines `32 * panel ..` of an operand, times `scale`, zeros beyond its edges: for each step two tiles of the high parts, two of
-/// the middle, two of the low. The unit wants the left operand line by line and the right one by pairs of depths.
+/// `block (+)= a b`. With three planes, named h, m, l (high, middle, low), the six products go from small to large, and each differs
+/// from the one before in one operand only.
 ///
 /// # Safety
-/// The processor has AVX-512 F and BW.
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn pack_panel(operand: Operand<'_>, panel: usize, side: Side, scale: f32, tiles: &mut [Tile]) {
-    let (along_lines, along_depth) = operand.strides;
-    let by_line = along_depth == 1;
-    assert!(by_line || along_lines == 1, "an operand is contiguous in one direction");
-    let last = (operand.lines - 1) * along_lines + (operand.depth - 1) * along_depth;
-    assert!(last < operand.data.len(), "an operand stays inside its slice");
-    for (step, tiles) in tiles.chunks_exact_mut(TILES).enumerate() {
-        for half in 0..2 {
-            let (line, depth) = (panel * PANEL + half * TILE, step * PANEL);
-            let lines = operand.lines.saturating_sub(line).min(TILE);
-            let depths = (operand.depth - depth).min(PANEL);
-            let start = operand.data.as_ptr().wrapping_add(line * along_lines + depth * along_depth);
-            // SAFETY: the reads are masked to `lines` and `depths`, which lie inside the slice as asserted above.
-            unsafe {
-                let mut planes = match by_line {
-                    true => split_lines(start, along_lines, lines, depths, scale),
-                    false => split_pairs(start, along_depth, lines, depths, scale),
-                };
-                for (plane, rows) in planes.iter_mut().enumerate() {
-                    if by_line == (side == Side::Right) {
-                        transpose(rows);
-                    }
-                    let tile = &mut tiles[2 * plane + half];
-                    for (row, words) in rows.iter().zip(tile.0.chunks_exact_mut(16)) {
-                        _mm512_storeu_si512(words.as_mut_ptr().cast(), *row);
-                    }
-                }
-            }
+/// The unit is configured on this thread; `block` has 32 rows of 32 elements, `stride` elements apart.
+unsafe fn multiply_panels<const PLANES: usize>(block: *mut f32, stride: usize, add: bool, a: &[Tile], b: &[Tile]) {
+    assert!(a.len() == b.len() && !a.is_empty() && a.len().is_multiple_of(2 * PLANES));
+    // SAFETY: the slices hold whole steps of 2 tiles a plane, asserted above; the caller vouches for the block.
+    unsafe {
+        match PLANES {
+            1 => multiply_tiles!(
+                block,
+                stride,
+                add,
+                a,
+                b,
+                2048,
+                "tileloadd tmm4, [{a} + {s}*1]",
+                "tileloadd tmm6, [{b} + {s}*1]",
+                "tileloadd tmm5, [{a} + {s}*1 + 1024]",
+                "tileloadd tmm7, [{b} + {s}*1 + 1024]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+            ),
+            3 => multiply_tiles!(
+                block,
+                stride,
+                add,
+                a,
+                b,
+                6144,
+                "tileloadd tmm4, [{a} + {s}*1]", // ah
+                "tileloadd tmm5, [{a} + {s}*1 + 1024]",
+                "tileloadd tmm6, [{b} + {s}*1 + 4096]", // bl
+                "tileloadd tmm7, [{b} + {s}*1 + 5120]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{b} + {s}*1 + 2048]", // bm
+                "tileloadd tmm7, [{b} + {s}*1 + 3072]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{a} + {s}*1 + 2048]", // am
+                "tileloadd tmm5, [{a} + {s}*1 + 3072]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{b} + {s}*1]", // bh
+                "tileloadd tmm7, [{b} + {s}*1 + 1024]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{a} + {s}*1 + 4096]", // al
+                "tileloadd tmm5, [{a} + {s}*1 + 5120]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{a} + {s}*1]", // ah
+                "tileloadd tmm5, [{a} + {s}*1 + 1024]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+            ),
+            _ => unreachable!("one plane or three"),
         }
     }
 }
 
-type Rows = [__m512i; TILE];
-
-/// Row `i`: the 32 depths of line `i`, which lie side by side.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn split_lines(start: *const f32, stride: usize, lines: usize, depths: usize, scale: f32) -> [Rows; 3] {
-    let mut planes = [[_mm512_setzero_si512(); TILE]; 3];
-    let masks = [prefix_mask(depths), prefix_mask(depths.saturating_sub(16))];
-    let scale = _mm512_set1_ps(scale);
-    let [highs, middles, lows] = &mut planes;
-    for (i, ((h, m), l)) in highs.iter_mut().zip(middles).zip(lows).enumerate().take(lines) {
-        let line = start.wrapping_add(i * stride);
-        // SAFETY: the caller vouches for `lines` lines of `depths` elements; the masks hide the rest.
-        let (low, high) =
-            unsafe { (_mm512_maskz_loadu_ps(masks[0], line), _mm512_maskz_loadu_ps(masks[1], line.wrapping_add(16))) };
-        let (low, high) = (split(_mm512_mul_ps(low, scale)), split(_mm512_mul_ps(high, scale)));
-        let joined = |low, high| {
-            let narrow = |x| _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(x));
-            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(narrow(low)), narrow(high))
-        };
-        (*h, *m, *l) = (joined(low[0], high[0]), joined(low[1], high[1]), joined(low[2], high[2]));
-    }
-    planes
-}
-
-/// Row `i`: depths `2i` and `2i + 1` of the 16 lines, which lie side by side.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn split_pairs(start: *const f32, stride: usize, lines: usize, depths: usize, scale: f32) -> [Rows; 3] {
-    let mut planes = [[_mm512_setzero_si512(); TILE]; 3];
-    let mask = prefix_mask(lines);
-    let scale = _mm512_set1_ps(scale);
-    let [highs, middles, lows] = &mut planes;
-    for (i, ((h, m), l)) in highs.iter_mut().zip(middles).zip(lows).enumerate().take(depths.div_ceil(2)) {
-        let first = start.wrapping_add(2 * i * stride);
-        let second = if 2 * i + 1 < depths { mask } else { 0 };
-        // SAFETY: the caller vouches for `depths` runs of `lines` elements; the masks hide the rest.
-        let (even, odd) =
-            unsafe { (_mm512_maskz_loadu_ps(mask, first), _mm512_maskz_loadu_ps(second, first.wrapping_add(stride))) };
-        let (even, odd) = (split(_mm512_mul_ps(even, scale)), split(_mm512_mul_ps(odd, scale)));
-        let joined = |even, odd| _mm512_or_si512(_mm512_srli_epi32::<16>(even), odd);
-        (*h, *m, *l) = (joined(even[0], odd[0]), joined(even[1], odd[1]), joined(even[2], odd[2]));
-    }
-    planes
-}
-
-fn prefix_mask(count: usize) -> __mmask16 {
-    if count >= 16 { !0 } else { (1 << count) - 1 }
-}
-
-/// Three bfloat16, each in the upper half of its word, that add up to `x`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn split(x: __m512) -> [__m512i; 3] {
-    let rounded = |x: __m512| {
-        let word = _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
-        _mm512_and_si512(word, _mm512_set1_epi32(0xFFFF_0000_u32 as i32))
-    };
-    let high = rounded(x);
-    let rest = _mm512_sub_ps(x, _mm512_castsi512_ps(high));
-    let middle = rounded(rest);
-    [high, middle, rounded(_mm512_sub_ps(rest, _mm512_castsi512_ps(middle)))]
-}
-
-/// Transposes 16 x 16 words.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn transpose(rows: &mut Rows) {
-    let mut pairs = *rows;
-    for i in (0..16).step_by(2) {
-        pairs[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-        pairs[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-    }
-    let mut fours = pairs;
-    for i in (0..16).step_by(4) {
-        fours[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
-        fours[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
-        fours[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
-    }
-    // Lane `l` of `fours[4 b + j]` now holds column `4 l + j` of rows `4 b .. 4 b + 4`.
-    for j in 0..4 {
-        let blocks = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
-        let low =
-            [_mm512_shuffle_i32x4::<0x44>(blocks[0], blocks[1]), _mm512_shuffle_i32x4::<0x44>(blocks[2], blocks[3])];
-        let high =
-            [_mm512_shuffle_i32x4::<0xEE>(blocks[0], blocks[1]), _mm512_shuffle_i32x4::<0xEE>(blocks[2], blocks[3])];
-        rows[j] = _mm512_shuffle_i32x4::<0x88>(low[0], low[1]);
-        rows[4 + j] = _mm512_shuffle_i32x4::<0xDD>(low[0], low[1]);
-        rows[8 + j] = _mm512_shuffle_i32x4::<0x88>(high[0], high[1]);
-        rows[12 + j] = _mm512_shuffle_i32x4::<0xDD>(high[0], high[1]);
-    }
-}
-
 /// The unit, set up on this thread for tiles of 16 rows of 64 bytes until this is dropped.
-struct Tiles;
+struct Unit;
 
-impl Tiles {
+impl Unit {
     /// # Safety
     /// [`available`] must have said yes.
     unsafe fn configure() -> Self {
@@ -392,51 +382,16 @@ impl Tiles {
     }
 }
 
-impl Drop for Tiles {
+impl Drop for Unit {
     fn drop(&mut self) {
         // SAFETY: the unit was configured on this thread; releasing it makes context switches cheap again.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }
 
-fn processor_has_tiles() -> bool {
-    const BF16: u32 = 1 << 22;
-    const TILE: u32 = 1 << 24;
-    if __cpuid(0).eax < 7 {
-        return false;
-    }
-    let features = __cpuid_count(7, 0).edx;
-    features & BF16 != 0 && features & TILE != 0
-}
-
-/// Asks Linux for the tile registers: they enlarge a thread's state, so a process must ask before their first use.
-fn system_grants_tiles() -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        const ARCH_PRCTL: i64 = 158;
-        const REQUEST_STATE: i64 = 0x1023;
-        const TILE_DATA: i64 = 18;
-        let result: i64;
-        // SAFETY: arch_prctl(ARCH_REQ_XCOMP_PERM, 18) reads no memory of ours; the kernel overwrites rcx and r11.
-        unsafe {
-            asm!(
-                "syscall",
-                inlateout("rax") ARCH_PRCTL => result,
-                in("rdi") REQUEST_STATE,
-                in("rsi") TILE_DATA,
-                out("rcx") _,
-                out("r11") _,
-                options(nostack),
-            );
-        }
-        result == 0
-    }
-    #[cfg(not(target_os = "linux"))]
-    false
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::lines::Numbers;
     use super::*;
 
     fn noise(count: usize, seed: u32) -> Vec<f32> {
@@ -449,15 +404,27 @@ mod tests {
             .collect()
     }
 
+    fn product<const PLANES: usize>(target: &mut [f32], add: bool, left: Lines<'_>, right: Lines<'_>, scale: f32) {
+        let targets = [Target::new(target)];
+        multiply::<PLANES>(Group { left: &[left], right: &[right], targets: &targets, add, scale });
+    }
+
+    fn nearest_bf16(x: f32) -> f32 {
+        half::bf16::from_f32(x).to_f32()
+    }
+
     /// Relative distance to float64, for one arrangement of the operands.
-    fn error_of((m, n, k): (usize, usize, usize), left_by_line: bool, right_by_line: bool, add: bool) -> f64 {
-        let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+    fn error_of<const PLANES: usize>((m, n, k): (usize, usize, usize), by_line: (bool, bool), add: bool) -> f64 {
+        let (mut a, mut b) = (noise(m * k, 1), noise(k * n, 2));
         let strides = |by_line: bool, lines: usize| if by_line { (k, 1) } else { (1, lines) };
-        let (left_strides, right_strides) = (strides(left_by_line, m), strides(right_by_line, n));
+        let (left_strides, right_strides) = (strides(by_line.0, m), strides(by_line.1, n));
         let mut found = vec![if add { 1.0 } else { f32::NAN }; m * n];
-        let left = Operand { data: &a, lines: m, depth: k, strides: left_strides };
-        let right = Operand { data: &b, lines: n, depth: k, strides: right_strides };
-        product(&mut found, add, left, right, 0.5);
+        let left = Lines { numbers: Numbers::Float32(&a), lines: m, depth: k, strides: left_strides, prepared: None };
+        let right = Lines { numbers: Numbers::Float32(&b), lines: n, depth: k, strides: right_strides, prepared: None };
+        product::<PLANES>(&mut found, add, left, right, 0.5);
+        if PLANES == 1 {
+            a.iter_mut().chain(&mut b).for_each(|x| *x = nearest_bf16(*x));
+        }
         let (mut distance, mut length) = (0.0, 0.0);
         for i in 0..m {
             for j in 0..n {
@@ -472,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn products_on_tiles_are_as_exact_as_float32() {
+    fn products_on_tiles_are_as_exact_as_float32_or_those_of_rounded_operands() {
         if !available() {
             eprintln!("skipped: this processor has no tile unit");
             return;
@@ -480,9 +447,32 @@ mod tests {
         for size in [(32, 32, 32), (33, 47, 65), (161, 700, 300), (5, 1, 40), (64, 35, 1)] {
             for arrangement in 0..8 {
                 let flag = |bit: usize| arrangement >> bit & 1 == 1;
-                let error = error_of(size, flag(0), flag(1), flag(2));
-                assert!(error < 3e-7, "{size:?}, arrangement {arrangement}: {error:.1e}");
+                let exact = error_of::<3>(size, (flag(0), flag(1)), flag(2));
+                let rounded = error_of::<1>(size, (flag(0), flag(1)), flag(2));
+                assert!(exact.max(rounded) < 3e-7, "{size:?}, {arrangement}: {exact:.1e}, {rounded:.1e}");
             }
+        }
+    }
+
+    #[test]
+    fn rounding_goes_to_the_nearest_and_a_nan_stays_one() {
+        if !available() {
+            eprintln!("skipped: this processor has no tile unit");
+            return;
+        }
+        let one = [1f32];
+        let times_one = |x: f32| {
+            let mut found = [0.0];
+            let x = [x];
+            let lines = |x| Lines { numbers: Numbers::Float32(x), lines: 1, depth: 1, strides: (1, 1), prepared: None };
+            product::<1>(&mut found, false, lines(&x), lines(&one), 1.0);
+            found[0]
+        };
+        for x in [0.0, 1.0, 1.003_906_3, 1.007_812_5, 1.011_718_8, -3.1e-3, f32::INFINITY] {
+            assert_eq!(times_one(x), nearest_bf16(x), "{x}");
+        }
+        for nan in [f32::NAN, f32::from_bits(0x7fff_ffff), f32::from_bits(0xffff_ffff)] {
+            assert!(times_one(nan).is_nan());
         }
     }
 }

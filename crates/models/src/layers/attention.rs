@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use super::{Gradients, Linear, LinearTrace, Norm, Pass};
 use crate::error::Result;
 use crate::kernels::{
-    AttentionSettings, Direction, RopeTable, attention, attention_backward, join_columns, rotate, scatter_rows,
-    split_columns,
+    AttentionSettings, Direction, Prepared, RopeTable, attention, attention_backward, join_columns, rotate,
+    scatter_rows, split_columns,
 };
 
 /// Projections around the attention kernel.
@@ -106,7 +106,7 @@ impl SelfAttention {
         pass: Pass<'_>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let d_heads = self.output.backward(&trace.heads, &trace.output, dy, pass, gradients, None)?;
+        let d_heads = self.output.backward(&trace.heads, &trace.output, dy, pass, gradients)?;
         let (keys, values) = (pass.rows.gather_keys(&trace.key)?, pass.rows.gather_keys(&trace.value)?);
         let inputs = (&trace.query, &keys, &values);
         let (mut dq, dk, dv) = attention_backward(inputs, &d_heads, &pass.rows.spans, self.settings)?;
@@ -152,10 +152,13 @@ impl AttentionInputs {
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<([Tensor; 3], Vec<LinearTrace>)> {
         match self {
             Self::Separate { query, key, value } => {
-                let (query, query_trace) = query.forward(x, pass)?;
-                let (key, key_trace) = key.forward(x, pass)?;
-                let (value, value_trace) = value.forward(x, pass)?;
-                Ok(([query, key, value], vec![query_trace, key_trace, value_trace]))
+                let results = Linear::forward_each([query, key, value], x, pass)?;
+                let mut traces = Vec::with_capacity(results.len());
+                let heads = results.map(|(y, trace)| {
+                    traces.push(trace);
+                    y
+                });
+                Ok((heads, traces))
             }
             Self::Fused { all, widths } => {
                 let (all, trace) = all.forward(x, pass)?;
@@ -174,11 +177,10 @@ impl AttentionInputs {
     ) -> Result<Tensor> {
         match (self, traces) {
             (Self::Separate { query, key, value }, [query_trace, key_trace, value_trace]) => {
-                let dx = query.backward(x, query_trace, d[0], pass, gradients, None)?;
-                let dx = key.backward(x, key_trace, d[1], pass, gradients, Some(dx))?;
-                value.backward(x, value_trace, d[2], pass, gradients, Some(dx))
+                let (layers, traces) = ([query, key, value], [query_trace, key_trace, value_trace]);
+                Linear::backward_each(layers, x, traces, d, pass, gradients)
             }
-            (Self::Fused { all, .. }, [trace]) => all.backward(x, trace, &join_columns(d)?, pass, gradients, None),
+            (Self::Fused { all, .. }, [trace]) => all.backward(x, trace, &join_columns(d)?, pass, gradients),
             _ => unreachable!("a trace is given back to the layer that made it"),
         }
     }
@@ -188,16 +190,19 @@ impl AttentionInputs {
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<(Tensor, Tensor)>,
+    /// The weights, packed at their first product: each decoding step needs all of them for a few rows.
+    pub(super) prepared: Vec<Prepared>,
 }
 
 impl KvCache {
     /// An empty cache of `rows` rows of `width` numbers (key-value heads times head width) for each layer.
     ///
     /// # Cost
-    /// `2 * layers * rows * width` float32.
-    pub fn new(layers: usize, rows: usize, width: usize, device: &Device) -> Result<Self> {
+    /// `2 * layers * rows * width` float32, and room for `weights` prepared weights.
+    pub fn new(layers: usize, rows: usize, width: usize, weights: usize, device: &Device) -> Result<Self> {
         let zeros = || Tensor::zeros((rows, width), DType::F32, device);
         let layers = (0..layers).map(|_| Ok((zeros()?, zeros()?))).collect::<Result<_>>()?;
-        Ok(Self { layers })
+        let prepared = (0..weights).map(|_| Prepared::default()).collect();
+        Ok(Self { layers, prepared })
     }
 }

@@ -65,10 +65,10 @@ impl Classifier {
         let (labels, weights): (Vec<u32>, Vec<f32>) = targets.iter().map(|t| (t.label, t.weight)).unzip();
         let entropy = cross_entropy(&logits, &labels, Some(&weights))?;
         let d_logits = entropy.gradient.expect("a gradient was asked for by giving weights");
-        let mut d = self.output.backward(&trace.output_input, &trace.output, &d_logits, pass, gradients, None)?;
+        let mut d = self.output.backward(&trace.output_input, &trace.output, &d_logits, pass, gradients)?;
         if let (Some((inner, activation)), Some((before, inner_trace))) = (&self.inner, &trace.inner) {
             let d_before = activate_backward(before, &d, *activation)?;
-            d = inner.backward(&trace.read, inner_trace, &d_before, pass, gradients, None)?;
+            d = inner.backward(&trace.read, inner_trace, &d_before, pass, gradients)?;
         }
         let d_hidden = Tensor::zeros(hidden.shape(), DType::F32, hidden.device())?;
         add_rows_at(&d_hidden, &trace.rows, &d)?;

@@ -91,6 +91,11 @@ impl Gradients {
         &self.variants[variant]
     }
 
+    /// Whether weights are trained, and not only adapters or nothing.
+    pub(crate) fn trains_weights(&self) -> bool {
+        self.weights.is_some()
+    }
+
     pub(crate) fn add_weight(&mut self, id: ParamId, make: impl FnOnce() -> Result<Tensor>) -> Result<()> {
         let Some(weights) = &mut self.weights else { return Ok(()) };
         let new = make()?;

@@ -40,7 +40,14 @@ impl Head {
 
     /// `[m, d] -> [m, v]`.
     fn logits_of(&self, selected: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        let logits = pass.params.precision().matmul_nt(selected, pass.params.get(self.weight))?;
+        let (weight, precision) = (pass.params.get(self.weight), pass.params.precision());
+        let logits = match pass.prepared(self.weight) {
+            Some(place) => {
+                let [logits] = precision.matmul_prepared(selected, [(weight, place)], true)?;
+                logits
+            }
+            None => precision.matmul_nt(selected, weight)?,
+        };
         if let Some(limit) = self.softcap {
             cap(&logits, limit)?;
         }

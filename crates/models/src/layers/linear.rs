@@ -37,24 +37,46 @@ pub struct LinearTrace {
 impl Linear {
     /// `[t, in] -> [t, out]`.
     pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<(Tensor, LinearTrace)> {
-        let (weight, precision) = (pass.params.get(self.weight), pass.params.precision());
-        let y = match self.stored {
-            Stored::OutIn => precision.matmul_nt(x, weight)?,
-            Stored::InOut => precision.matmul(x, weight)?,
+        let [result] = Self::forward_each([self], x, pass)?;
+        Ok(result)
+    }
+
+    /// As [`Linear::forward`], for layers that read the same rows and are stored the same way round: `x` is prepared once.
+    pub fn forward_each<const N: usize>(
+        layers: [&Self; N],
+        x: &Tensor,
+        pass: Pass<'_>,
+    ) -> Result<[(Tensor, LinearTrace); N]> {
+        let (weights, precision) = (layers.map(|layer| pass.params.get(layer.weight)), pass.params.precision());
+        let transposed = layers[0].stored == Stored::OutIn;
+        let results = match layers.map(|layer| pass.prepared(layer.weight)) {
+            prepared if prepared.iter().all(Option::is_some) => {
+                let places = prepared.map(|place| place.expect("all are there"));
+                precision.matmul_prepared(x, std::array::from_fn(|i| (weights[i], places[i])), transposed)?
+            }
+            _ if transposed => precision.matmul_nt_each(x, weights)?,
+            _ => precision.matmul_each(x, weights)?,
         };
+        let traces = layers.iter().zip(&results).map(|(layer, y)| layer.finish(x, y, pass));
+        let mut traces = traces.collect::<Result<Vec<_>>>()?.into_iter();
+        Ok(results.map(|y| (y, traces.next().expect("a trace for each layer"))))
+    }
+
+    /// Adds bias and adapters to the product with the weight, in place.
+    fn finish(&self, x: &Tensor, y: &Tensor, pass: Pass<'_>) -> Result<LinearTrace> {
         if let Some(bias) = self.bias {
-            add_to_rows(&y, pass.params.get(bias))?;
+            add_to_rows(y, pass.params.get(bias))?;
         }
         let mut trace = LinearTrace::default();
         for (_, rows, factors) in pass.adapted(self.module) {
             let reduced = matmul_nt(&x.narrow(0, rows.start, rows.len())?, &factors.a)?;
-            add_matmul_nt(&y, rows, &reduced, &factors.b, factors.scaling)?;
+            add_matmul_nt(y, rows, &reduced, &factors.b, factors.scaling)?;
             trace.reduced.push(reduced);
         }
-        Ok((y, trace))
+        Ok(trace)
     }
 
-    /// Gradient of the input, added to `dx` where the caller has one already; gradients of what is trained go to `gradients`.
+    /// Gradient of the input; gradients of what is trained go to `gradients`.
     ///
     /// # Shapes
     /// `x` `[t, in]`, `dy` `[t, out]` -> `[t, in]`.
@@ -65,17 +87,56 @@ impl Linear {
         dy: &Tensor,
         pass: Pass<'_>,
         gradients: &mut Gradients,
-        dx: Option<Tensor>,
     ) -> Result<Tensor> {
-        let dx = self.input_gradient(dy, pass, dx)?;
-        let precision = pass.params.precision();
-        gradients.add_weight(self.weight, || match self.stored {
-            Stored::OutIn => precision.matmul_tn(dy, x),
-            Stored::InOut => precision.matmul_tn(x, dy),
-        })?;
-        if let Some(bias) = self.bias {
-            gradients.add_weight(bias, || column_sums(dy))?;
+        Self::backward_each([self], x, [trace], [dy], pass, gradients)
+    }
+
+    /// Gradient of the rows that all `layers` read, as [`Linear::backward`].
+    pub fn backward_each<const N: usize>(
+        layers: [&Self; N],
+        x: &Tensor,
+        traces: [&LinearTrace; N],
+        dys: [&Tensor; N],
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let (weights, precision) = (layers.map(|layer| pass.params.get(layer.weight)), pass.params.precision());
+        let stored = layers[0].stored;
+        let dx = match stored {
+            Stored::OutIn => precision.matmul_sum(dys, weights)?,
+            Stored::InOut => precision.matmul_nt_sum(dys, weights)?,
+        };
+        if gradients.trains_weights() {
+            let d_weights = match stored {
+                Stored::OutIn => precision.matmul_tn_each(dys, x)?,
+                Stored::InOut => {
+                    let products = dys.iter().map(|dy| precision.matmul_tn(x, dy));
+                    products.collect::<Result<Vec<_>>>()?.try_into().expect("a gradient for each layer")
+                }
+            };
+            for ((layer, dy), d_weight) in layers.iter().zip(dys).zip(d_weights) {
+                gradients.add_weight(layer.weight, || Ok(d_weight))?;
+                if let Some(bias) = layer.bias {
+                    gradients.add_weight(bias, || column_sums(dy))?;
+                }
+            }
         }
+        for ((layer, trace), dy) in layers.iter().zip(traces).zip(dys) {
+            layer.backward_of_adapters(x, trace, dy, &dx, pass, gradients)?;
+        }
+        Ok(dx)
+    }
+
+    /// Adds the adapters' part to `dx`.
+    fn backward_of_adapters(
+        &self,
+        x: &Tensor,
+        trace: &LinearTrace,
+        dy: &Tensor,
+        dx: &Tensor,
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
         for ((variant, rows, factors), reduced) in pass.adapted(self.module).zip(&trace.reduced) {
             let dy = dy.narrow(0, rows.start, rows.len())?;
             let d_reduced = matmul(&dy, &factors.b)?;
@@ -88,19 +149,8 @@ impl Linear {
                     Ok((a, b))
                 })?;
             }
-            add_matmul(&dx, rows, &d_reduced, &factors.a, 1.0)?;
+            add_matmul(dx, rows, &d_reduced, &factors.a, 1.0)?;
         }
-        Ok(dx)
-    }
-
-    /// `dy W`, without any adapter, fresh or added to `dx`.
-    fn input_gradient(&self, dy: &Tensor, pass: Pass<'_>, dx: Option<Tensor>) -> Result<Tensor> {
-        let (weight, precision, rows) = (pass.params.get(self.weight), pass.params.precision(), 0..dy.dims2()?.0);
-        match (dx, self.stored) {
-            (None, Stored::OutIn) => precision.matmul(dy, weight),
-            (None, Stored::InOut) => precision.matmul_nt(dy, weight),
-            (Some(dx), Stored::OutIn) => precision.add_matmul(&dx, rows, dy, weight, 1.0).map(|()| dx),
-            (Some(dx), Stored::InOut) => precision.add_matmul_nt(&dx, rows, dy, weight, 1.0).map(|()| dx),
-        }
+        Ok(())
     }
 }

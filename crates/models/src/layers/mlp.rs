@@ -73,7 +73,7 @@ impl Mlp {
     fn read(&self, x: &Tensor, pass: Pass<'_>) -> Result<(Before, Vec<LinearTrace>)> {
         Ok(match self {
             Self::Gated { gate, up, .. } => {
-                let ((gate, gate_trace), (up, up_trace)) = (gate.forward(x, pass)?, up.forward(x, pass)?);
+                let [(gate, gate_trace), (up, up_trace)] = Linear::forward_each([gate, up], x, pass)?;
                 (Before::Gated { gate, up }, vec![gate_trace, up_trace])
             }
             Self::GatedFused { gate_up, .. } => {
@@ -107,20 +107,20 @@ impl Mlp {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let (activation, down) = self.writing();
-        let d_activated = down.backward(&trace.activated, &trace.down, dy, pass, gradients, None)?;
+        let d_activated = down.backward(&trace.activated, &trace.down, dy, pass, gradients)?;
         match (self, &trace.before, trace.reading.as_slice()) {
             (Self::Gated { gate, up, .. }, Before::Gated { gate: g, up: u }, [gate_trace, up_trace]) => {
                 let (d_gate, d_up) = gated_backward(g, u, &d_activated, activation)?;
-                let dx = gate.backward(x, gate_trace, &d_gate, pass, gradients, None)?;
-                up.backward(x, up_trace, &d_up, pass, gradients, Some(dx))
+                let (traces, dys) = ([gate_trace, up_trace], [&d_gate, &d_up]);
+                Linear::backward_each([gate, up], x, traces, dys, pass, gradients)
             }
             (Self::GatedFused { gate_up, .. }, Before::Gated { gate: g, up: u }, [fused]) => {
                 let (d_gate, d_up) = gated_backward(g, u, &d_activated, activation)?;
-                gate_up.backward(x, fused, &join_columns([&d_gate, &d_up])?, pass, gradients, None)
+                gate_up.backward(x, fused, &join_columns([&d_gate, &d_up])?, pass, gradients)
             }
             (Self::Plain { up, .. }, Before::Plain(before), [up_trace]) => {
                 let d_before = activate_backward(before, &d_activated, activation)?;
-                up.backward(x, up_trace, &d_before, pass, gradients, None)
+                up.backward(x, up_trace, &d_before, pass, gradients)
             }
             _ => unreachable!("a trace is given back to the layer that made it"),
         }

@@ -31,9 +31,9 @@ pub use stem::{LearnedPositions, Stem, StemTrace};
 use candle_core::{DType, Tensor};
 
 use crate::error::Result;
-use crate::kernels::{Span, add_rows_at, gather_rows};
+use crate::kernels::{Prepared, Span, add_rows_at, gather_rows};
 use crate::lora::BoundAdapter;
-use crate::params::Params;
+use crate::params::{ParamId, Params};
 
 /// How the rows of one pass are arranged. Rows of several sequences are packed one after another, without padding.
 #[derive(Debug, Clone, Default)]
@@ -122,6 +122,11 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Where a weight stays packed from one pass to the next, while tokens are generated.
+    fn prepared(&self, weight: ParamId) -> Option<&Prepared> {
+        self.cache.and_then(|(cache, _)| cache.prepared.get(weight.0))
+    }
+
     /// Each adapter's rows and its factors on one module; variants that do not adapt it are skipped.
     fn adapted(
         &self,

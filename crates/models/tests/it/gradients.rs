@@ -349,16 +349,16 @@ fn a_linear_layer_s_gradients_are_the_slopes_of_its_forward_for_input_weight_bia
         let (y, trace) = linear.forward(&x, pass).unwrap();
         assert!((dot(&y, &dy) - output(&x, w, bias_values, a, b)).abs() < 1e-3);
         let mut of_factors = Gradients::of_adapters(1, 1);
-        let dx = linear.backward(&x, &trace, &dy, pass, &mut of_factors, None).unwrap();
+        let dx = linear.backward(&x, &trace, &dy, pass, &mut of_factors).unwrap();
         agrees("input", &x, &dx, |x| output(x, w, bias_values, a, b));
-        let twice =
-            linear.backward(&x, &trace, &dy, pass, &mut Gradients::of_inputs(), Some(dx.copy().unwrap())).unwrap();
-        assert!(relative_distance(&numbers(&twice), &numbers(&(&dx * 2.0).unwrap())) < 1e-6, "added to what is there");
+        let both = ([&linear, &linear], [&trace, &trace], [&dy, &dy]);
+        let twice = Linear::backward_each(both.0, &x, both.1, both.2, pass, &mut Gradients::of_inputs()).unwrap();
+        assert!(relative_distance(&numbers(&twice), &numbers(&(&dx * 2.0).unwrap())) < 1e-6, "two readers of one input");
         let of_factors = of_factors.variant(0)[0].clone().unwrap();
         agrees("factor a", a, &of_factors.a, |a| output(&x, w, bias_values, a, b));
         agrees("factor b", b, &of_factors.b, |b| output(&x, w, bias_values, a, b));
         let mut of_weights = Gradients::of_weights(&params);
-        linear.backward(&x, &trace, &dy, pass, &mut of_weights, None).unwrap();
+        linear.backward(&x, &trace, &dy, pass, &mut of_weights).unwrap();
         agrees("weight", w, of_weights.weight(weight).unwrap(), |w| output(&x, w, bias_values, a, b));
         agrees("bias", bias_values, of_weights.weight(bias).unwrap(), |bias| output(&x, w, bias, a, b));
     }

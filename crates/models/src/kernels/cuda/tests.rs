@@ -362,7 +362,7 @@ fn decoding_over_a_cache_agrees_with_the_cpu() {
     let decode = || {
         let heads = model.config().attention_heads();
         let width = heads.key_value_heads * heads.head_width;
-        let cache = KvCache::new(model.config().layers(), 8, width, model.device()).unwrap();
+        let cache = KvCache::new(model.config().layers(), 8, width, model.params().len(), model.device()).unwrap();
         let run = |tokens: &[u32], rows: Rows, cache_rows: &[u32]| {
             let cache = Some((&cache, cache_rows));
             let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache };
