@@ -9,7 +9,7 @@
 //! computed in the same order however the work is split: the same input gives the same bytes.
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_ET0, _mm_prefetch};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -223,6 +223,11 @@ impl Block {
         unsafe {
             if row + PANEL <= sizes.m && column + PANEL <= sizes.n {
                 let block = target.block(row * sizes.n + column, sizes.n, (PANEL, PANEL));
+                // On its way into the cache while the sums are computed.
+                for line in (0..PANEL).map(|line| block.wrapping_add(line * sizes.n)) {
+                    _mm_prefetch::<_MM_HINT_ET0>(line.cast());
+                    _mm_prefetch::<_MM_HINT_ET0>(line.wrapping_add(TILE).cast());
+                }
                 return multiply_panels::<PLANES>(block, sizes.n, add, a, b);
             }
             let (rows, columns) = (PANEL.min(sizes.m - row), PANEL.min(sizes.n - column));
