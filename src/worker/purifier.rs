@@ -122,7 +122,8 @@ pub fn replay_here(
     progress: Arc<dyn ProgressSink>,
     cancel: Arc<AtomicBool>,
 ) -> Result<Replayed, EngineError> {
-    let lab = open_lab(&order.device, report.recipe.spec.seed, &order.scratch, 0, progress, cancel)?;
+    let mut lab = open_lab(&order.device, report.recipe.spec.seed, &order.scratch, 0, progress, cancel)?;
+    lab.precision = report.recipe.precision;
     replay(report, &order.files, order.everything, &lab)
 }
 

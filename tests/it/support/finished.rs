@@ -82,6 +82,7 @@ pub fn report(trigger: &str) -> Report {
         recipe: Recipe {
             engine: "0.1.0".into(),
             device: "cpu".into(),
+            precision: Default::default(),
             method: ImmunizeSpec::default().resolve(SubjectKind::Adapter, 1_250_000),
             spec,
         },

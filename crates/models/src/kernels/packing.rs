@@ -91,9 +91,9 @@ pub(super) unsafe fn pack_panel<const PLANES: usize>(
                     transpose(square);
                 }
             }
-            for i in 0..TILE {
-                let low = split::<PLANES>(_mm512_mul_ps(squares[0][i], scale));
-                let high = split::<PLANES>(_mm512_mul_ps(squares[1][i], scale));
+            for (i, (low, high)) in squares[0].iter().zip(&squares[1]).enumerate() {
+                let low = split::<PLANES>(_mm512_mul_ps(*low, scale));
+                let high = split::<PLANES>(_mm512_mul_ps(*high, scale));
                 for (plane, (low, high)) in low.into_iter().zip(high).enumerate() {
                     let words = &mut tiles[2 * plane + half].0[TILE * i..][..TILE];
                     let word = _mm512_or_si512(_mm512_srli_epi32::<16>(low), high);

@@ -353,7 +353,10 @@ fn a_linear_layer_s_gradients_are_the_slopes_of_its_forward_for_input_weight_bia
         agrees("input", &x, &dx, |x| output(x, w, bias_values, a, b));
         let both = ([&linear, &linear], [&trace, &trace], [&dy, &dy]);
         let twice = Linear::backward_each(both.0, &x, both.1, both.2, pass, &mut Gradients::of_inputs()).unwrap();
-        assert!(relative_distance(&numbers(&twice), &numbers(&(&dx * 2.0).unwrap())) < 1e-6, "two readers of one input");
+        assert!(
+            relative_distance(&numbers(&twice), &numbers(&(&dx * 2.0).unwrap())) < 1e-6,
+            "two readers of one input"
+        );
         let of_factors = of_factors.variant(0)[0].clone().unwrap();
         agrees("factor a", a, &of_factors.a, |a| output(&x, w, bias_values, a, b));
         agrees("factor b", b, &of_factors.b, |b| output(&x, w, bias_values, a, b));

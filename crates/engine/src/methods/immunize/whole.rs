@@ -57,7 +57,7 @@ impl<'a> WholeSetting<'a> {
         let names: Vec<_> = matrices.iter().map(|module| &module.name).collect();
         let inputs = (&self.folder.digest, self.suspect.formats(), train, &rows.name, &rows.rows_sha256, lab.seed);
         let folder = lab.piece(&PieceKey::new("variant", &(inputs, names)), |folder| {
-            let mut model = self.suspect.load_whole(&self.folder)?;
+            let mut model = self.suspect.load_whole(self.folder)?;
             train_weights(&mut model, &rows.examples, train, lab.rng(&rows.order), lab)?;
             let tensors: Vec<_> = matrices.iter().filter_map(|module| named_weight(&model, module)).collect();
             Ok(write_tensor_file(&folder.join(VARIANT_FILE), &tensors, Some(Dtype::F32))?)
