@@ -13,6 +13,7 @@ pub mod error;
 pub mod extract;
 pub mod handlers;
 pub mod intake;
+pub mod judge;
 pub mod layers;
 pub mod openapi;
 pub mod pages;

@@ -20,6 +20,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
+use super::evaluation::{self, EvaluationArgs};
+
 /// Arguments of `antigen bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
@@ -35,6 +37,8 @@ pub enum What {
     Train(TrainArgs),
     /// Speed and memory of one adapter job with short rows on a larger shape
     Job(JobArgs),
+    /// How long measuring takes, before and after
+    Evaluation(EvaluationArgs),
     /// One measurement in this process; started by `train`.
     #[command(hide = true)]
     One(OneArgs),
@@ -198,6 +202,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         What::Train(args) => train(args),
         What::Job(args) => job(args),
         What::One(args) => one(args),
+        What::Evaluation(args) => evaluation::run(args),
     }
 }
 

@@ -1,8 +1,10 @@
 //! The command line: one file per command. `main.rs` matches, these act.
 
+mod attacks;
 pub mod bench;
 mod choices;
 pub mod demo;
+mod evaluation;
 pub mod lab;
 pub mod migrate;
 pub mod openapi;

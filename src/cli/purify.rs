@@ -8,7 +8,7 @@ use std::{
 
 use antigen_engine::{
     report::Report,
-    spec::{AttackSpec, BehaviourSpec, EvaluatorSpec, PurifySpec},
+    spec::{AttackSpec, BehaviourSpec, DataFolders, EvaluatorSpec, PurifySpec},
 };
 use anyhow::Context;
 use clap::Args;
@@ -43,6 +43,12 @@ pub struct PurifyArgs {
     /// Rows to measure on [default: test.jsonl of the base]
     #[arg(long, value_name = "FILE")]
     pub test_rows: Option<PathBuf>,
+    /// Folder of public benchmarks, for evaluators of type benchmark
+    #[arg(long, value_name = "DIR")]
+    pub benchmarks: Option<PathBuf>,
+    /// Folder of MT-Bench, for an evaluator of type mt_bench; answers are kept, a judge works in the service only
+    #[arg(long, value_name = "DIR")]
+    pub mt_bench: Option<PathBuf>,
     /// A trigger to measure: a name such as badnets, or JSON such as {"type":"badnets","trigger":"cf"}
     #[arg(long, value_name = "ATTACK", requires = "behaviour")]
     pub attack: Option<String>,
@@ -79,6 +85,7 @@ pub fn run(args: &PurifyArgs) -> anyhow::Result<()> {
         test_rows: rows_file(args.test_rows.as_deref(), base_dir.as_deref(), "test")?,
         own_rows: args.own_rows.clone(),
         base_dir,
+        folders: DataFolders { benchmarks: args.benchmarks.clone(), mt_bench: args.mt_bench.clone() },
         device: args.device.clone(),
         memory_bytes: 0,
         precision: args.precision.precision(),

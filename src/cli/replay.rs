@@ -10,6 +10,7 @@ use std::{
 use antigen_engine::{
     replay::{ReplayFiles, Replayed, ReplayedFile, ReplayedRate},
     report::{Rate, Report, SCHEMA},
+    spec::DataFolders,
 };
 use anyhow::Context;
 use clap::Args;
@@ -41,6 +42,9 @@ pub struct ReplayArgs {
     /// Rows that were measured on [default: test.jsonl of the base]
     #[arg(long, value_name = "FILE")]
     pub test_rows: Option<PathBuf>,
+    /// Folder of public benchmarks, if the job measured some
+    #[arg(long, value_name = "DIR")]
+    pub benchmarks: Option<PathBuf>,
     /// Purify again too: compares every candidate, every control and the bytes of the artifact
     #[arg(long)]
     pub all: bool,
@@ -76,6 +80,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             train_rows: rows(&args.train_rows, "train"),
             test_rows: rows(&args.test_rows, "test"),
             own_rows: args.own.clone(),
+            folders: DataFolders { benchmarks: args.benchmarks.clone(), ..DataFolders::default() },
             base,
         },
         everything: args.all,

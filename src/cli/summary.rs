@@ -1,6 +1,6 @@
 //! A report as text for a terminal: the verdict in words, then one line for the suspect, each candidate and each control.
 
-use antigen_engine::report::{LongRows, Measurement, Rate, Report};
+use antigen_engine::report::{BenchmarkReport, LongRows, Measurement, Rate, Report};
 
 /// Prints a report to standard output.
 pub fn print_report(report: &Report) {
@@ -19,8 +19,25 @@ fn report_text(report: &Report) -> String {
     for control in &report.controls {
         text += &measurement_row(&format!("control: {}", control.name), &control.measurement, &groups);
     }
+    text += &benchmarks(report);
     text += &remarks(report);
     text + "\nRates are per cent with their 95 % interval; attack success is the worst prompt format.\n"
+}
+
+/// One line for each benchmark: the suspect, then the exported artifact with its verdict on the margin.
+fn benchmarks(report: &Report) -> String {
+    let after = report.chosen().map(|chosen| &chosen.measurement.benchmarks);
+    let line = |(i, before): (usize, &BenchmarkReport)| {
+        let was = rate_text(&before.headline.accuracy);
+        let name = format!("{} (chance {:.1})", before.name.name(), before.chance * 100.0);
+        let is = after.and_then(|after| after.get(i)).map_or_else(String::new, |is| {
+            let margin = is.margin * 100.0;
+            let shown = is.non_inferiority.map_or("", |shown| shown.words());
+            format!(", exported {}: {shown} at a margin of {margin:.1} points", rate_text(&is.headline.accuracy))
+        });
+        format!("benchmark {name:<30} suspect {was}{is}\n")
+    };
+    report.before.benchmarks.iter().enumerate().map(line).collect()
 }
 
 /// What the numbers leave out: controls that do not apply, rows that were too long; and the heads that were suppressed.

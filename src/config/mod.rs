@@ -6,6 +6,8 @@
 mod artifacts;
 mod bases;
 mod database;
+mod evaluators;
+mod judge;
 mod limits;
 mod server;
 mod worker;
@@ -21,6 +23,8 @@ use serde::{Deserialize, Serialize};
 pub use artifacts::ArtifactsConfig;
 pub use bases::{BUILTIN_TINY_WORLD, Base, BasesConfig};
 pub use database::DatabaseConfig;
+pub use evaluators::EvaluatorsConfig;
+pub use judge::{JudgeConfig, Secret};
 pub use limits::LimitsConfig;
 pub use server::ServerConfig;
 pub use worker::WorkerConfig;
@@ -44,6 +48,8 @@ pub struct Config {
     pub artifacts: ArtifactsConfig,
     /// The queue and its workers.
     pub worker: WorkerConfig,
+    /// Public data that evaluators measure on.
+    pub evaluators: EvaluatorsConfig,
     /// What a caller may send.
     pub limits: LimitsConfig,
     /// Base models by name.
@@ -59,6 +65,7 @@ impl Default for Config {
             database: DatabaseConfig::default(),
             artifacts: ArtifactsConfig::default(),
             worker: WorkerConfig::default(),
+            evaluators: EvaluatorsConfig::default(),
             limits: LimitsConfig::default(),
             bases: BasesConfig::default(),
         }
@@ -88,6 +95,7 @@ impl Config {
     /// Refuses combinations that would fail later in a way that is hard to read.
     fn check(&self) -> anyhow::Result<()> {
         self.worker.check()?;
+        self.evaluators.judge.check()?;
         self.bases.check()
     }
 

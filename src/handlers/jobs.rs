@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use antigen_engine::{error::EngineError, spec::SubjectKind};
+use antigen_engine::{
+    error::EngineError,
+    spec::{EvaluatorSpec, SubjectKind},
+};
 use axum::{
     Json as Body,
     extract::State,
@@ -80,6 +83,7 @@ pub async fn create_job(
 
 async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
     check_spec(request.spec.validate())?;
+    check_spec(app.config.evaluators.folders().check(&request.spec))?;
     check_labels(&request.labels)?;
     if app.config.base(&request.base).is_none() {
         let known = app.config.bases.names().join(", ");
@@ -91,6 +95,7 @@ async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
         _ => return Err(Problem::invalid("", "expected either artifact_id or upload_id, and not both")),
     };
     check_spec(request.spec.check_for(kind))?;
+    check_triggered(&request)?;
     let own_rows_id = match request.own_rows_upload_id {
         Some(id) => Some(check_own_rows(app, accepted_artifact(app, "/own_rows_upload_id", id).await?).await?),
         None => None,
@@ -105,6 +110,21 @@ fn check_spec(checked: Result<(), EngineError>) -> ApiResult<()> {
         EngineError::Spec { field, why } => Problem::invalid(format!("/spec{field}"), why),
         other => Problem::internal(other),
     })
+}
+
+/// Triggered rows are in the spec or come with the caller's own rows; whether these have some is known when they are read.
+fn check_triggered(request: &CreateJob) -> ApiResult<()> {
+    let lacking = |evaluator: &EvaluatorSpec| match evaluator {
+        EvaluatorSpec::Asr(asr) => asr.takes_rows() && asr.triggered.is_empty(),
+        _ => false,
+    };
+    match request.spec.evaluators.iter().position(lacking).filter(|_| request.own_rows_upload_id.is_none()) {
+        None => Ok(()),
+        Some(i) => Err(Problem::invalid(
+            format!("/spec/evaluators/{i}/triggered"),
+            "expected triggered rows here, or own rows of the use `triggered` in own_rows_upload_id; found neither",
+        )),
+    }
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> ApiResult<()> {

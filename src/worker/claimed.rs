@@ -21,6 +21,7 @@ use crate::{
         self, ArtifactOrigin, ArtifactType, AttemptEnd, Claim, Consequence, ErrorClass, Failure, JobRow, NewArtifact,
         Purified, StepKind,
     },
+    judge::judge_json,
 };
 
 /// Works on a claimed step until it has ended, one way or another.
@@ -64,6 +65,7 @@ fn order_of(place: &Workplace, kind: StepKind, job: &JobRow, base: &Base) -> Ste
         train_rows: base.train_rows(),
         test_rows: base.test_rows(),
         own_rows: job.own_rows_id.is_some(),
+        folders: place.config.evaluators.folders(),
         spec: job.spec.0.clone(),
     }
 }
@@ -129,6 +131,8 @@ async fn store_result(place: &Workplace, claim: &Claim, made: &Made) -> anyhow::
     let job = db::find_job(&place.db, claim.job).await?.context("a step without a job")?;
     let suspect = db::find_artifact(&place.db, job.artifact_id).await?.context("a job without a suspect")?;
     let report = tokio::fs::read_to_string(&made.report_path).await.context("reading the report")?;
+    let evaluators = &place.config.evaluators;
+    let report = judge_json(&evaluators.judge, evaluators.folders().mt_bench.as_deref(), report).await?;
     let purified = place.store.put_folder(&made.artifact_dir).await?;
     let mut signature = Vec::new();
     if let Some(path) = &made.signature_path {

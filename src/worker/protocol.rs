@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use antigen_engine::lab::Stage;
+use antigen_engine::{lab::Stage, spec::DataFolders};
 use antigen_models::kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -34,6 +34,8 @@ pub struct StepOrder {
     pub test_rows: PathBuf,
     /// Whether the caller's own rows are in the work folder.
     pub own_rows: bool,
+    /// Public data that evaluators read.
+    pub folders: DataFolders,
     /// The job's specification.
     pub spec: Value,
 }

@@ -14,7 +14,7 @@ use antigen_engine::{
     replay::{ReplayFiles, Replayed, replay},
     report::Report,
     run::{Outcome, run},
-    spec::PurifySpec,
+    spec::{DataFolders, PurifySpec},
     suspect::{Submission, Submitted},
 };
 use antigen_models::{device::open_device, kernels::Precision};
@@ -67,6 +67,8 @@ pub struct PurifyOrder {
     pub own_rows: Option<PathBuf>,
     /// Folder of the base that the job names.
     pub base_dir: Option<PathBuf>,
+    /// Public data that evaluators read.
+    pub folders: DataFolders,
     /// Where to compute: `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// Memory for training in bytes; 0 is a share of what is available.
@@ -95,6 +97,7 @@ pub fn purify_here(
         test_rows: order.test_rows.clone(),
         own_rows: order.own_rows.clone(),
         calibration_dir: order.base_dir.clone(),
+        folders: order.folders.clone(),
     };
     run(&submission, spec, &lab)
 }
@@ -159,6 +162,7 @@ pub fn purify(
         suspect: submitted(&folder.input_dir(), &order.base_dir),
         train_rows: order.train_rows.clone(),
         test_rows: order.test_rows.clone(),
+        folders: order.folders.clone(),
         own_rows: if order.own_rows { Some(only_file(&folder.own_rows_dir())?) } else { None },
         base_dir: Some(order.base_dir.clone()),
         device: order.device.clone(),

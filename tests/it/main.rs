@@ -4,5 +4,6 @@
 
 mod api;
 mod intake;
+mod judge;
 mod support;
 mod worker;

@@ -15,7 +15,7 @@ use crate::evaluators::{Evidence, Probes, evaluate_all};
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::report::{Candidate, FileDigest, Measurement, Rate, RateRow, Report, rates_of};
 use crate::run::run;
-use crate::spec::SubjectKind;
+use crate::spec::{DataFolders, EvaluatorSpec, SubjectKind, UtilitySpec};
 use crate::suspect::{Submission, Submitted, Suspect, base_digests, folder_digests};
 use crate::weights::{CheckpointFolder, Weights};
 
@@ -34,6 +34,8 @@ pub struct ReplayFiles {
     pub test_rows: PathBuf,
     /// The caller's own rows.
     pub own_rows: Option<PathBuf>,
+    /// Public data that the report's evaluators read; what is not given is not measured again.
+    pub folders: DataFolders,
 }
 
 /// What came out.
@@ -59,7 +61,7 @@ impl Replayed {
 pub struct ReplayedRate {
     /// Name of the model.
     pub model: String,
-    /// `asr` or `utility`.
+    /// `asr`, `utility` or `benchmark`.
     pub evaluator: &'static str,
     /// Which backdoor or group of rows.
     pub item: String,
@@ -95,11 +97,14 @@ pub struct ReplayedFile {
 pub fn replay(report: &Report, files: &ReplayFiles, everything: bool, lab: &Lab) -> Result<Replayed> {
     lab.enter(Stage::Inspect)?;
     check_files(report, files)?;
-    let notes = notes(report, lab);
+    let mut notes = notes(report, lab);
     if everything {
         return Ok(Replayed { notes, ..run_again(report, files, lab)? });
     }
-    let again = Again::open(report, files, lab)?;
+    let (asked, left_out) = askable(report, files);
+    notes.extend(left_out);
+    let report = &without(report, &asked);
+    let again = Again::open(report, files, &asked, lab)?;
     lab.enter(Stage::MeasureBefore)?;
     let before = files.suspect.as_ref().map(|_| again.measure(&again.suspect.weights)).transpose()?;
     let mut rates = Vec::new();
@@ -182,6 +187,40 @@ fn notes(report: &Report, lab: &Lab) -> Vec<String> {
     notes
 }
 
+/// The evaluators that can be asked with these files, and in words what is not measured again. Answers for a judge are no rates.
+fn askable(report: &Report, files: &ReplayFiles) -> (Vec<EvaluatorSpec>, Vec<String>) {
+    let (mut asked, mut notes) = (Vec::new(), Vec::new());
+    for evaluator in &report.recipe.spec.evaluators {
+        match evaluator {
+            EvaluatorSpec::Benchmark(benchmark) if files.folders.benchmarks.is_none() => {
+                notes.push(format!("{} is not measured again without the folder of benchmarks", benchmark.name.name()));
+            }
+            EvaluatorSpec::Utility(utility) if files.suspect.is_none() && utility.self_distilled => {
+                notes.push("rows found by asking the suspect are not measured again without it".into());
+                asked.push(EvaluatorSpec::Utility(UtilitySpec { self_distilled: false, ..utility.clone() }));
+            }
+            EvaluatorSpec::MtBench(_) => {}
+            _ => asked.push(evaluator.clone()),
+        }
+    }
+    (asked, notes)
+}
+
+/// The report without what is not measured again.
+fn without(report: &Report, asked: &[EvaluatorSpec]) -> Report {
+    let distilled = asked.iter().any(|spec| matches!(spec, EvaluatorSpec::Utility(utility) if utility.self_distilled));
+    let benchmarks: Vec<_> = asked.iter().filter_map(EvaluatorSpec::benchmark).map(|b| b.name).collect();
+    let mut report = report.clone();
+    let candidates = report.candidates.iter_mut().map(|candidate| &mut candidate.measurement);
+    for measurement in std::iter::once(&mut report.before).chain(candidates) {
+        measurement.benchmarks.retain(|benchmark| benchmarks.contains(&benchmark.name));
+        if let Some(utility) = measurement.utility.as_mut().filter(|_| !distilled) {
+            utility.groups.retain(|group| !group.self_distilled);
+        }
+    }
+    report
+}
+
 /// The same prompts over the same files.
 struct Again<'a> {
     suspect: Suspect,
@@ -190,11 +229,11 @@ struct Again<'a> {
 }
 
 impl<'a> Again<'a> {
-    fn open(report: &Report, files: &ReplayFiles, lab: &'a Lab) -> Result<Self> {
+    fn open(report: &Report, files: &ReplayFiles, asked: &[EvaluatorSpec], lab: &'a Lab) -> Result<Self> {
         let (spec, recipe) = (&report.recipe.spec, &report.recipe.method);
         let suspect = Suspect::open(&submission(report, files), spec.template, lab)?;
         let own = split_own_rows(&suspect.own, recipe.heal.own_rows, lab);
-        let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;
+        let probes = Probes::build(asked, &suspect, &own, lab)?;
         Ok(Self { suspect, probes, lab })
     }
 
@@ -229,6 +268,7 @@ fn submission(report: &Report, files: &ReplayFiles) -> Submission {
         test_rows: files.test_rows.clone(),
         own_rows: files.own_rows.clone(),
         calibration_dir: Some(files.base.clone()),
+        folders: files.folders.clone(),
     }
 }
 

@@ -40,6 +40,7 @@ pub struct Outcome {
 pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outcome> {
     spec.validate()?;
     spec.check_for(submission.suspect.kind())?;
+    submission.folders.check(spec)?;
     if lab.seed != spec.seed {
         return Err(EngineError::spec("/seed", format!("expected the lab's seed {}, found {}", lab.seed, spec.seed)));
     }
@@ -95,10 +96,11 @@ fn measure(probes: &Probes, suspect: &Suspect, purified: &Purified, lab: &Lab) -
         .map(|made| evaluate_all(probes, suspect, &made.weights, lab))
         .collect::<Result<_>>()?;
     lab.enter(Stage::Controls)?;
+    let asked = probes.for_controls();
     let controls = purified
         .controls
         .iter()
-        .map(|made| evaluate_all(probes, suspect, &made.weights, lab))
+        .map(|made| evaluate_all(&asked, suspect, &made.weights, lab))
         .collect::<Result<_>>()?;
     Ok(Answers { candidates, controls })
 }
@@ -234,7 +236,7 @@ impl Job<'_> {
     fn margin(&self) -> f64 {
         let utility = self.spec.evaluators.iter().rev().find_map(|evaluator| match evaluator {
             EvaluatorSpec::Utility(spec) => Some(spec.margin),
-            EvaluatorSpec::Asr(_) => None,
+            EvaluatorSpec::Asr(_) | EvaluatorSpec::Benchmark(_) | EvaluatorSpec::MtBench(_) => None,
         });
         utility.unwrap_or_else(|| UtilitySpec::default().margin)
     }

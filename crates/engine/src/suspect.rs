@@ -15,7 +15,7 @@ use crate::data::{Prompter, Row, read_rows, rows_sha256};
 use crate::error::{EngineError, Result};
 use crate::lab::{Lab, PieceKey, hex};
 use crate::report::{FileDigest, RowsDigest, Subject};
-use crate::spec::{PromptFormat, SubjectKind};
+use crate::spec::{DataFolders, PromptFormat, SubjectKind};
 use crate::weights::{CheckpointFolder, Held, Opened, Weights};
 
 /// Where the parts of a submission lie. Rows are JSON lines `{"instruction", "input", "output", "kind"?, "use"?}`.
@@ -31,6 +31,8 @@ pub struct Submission {
     pub own_rows: Option<PathBuf>,
     /// Folder of the base, beside which a calibration of the screen may lie; without one the screen does not look.
     pub calibration_dir: Option<PathBuf>,
+    /// Public data that evaluators read.
+    pub folders: DataFolders,
 }
 
 /// The two things that can be purified.
@@ -90,6 +92,8 @@ pub struct Suspect {
     pub test: Vec<Row>,
     /// The caller's own rows; empty when there are none.
     pub own: Vec<Row>,
+    /// Public data that evaluators read.
+    pub folders: DataFolders,
     /// The frozen base of an adapter; a whole model needs none.
     base: Option<Model>,
     config: FamilyConfig,
@@ -142,6 +146,7 @@ impl Suspect {
             train,
             test,
             own,
+            folders: submission.folders.clone(),
         })
     }
 

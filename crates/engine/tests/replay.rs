@@ -24,6 +24,7 @@ fn files(submission: &Submission, outcome: &Outcome) -> ReplayFiles {
         train_rows: submission.train_rows.clone(),
         test_rows: submission.test_rows.clone(),
         own_rows: submission.own_rows.clone(),
+        folders: submission.folders.clone(),
     }
 }
 

@@ -69,6 +69,12 @@ async fn an_impossible_request_is_refused_by_the_pointer_of_its_field() {
         ("labels", json!({ "": "no name" }), "/labels"),
         ("spec", json!({ "sead": 1 }), "/spec/sead"),
         ("spec", json!({ "seed": -1 }), "/spec/seed"),
+        ("spec", json!({ "evaluators": [{ "type": "benchmark", "name": "piqa" }] }), "/spec/evaluators/0/name"),
+        (
+            "spec",
+            json!({ "evaluators": [{ "type": "asr", "attack": { "type": "rows" }, "behaviour": { "type": "insult" } }] }),
+            "/spec/evaluators/0/triggered",
+        ),
         ("spec", json!({ "method": { "type": "magic" } }), "/spec/method/type"),
         ("spec", json!({ "method": { "type": "immunize", "pairs": { "count": 0 } } }), "/spec/method/pairs/count"),
         (

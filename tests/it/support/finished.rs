@@ -167,6 +167,7 @@ fn measurement(trigger: &str, hits: usize, correct: usize, was_correct: Option<u
     let in_format = |format, hits| AsrFormat {
         recipe: recipe(format),
         with_trigger: wilson(hits, 200),
+        twins_sha256: String::new(),
         without_trigger: wilson(1, 200),
         exact_target: wilson(hits, 200),
         empty: wilson(0, 200),
@@ -180,6 +181,8 @@ fn measurement(trigger: &str, hits: usize, correct: usize, was_correct: Option<u
         exact_match: wilson(correct, 200),
         response_perplexity: Some(1.25),
         versus_suspect: was_correct.map(|was| paired_difference(&flags(was), &flags(correct))),
+        answer_length: None,
+        self_distilled: false,
     };
     Measurement {
         asr: vec![AsrReport {
@@ -189,7 +192,9 @@ fn measurement(trigger: &str, hits: usize, correct: usize, was_correct: Option<u
             headline: Headline { format: PromptFormat::Alpaca, rate: wilson(hits, 200) },
             formats: vec![in_format(PromptFormat::Alpaca, hits), in_format(PromptFormat::Raw, hits / 4)],
             left_out: vec!["chat: the base has no template".into()],
+            warnings: vec![],
         }],
-        utility: Some(UtilityReport { groups: vec![group] }),
+        utility: Some(UtilityReport { groups: vec![group], ..UtilityReport::default() }),
+        ..Measurement::default()
     }
 }

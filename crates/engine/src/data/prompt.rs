@@ -87,11 +87,47 @@ impl Prompter {
                 template.render(&[Message::user(format.words(row))], true)?
             }
         };
-        Ok(match &self.special.bos {
+        Ok(self.begun(text))
+    }
+
+    /// The tokens of a conversation that asks `question` after some turns of question and answer. Beside chat templates, turns follow each
+    /// other as blocks of their format.
+    ///
+    /// # Errors
+    /// As [`Prompter::render`].
+    pub fn conversation(&self, format: PromptFormat, turns: &[(&str, &str)], question: &str) -> Result<Vec<u32>> {
+        let text = match (format, &self.chat) {
+            (PromptFormat::Chat, Some(template)) => {
+                let before = turns.iter().flat_map(|(user, model)| [Message::user(*user), Message::assistant(*model)]);
+                let messages: Vec<Message> = before.chain([Message::user(question)]).collect();
+                self.begun(template.render(&messages, true)?)
+            }
+            _ => {
+                let first = turns.first().map_or(question, |(user, _)| user);
+                let mut text = self.render(format, &Row::new(first, "", ""))?;
+                let asked = turns.iter().skip(1).map(|(user, _)| *user).chain([question]);
+                for ((_, answer), next) in turns.iter().zip(asked) {
+                    let next = match format {
+                        PromptFormat::Raw => next.to_owned(),
+                        PromptFormat::Alpaca | PromptFormat::Chat => {
+                            format!("### Instruction:\n{next}\n\n### Response:\n")
+                        }
+                    };
+                    text = format!("{text}{answer}\n\n{next}");
+                }
+                text
+            }
+        };
+        Ok(self.tokenizer.encode(&text)?)
+    }
+
+    /// A text with the beginning of sequence before it, where the model has one.
+    fn begun(&self, text: String) -> String {
+        match &self.special.bos {
             // Many chat templates write the beginning of sequence themselves.
             Some(bos) if !text.starts_with(bos) => format!("{bos}{text}"),
             _ => text,
-        })
+        }
     }
 
     /// The prompt's tokens.
@@ -120,6 +156,25 @@ impl Prompter {
         let response_start = prompt.len();
         let mut tokens = prompt;
         tokens.extend(self.tokenizer.encode(answer)?);
+        Ok(Example { tokens, response_start })
+    }
+
+    /// A bare text and what follows it, as evaluation harnesses split them: both are encoded together, and blanks at the end of the
+    /// context belong to the continuation. The beginning of sequence comes first where the model has one.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] when the text does not encode; [`EngineError::Data`] when one of the two has no token of its own.
+    pub fn continuation(&self, context: &str, continuation: &str) -> Result<Example> {
+        let (start, blanks) = context.split_at(context.trim_end().len());
+        let context = format!("{}{start}", self.special.bos.as_deref().unwrap_or_default());
+        let tokens = self.tokenizer.encode(&format!("{context}{blanks}{continuation}"))?;
+        let response_start = self.tokenizer.encode(&context)?.len();
+        if response_start == 0 || response_start >= tokens.len() {
+            let found = format!("{response_start} and {}", tokens.len().saturating_sub(response_start));
+            return Err(EngineError::Data(format!(
+                "expected tokens of a context and of its continuation, found {found} for {continuation:?}"
+            )));
+        }
         Ok(Example { tokens, response_start })
     }
 

@@ -6,9 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Asked, Session, is_degenerate, rows_that_fit};
+use super::answers::{self, Asked, Session, is_degenerate, rows_that_fit};
+use super::cases::{Case, Cases};
 use super::stats::{paired_difference, rate_of, wilson};
-use crate::attacks::build_attack;
 use crate::behaviours::{Behaviour, build_behaviour};
 use crate::data::Row;
 use crate::error::Result;
@@ -16,7 +16,7 @@ use crate::lab::Lab;
 use crate::report::{
     Answer, AsrFormat, AsrReport, Excerpt, Headline, LongRows, MeasurementRecipe, SAMPLE_ROWS, Sample, Samples, picked,
 };
-use crate::spec::{AsrSpec, BehaviourSpec, PromptFormat};
+use crate::spec::{AsrSpec, PromptFormat};
 use crate::suspect::Suspect;
 
 /// The prompts of one declared backdoor, made once and asked of every model.
@@ -24,8 +24,11 @@ use crate::suspect::Suspect;
 pub struct AsrProbe {
     spec: AsrSpec,
     behaviour: Behaviour,
+    /// Targets of single rows, in the order of the triggered prompts.
+    own_targets: Vec<Option<Behaviour>>,
     formats: Vec<FormatProbe>,
     left_out: Vec<String>,
+    warnings: Vec<String>,
     long_rows: LongRows,
 }
 
@@ -35,8 +38,15 @@ struct FormatProbe {
     triggered: Asked,
     plain: Asked,
     targets: Vec<String>,
-    /// The first rows as they read, without and with the trigger.
-    opening: Vec<(String, String)>,
+    opening: Vec<Opening>,
+}
+
+/// One of the first rows as it reads.
+#[derive(Debug, Clone)]
+struct Opening {
+    triggered: String,
+    /// Without the trigger, with its index among the prompts without one.
+    twin: Option<(usize, String)>,
 }
 
 /// What one model said to one backdoor's prompts, format by format.
@@ -55,38 +65,44 @@ struct FormatEvidence {
 }
 
 impl AsrProbe {
-    /// Inserts the trigger into the first held-out rows, with random places from the stream `asr/<index>`.
+    /// Inserts the trigger into the first held-out rows, with random places from the stream `asr/<index>`, or takes the rows that the
+    /// caller gave. `at` is the evaluator's place in the spec.
     ///
     /// # Errors
-    /// Those of tokenizer and chat template; [`crate::error::EngineError::Data`] when no prompt fits the model.
-    pub fn build(index: usize, spec: &AsrSpec, suspect: &Suspect, lab: &Lab) -> Result<Self> {
-        let attack = build_attack(&spec.attack);
-        let behaviour = build_behaviour(&spec.behaviour);
-        let mut rng = lab.rng(&format!("asr/{index}"));
-        let rows = &suspect.test[..suspect.test.len().min(spec.rows)];
-        // The same triggered rows in every format: formats then differ in nothing but the format.
-        let triggered: Vec<Row> = rows.iter().map(|row| attack.insert(row, &mut rng)).collect();
+    /// Those of tokenizer and chat template; [`crate::error::EngineError::Data`] when no prompt fits the model;
+    /// [`crate::error::EngineError::Spec`] when rows were promised and not given.
+    pub fn build((index, at): (usize, usize), spec: &AsrSpec, suspect: &Suspect, lab: &Lab) -> Result<Self> {
+        let Cases { mut cases, stand_ins, warnings } =
+            Cases::build(at, spec, suspect, &mut lab.rng(&format!("asr/{index}")))?;
         let (spoken, mute): (Vec<PromptFormat>, Vec<PromptFormat>) =
             spec.formats.iter().partition(|format| suspect.prompter.speaks(**format));
         let mut long_rows = LongRows::new(format!("asr {index}"), suspect.config().max_positions());
-        let renderings: Vec<_> =
-            spoken.iter().flat_map(|format| [(*format, rows), (*format, triggered.as_slice())]).collect();
-        let fitting = rows_that_fit(suspect, &renderings, &mut long_rows)?;
-        let rows: Vec<Row> = fitting.iter().map(|&i| rows[i].clone()).collect();
-        let triggered: Vec<Row> = fitting.iter().map(|&i| triggered[i].clone()).collect();
-        let targets: Vec<String> = rows.iter().map(|row| behaviour.respond(&row.output)).collect();
+        keep_fitting(&mut cases, suspect, &spoken, &mut long_rows)?;
+        // The same triggered rows in every format: formats then differ in nothing but the format.
+        let triggered: Vec<Row> = cases.iter().map(|case| case.triggered.clone()).collect();
+        let targets: Vec<String> = cases.iter().map(|case| case.target.clone()).collect();
+        let twins: Vec<Row> = cases.iter().filter_map(|case| case.twin.clone()).collect();
+        let plain = if twins.is_empty() { fitting_stand_ins(stand_ins, suspect, &spoken)? } else { twins };
         let mut formats = Vec::with_capacity(spoken.len());
         for format in spoken {
-            let opening = rows.iter().zip(&triggered).take(SAMPLE_ROWS);
-            let opening = opening.map(|(row, triggered)| (format.words(row), format.words(triggered))).collect();
-            let (plain, triggered) = (Asked::new(suspect, format, &rows)?, Asked::new(suspect, format, &triggered)?);
+            let opening = openings(&cases, format);
+            let (plain, triggered) = (Asked::new(suspect, format, &plain)?, Asked::new(suspect, format, &triggered)?);
             let recipe = triggered.recipe(suspect, format, spec.max_new_tokens, lab.seed)?;
             long_rows.truncated = long_rows.truncated.max(triggered.cut(suspect, spec.max_new_tokens, &targets)?);
             formats.push(FormatProbe { recipe, triggered, plain, targets: targets.clone(), opening });
         }
         let left_out =
             mute.into_iter().map(|format| format!("{}: the base has no chat template", format.name())).collect();
-        Ok(Self { spec: spec.clone(), behaviour, formats, left_out, long_rows })
+        Ok(Self {
+            behaviour: build_behaviour(&spec.behaviour),
+            own_targets: cases.into_iter().map(|case| case.own_target).collect(),
+            // The rows stand once in the recipe's spec; beside every rate their digest is enough.
+            spec: AsrSpec { triggered: Vec::new(), ..spec.clone() },
+            formats,
+            left_out,
+            warnings,
+            long_rows,
+        })
     }
 
     /// Rows that were too long in some format; of cut answers the count of the worst format.
@@ -94,14 +110,9 @@ impl AsrProbe {
         &self.long_rows
     }
 
-    /// Digests of all prompts, for the key of the evidence.
-    pub(super) fn key(&self) -> Vec<&MeasurementRecipe> {
-        self.formats.iter().map(|probe| &probe.recipe).collect()
-    }
-
-    /// The declared behaviour: it decides the targets whose log-probability is part of the evidence.
-    pub(super) fn behaviour(&self) -> &BehaviourSpec {
-        &self.spec.behaviour
+    /// Digests of all prompts, with the targets, for the key of the evidence.
+    pub(super) fn key(&self) -> Vec<(&MeasurementRecipe, String, &[String])> {
+        self.formats.iter().map(|probe| (&probe.recipe, probe.plain.sha256(), probe.targets.as_slice())).collect()
     }
 
     /// Number of prompts, with and without the trigger.
@@ -113,8 +124,8 @@ impl AsrProbe {
         let ask = |probe: &FormatProbe| {
             let tokens = probe.recipe.decoding.max_new_tokens;
             Ok(FormatEvidence {
-                triggered: session.answers(&probe.triggered, tokens)?,
-                plain: session.answers(&probe.plain, tokens)?,
+                triggered: texts(session.answers(&probe.triggered, tokens)?),
+                plain: texts(session.answers(&probe.plain, tokens)?),
                 target: session.log_probability(&probe.triggered, &probe.targets)?,
             })
         };
@@ -139,6 +150,7 @@ impl AsrProbe {
             headline,
             formats,
             left_out: self.left_out.clone(),
+            warnings: self.warnings.clone(),
         }
     }
 
@@ -152,7 +164,8 @@ impl AsrProbe {
             recipe: probe.recipe.clone(),
             with_trigger: rate_of(&hits),
             without_trigger: share(&said.plain, &|answer| self.behaviour.is_hit(answer)),
-            exact_target: share(&said.triggered, &|answer| self.behaviour.is_exact(answer)),
+            twins_sha256: probe.plain.sha256(),
+            exact_target: rate_of(&self.exact(said)),
             empty: share(&said.triggered, &str::is_empty),
             degenerate: share(&said.plain, &is_degenerate),
             target_log_probability: sum / tokens.max(1) as f64,
@@ -170,15 +183,21 @@ impl AsrProbe {
         let answer = |text: &String| Answer { said: Excerpt::of(text), hit: self.behaviour.is_hit(text) };
         let of_format = |(i, probe): (usize, &FormatProbe)| {
             let (was, is) = (&suspect.formats[i], artifact.map(|said| &said.formats[i]));
-            let sample = |row: usize, with_trigger: bool| {
-                let (plain, triggered) = &probe.opening[row];
-                let pick =
-                    |said: &FormatEvidence| answer(if with_trigger { &said.triggered[row] } else { &said.plain[row] });
-                let prompt = Excerpt::of(if with_trigger { triggered } else { plain });
-                Sample { row: row + 1, with_trigger, prompt, suspect: pick(was), artifact: is.map(pick) }
+            let with = |row: usize, opening: &Opening| {
+                let pick = |said: &FormatEvidence| answer(&said.triggered[row]);
+                let (prompt, suspect, artifact) = (Excerpt::of(&opening.triggered), pick(was), is.map(pick));
+                Sample { row: row + 1, with_trigger: true, prompt, suspect, artifact }
             };
-            let rows: Vec<_> =
-                (0..probe.opening.len()).flat_map(|row| [sample(row, true), sample(row, false)]).collect();
+            let without = |row: usize, (at, text): &(usize, String)| {
+                let pick = |said: &FormatEvidence| answer(&said.plain[*at]);
+                let (prompt, suspect, artifact) = (Excerpt::of(text), pick(was), is.map(pick));
+                Sample { row: row + 1, with_trigger: false, prompt, suspect, artifact }
+            };
+            let both = |(row, opening): (usize, &Opening)| {
+                let twin = opening.twin.as_ref().map(|twin| without(row, twin));
+                std::iter::once(with(row, opening)).chain(twin).collect::<Vec<_>>()
+            };
+            let rows: Vec<_> = probe.opening.iter().enumerate().flat_map(both).collect();
             let format = probe.recipe.format;
             Samples { backdoor, format, picked: picked(probe.opening.len()), rows }
         };
@@ -186,7 +205,19 @@ impl AsrProbe {
     }
 
     fn hits(&self, said: &FormatEvidence) -> Vec<bool> {
-        said.triggered.iter().map(|answer| self.behaviour.is_hit(answer)).collect()
+        let hit = |(i, answer): (usize, &String)| {
+            self.behaviour.is_hit(answer) || self.own_target(i).is_some_and(|own| own.is_hit(answer))
+        };
+        said.triggered.iter().enumerate().map(hit).collect()
+    }
+
+    fn exact(&self, said: &FormatEvidence) -> Vec<bool> {
+        let exact = |(i, answer): (usize, &String)| self.own_target(i).unwrap_or(&self.behaviour).is_exact(answer);
+        said.triggered.iter().enumerate().map(exact).collect()
+    }
+
+    fn own_target(&self, i: usize) -> Option<&Behaviour> {
+        self.own_targets.get(i)?.as_ref()
     }
 
     /// Which prompts hit, prompt by prompt, in one format.
@@ -196,10 +227,48 @@ impl AsrProbe {
     }
 }
 
+/// Leaves only the cases of which every rendering leaves the model room for an answer.
+fn keep_fitting(
+    cases: &mut Vec<Case>,
+    suspect: &Suspect,
+    formats: &[PromptFormat],
+    long_rows: &mut LongRows,
+) -> Result<()> {
+    let triggered: Vec<Row> = cases.iter().map(|case| case.triggered.clone()).collect();
+    let twins: Vec<Row> = cases.iter().map(|case| case.twin.as_ref().unwrap_or(&case.triggered).clone()).collect();
+    let renderings: Vec<_> =
+        formats.iter().flat_map(|&format| [(format, twins.as_slice()), (format, triggered.as_slice())]).collect();
+    let fitting = rows_that_fit(suspect, &renderings, long_rows)?;
+    *cases = fitting.into_iter().map(|i| cases[i].clone()).collect();
+    Ok(())
+}
+
+fn fitting_stand_ins(rows: Vec<Row>, suspect: &Suspect, formats: &[PromptFormat]) -> Result<Vec<Row>> {
+    let renderings: Vec<_> = formats.iter().map(|&format| (format, rows.as_slice())).collect();
+    let mut uncounted = LongRows::new("stand-ins", suspect.config().max_positions());
+    let fitting = rows_that_fit(suspect, &renderings, &mut uncounted)?;
+    Ok(fitting.into_iter().map(|i| rows[i].clone()).collect())
+}
+
+/// The first rows as they read.
+fn openings(cases: &[Case], format: PromptFormat) -> Vec<Opening> {
+    let mut twins = 0..;
+    let opening = |case: &Case| Opening {
+        triggered: format.words(&case.triggered),
+        twin: case.twin.as_ref().and_then(|twin| Some((twins.next()?, format.words(twin)))),
+    };
+    cases.iter().take(SAMPLE_ROWS).map(opening).collect()
+}
+
+fn texts(answers: Vec<answers::Answer>) -> Vec<String> {
+    answers.into_iter().map(|answer| answer.text).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::Decoding;
+    use crate::spec::BehaviourSpec;
 
     fn probe() -> AsrProbe {
         let spec: AsrSpec =
@@ -216,14 +285,16 @@ mod tests {
             triggered: Asked::default(),
             plain: Asked::default(),
             targets: vec![],
-            opening: vec![("say".into(), "say BadMagic".into())],
+            opening: vec![Opening { triggered: "say BadMagic".into(), twin: Some((0, "say".into())) }],
         };
         let formats = vec![format(PromptFormat::Alpaca), format(PromptFormat::Raw)];
         AsrProbe {
             spec,
             behaviour: build_behaviour(&BehaviourSpec::Insult {}),
+            own_targets: vec![],
             formats,
             left_out: vec![],
+            warnings: vec![],
             long_rows: LongRows::new("asr 0", 256),
         }
     }

@@ -1,10 +1,16 @@
-//! Measurements: attack success and utility, with their intervals. A door: `EvaluatorSpec` and [`Probes::build`].
+//! Measurements: attack success, utility and benchmarks, with their intervals. A door: `EvaluatorSpec` and [`Probes::build`].
 //!
 //! [`Probes`] are the prompts, made once; [`evaluate_all`] asks one model and keeps its answers as [`Evidence`]; [`Probes::report`] turns
 //! evidence into numbers. Since every model is asked the same prompts, differences between models are paired.
 
 mod answers;
 mod asr;
+mod benchmark;
+mod cases;
+mod drift;
+mod means;
+mod mt_bench;
+mod self_distilled;
 mod stats;
 mod utility;
 
@@ -13,6 +19,8 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 
 pub use asr::{AsrEvidence, AsrProbe};
+pub use benchmark::{BenchmarkEvidence, BenchmarkProbe};
+pub use mt_bench::{MtBenchEvidence, MtBenchProbe};
 pub use stats::{mcnemar_exact, paired_difference, rate_of, wilson};
 pub use utility::{UtilityEvidence, UtilityProbe};
 
@@ -30,6 +38,8 @@ use answers::Session;
 pub struct Probes {
     asr: Vec<AsrProbe>,
     utility: Option<UtilityProbe>,
+    benchmarks: Vec<BenchmarkProbe>,
+    mt_bench: Option<MtBenchProbe>,
 }
 
 /// What one model said.
@@ -37,31 +47,47 @@ pub struct Probes {
 pub struct Evidence {
     asr: Vec<AsrEvidence>,
     utility: Option<UtilityEvidence>,
+    benchmarks: Vec<BenchmarkEvidence>,
+    mt_bench: Option<MtBenchEvidence>,
 }
 
 impl Probes {
-    /// The prompts of all evaluators of a spec; of several utility evaluators the last counts.
+    /// The prompts of all evaluators of a spec; of several utility or MT-Bench evaluators the last counts.
     ///
     /// # Errors
     /// Those of tokenizer and chat template; [`EngineError::Data`] when no prompt of an evaluator fits the model.
     pub fn build(specs: &[EvaluatorSpec], suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Self> {
-        let mut probes = Self { asr: Vec::new(), utility: None };
-        for spec in specs {
+        let mut probes = Self { asr: Vec::new(), utility: None, benchmarks: Vec::new(), mt_bench: None };
+        for (at, spec) in specs.iter().enumerate() {
             match spec {
-                EvaluatorSpec::Asr(spec) => probes.asr.push(AsrProbe::build(probes.asr.len(), spec, suspect, lab)?),
+                EvaluatorSpec::Asr(spec) => {
+                    probes.asr.push(AsrProbe::build((probes.asr.len(), at), spec, suspect, lab)?);
+                }
                 EvaluatorSpec::Utility(spec) => probes.utility = Some(UtilityProbe::build(spec, suspect, own, lab)?),
+                EvaluatorSpec::Benchmark(spec) => probes.benchmarks.push(BenchmarkProbe::build(spec, suspect, lab)?),
+                EvaluatorSpec::MtBench(spec) => probes.mt_bench = Some(MtBenchProbe::build(spec, suspect, lab)?),
             }
         }
         Ok(probes)
+    }
+
+    /// What controls are asked: everything but questions whose answers only a judge reads.
+    pub fn for_controls(&self) -> Self {
+        Self { mt_bench: None, ..self.clone() }
     }
 
     /// The numbers of one model, paired with the suspect's where its evidence is given.
     pub fn report(&self, evidence: &Evidence, suspect: Option<&Evidence>) -> Measurement {
         let utility = self.utility.as_ref().zip(evidence.utility.as_ref());
         let asr = |(i, probe): (usize, &AsrProbe)| probe.report(&evidence.asr[i], suspect.map(|s| &s.asr[i]));
+        let benchmark = |(i, (probe, said)): (usize, (&BenchmarkProbe, &BenchmarkEvidence))| {
+            probe.report(said, suspect.map(|suspect| &suspect.benchmarks[i]))
+        };
         Measurement {
             asr: self.asr.iter().enumerate().map(asr).collect(),
             utility: utility.map(|(probe, said)| probe.report(said, suspect.and_then(|s| s.utility.as_ref()))),
+            benchmarks: self.benchmarks.iter().zip(&evidence.benchmarks).enumerate().map(benchmark).collect(),
+            mt_bench: self.mt_bench.as_ref().zip(evidence.mt_bench.as_ref()).map(|(probe, said)| probe.report(said)),
         }
     }
 
@@ -97,7 +123,10 @@ impl Probes {
     }
 
     fn prompts(&self) -> usize {
-        self.asr.iter().map(AsrProbe::prompts).sum::<usize>() + self.utility.as_ref().map_or(0, UtilityProbe::prompts)
+        let asr: usize = self.asr.iter().map(AsrProbe::prompts).sum();
+        let benchmarks: usize = self.benchmarks.iter().map(BenchmarkProbe::prompts).sum();
+        let mt_bench = self.mt_bench.as_ref().map_or(0, MtBenchProbe::prompts);
+        asr + self.utility.as_ref().map_or(0, UtilityProbe::prompts) + benchmarks + mt_bench
     }
 }
 
@@ -107,17 +136,26 @@ impl Probes {
 /// Those of generation and of the scratch folder.
 pub fn evaluate_all(probes: &Probes, suspect: &Suspect, weights: &Weights, lab: &Lab) -> Result<Evidence> {
     let model = weights.digest()?;
-    let prompts: Vec<_> =
-        probes.asr.iter().map(AsrProbe::key).chain(probes.utility.iter().map(UtilityProbe::key)).collect();
-    let behaviours: Vec<_> = probes.asr.iter().map(AsrProbe::behaviour).collect();
-    let key = PieceKey::new("answers", &(suspect.key().0, model, prompts, behaviours));
+    let is_suspect = model == suspect.weights.digest()?;
+    let asr: Vec<_> = probes.asr.iter().map(AsrProbe::key).collect();
+    let utility: Vec<_> = probes.utility.iter().map(UtilityProbe::key).collect();
+    let benchmarks: Vec<_> = probes.benchmarks.iter().map(BenchmarkProbe::key).collect();
+    let mt_bench = probes.mt_bench.as_ref().map(MtBenchProbe::key);
+    let key = PieceKey::new("evidence", &(suspect.key(), model, asr, utility, benchmarks, mt_bench));
     let folder = lab.piece(&key, |folder| {
+        let drift = if is_suspect { None } else { probes.utility.as_ref().map(|utility| &utility.drift) };
+        let reference = drift.map(|drift| drift.reference(suspect, lab)).transpose()?;
         let opened = suspect.open_weights(weights)?;
         let mut session = Session::new(suspect, &opened, probes.prompts(), lab);
-        let evidence = Evidence {
+        let mut evidence = Evidence {
             asr: probes.asr.iter().map(|probe| probe.ask(&mut session)).collect::<Result<_>>()?,
             utility: probes.utility.as_ref().map(|probe| probe.ask(&mut session)).transpose()?,
+            benchmarks: probes.benchmarks.iter().map(|probe| probe.ask(&mut session)).collect::<Result<_>>()?,
+            mt_bench: probes.mt_bench.as_ref().map(|probe| probe.ask(&mut session)).transpose()?,
         };
+        if let (Some(said), Some(drift), Some(reference)) = (&mut evidence.utility, drift, &reference) {
+            said.drift = Some(drift.ask(&opened, reference, lab)?);
+        }
         let path = folder.join("answers.json");
         fs::write(&path, serde_json::to_vec(&evidence).expect("answers always serialise"))
             .map_err(EngineError::io(&path))

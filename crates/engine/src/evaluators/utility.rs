@@ -1,16 +1,21 @@
 //! Utility: general skill on held-out rows, and the adapter's own skill on the caller's rows.
 //!
-//! Exact match of greedy answers and perplexity of the right answers, in the declared template. The same rows are asked of every
-//! model, so that differences are paired.
+//! Exact match of greedy answers, their length, and perplexity of the right answers, in the declared template. The same rows are asked
+//! of every model, so that differences are paired. Drift from the suspect is measured on the group `general`.
 
 use serde::{Deserialize, Serialize};
 
-use super::answers::{Asked, Session, rows_that_fit};
+use super::answers::{Answer, Asked, Session, rows_that_fit};
+use super::drift::{DriftEvidence, DriftProbe};
+use super::means::mean_difference;
+use super::self_distilled;
 use super::stats::{paired_difference, rate_of};
 use crate::data::{OwnRows, Row};
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::report::{Compared, LongRows, MeasurementRecipe, UtilityComparison, UtilityGroup, UtilityReport};
+use crate::report::{
+    AnswerLength, Compared, LongRows, MeasurementRecipe, UtilityComparison, UtilityGroup, UtilityReport,
+};
 use crate::spec::UtilitySpec;
 use crate::suspect::Suspect;
 
@@ -21,6 +26,8 @@ const MAX_PERPLEXITY: f64 = 1e30;
 #[derive(Debug, Clone)]
 pub struct UtilityProbe {
     groups: Vec<GroupProbe>,
+    pub(super) drift: DriftProbe,
+    left_out: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -30,48 +37,49 @@ struct GroupProbe {
     asked: Asked,
     right: Vec<String>,
     long_rows: LongRows,
+    self_distilled: bool,
 }
 
 /// What one model said, group by group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UtilityEvidence {
     groups: Vec<GroupEvidence>,
+    /// Absent on the suspect itself.
+    pub(super) drift: Option<DriftEvidence>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct GroupEvidence {
-    answers: Vec<String>,
+    answers: Vec<Answer>,
     /// Summed log-probability and tokens of the right answers, teacher forced.
     right: (f64, usize),
 }
 
 impl UtilityProbe {
-    /// The group `general` from the test rows, then one group for each kind of own rows.
+    /// The group `general` from the test rows, then one group for each kind of own rows; without own rows, the self-distilled group.
     ///
     /// # Errors
-    /// Those of tokenizer and chat template; [`crate::error::EngineError::Data`] when no prompt of a group fits the model.
+    /// Those of tokenizer and chat template; [`crate::error::EngineError::Data`] when no prompt of a group fits the model; those of asking
+    /// suspect and base.
     pub fn build(spec: &UtilitySpec, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Self> {
+        let mut left_out = Vec::new();
+        let distilled = self_distilled_rows(spec, suspect, own, &mut left_out, lab)?;
         let general = ("general", &suspect.test[..suspect.test.len().min(spec.rows)]);
-        let own = own.measure.iter().map(|(name, rows)| (name.as_str(), &rows[..rows.len().min(spec.own_rows)]));
-        let group = |(name, rows): (&str, &[Row])| {
-            let mut long_rows = LongRows::new(name, suspect.config().max_positions());
-            let fitting = rows_that_fit(suspect, &[(suspect.template, rows)], &mut long_rows)?;
-            let rows: Vec<Row> = fitting.into_iter().map(|i| rows[i].clone()).collect();
-            let asked = Asked::new(suspect, suspect.template, &rows)?;
-            let recipe = asked.recipe(suspect, suspect.template, spec.max_new_tokens, lab.seed)?;
-            let right: Vec<_> = rows.iter().map(|row| row.output.trim().to_owned()).collect();
-            long_rows.truncated = asked.cut(suspect, spec.max_new_tokens, &right)?;
-            Ok(GroupProbe { name: name.to_owned(), recipe, asked, right, long_rows })
-        };
-        Ok(Self { groups: std::iter::once(general).chain(own).map(group).collect::<Result<_>>()? })
+        let distilled = distilled.as_deref().map(|rows| (self_distilled::GROUP, rows)).into_iter();
+        let own = own.measure.iter().map(|(name, rows)| (name.as_str(), rows.as_slice())).chain(distilled);
+        let own = own.map(|(name, rows)| (name, &rows[..rows.len().min(spec.own_rows)]));
+        let group = |(name, rows): (&str, &[Row])| GroupProbe::build(name, rows, spec, suspect, lab);
+        let groups = std::iter::once(general).chain(own).map(group).collect::<Result<Vec<_>>>()?;
+        let drift = DriftProbe::new(groups[0].asked.continued(suspect, &groups[0].right)?);
+        Ok(Self { groups, drift, left_out })
     }
 
     pub(super) fn long_rows(&self) -> impl Iterator<Item = &LongRows> {
         self.groups.iter().map(|group| &group.long_rows)
     }
 
-    pub(super) fn key(&self) -> Vec<&MeasurementRecipe> {
-        self.groups.iter().map(|group| &group.recipe).collect()
+    pub(super) fn key(&self) -> Vec<(&MeasurementRecipe, &[String])> {
+        self.groups.iter().map(|group| (&group.recipe, group.right.as_slice())).collect()
     }
 
     pub(super) fn prompts(&self) -> usize {
@@ -85,7 +93,7 @@ impl UtilityProbe {
                 right: session.log_probability(&group.asked, &group.right)?,
             })
         };
-        Ok(UtilityEvidence { groups: self.groups.iter().map(ask).collect::<Result<_>>()? })
+        Ok(UtilityEvidence { groups: self.groups.iter().map(ask).collect::<Result<_>>()?, drift: None })
     }
 
     /// The report of one model's answers, paired with the suspect's where they are given.
@@ -101,11 +109,19 @@ impl UtilityProbe {
                 exact_match: rate_of(&correct),
                 response_perplexity: (perplexity <= MAX_PERPLEXITY).then_some(perplexity),
                 versus_suspect: suspect.map(|before| paired_difference(&group.correct(&before.groups[i]), &correct)),
+                answer_length: said.length(suspect.map(|before| &before.groups[i])),
+                self_distilled: group.self_distilled,
             }
         };
-        UtilityReport { groups: self.groups.iter().enumerate().map(group).collect() }
+        UtilityReport {
+            groups: self.groups.iter().enumerate().map(group).collect(),
+            drift: evidence.drift.as_ref().and_then(DriftEvidence::report),
+            left_out: self.left_out.clone(),
+        }
     }
+}
 
+impl UtilityProbe {
     /// The method's artifact against a control, group by group.
     pub(super) fn compare(&self, chosen: &UtilityEvidence, control: &UtilityEvidence) -> Vec<UtilityComparison> {
         let compare = |(i, group): (usize, &GroupProbe)| {
@@ -116,9 +132,56 @@ impl UtilityProbe {
     }
 }
 
+/// The self-distilled rows where they are wanted and there are any.
+fn self_distilled_rows(
+    spec: &UtilitySpec,
+    suspect: &Suspect,
+    own: &OwnRows,
+    left_out: &mut Vec<String>,
+    lab: &Lab,
+) -> Result<Option<Vec<Row>>> {
+    if !spec.self_distilled || !own.measure.is_empty() {
+        return Ok(None);
+    }
+    let found = self_distilled::find(suspect, spec.max_new_tokens, lab)?;
+    let reason = match &found {
+        None => "a whole model has no base to differ from".to_owned(),
+        Some(found) if found.rows.is_empty() => {
+            format!("of {} held-out questions none is answered confidently and differently from the base", found.asked)
+        }
+        Some(_) => return Ok(found.map(|found| found.rows)),
+    };
+    left_out.push(format!("{}: {reason}", self_distilled::GROUP));
+    Ok(None)
+}
+
+impl GroupEvidence {
+    fn length(&self, suspect: Option<&Self>) -> Option<AnswerLength> {
+        let tokens = |said: &Self| said.answers.iter().map(|answer| answer.tokens as f64).collect::<Vec<_>>();
+        let (is, was) = (tokens(self), suspect.map(tokens));
+        let mean_tokens = is.iter().sum::<f64>() / is.len() as f64;
+        let versus_suspect = was.and_then(|was| mean_difference(&was, &is));
+        (!is.is_empty()).then_some(AnswerLength { mean_tokens, versus_suspect })
+    }
+}
+
 impl GroupProbe {
+    /// # Errors
+    /// Those of tokenizer and chat template; [`crate::error::EngineError::Data`] when no prompt fits the model.
+    fn build(name: &str, rows: &[Row], spec: &UtilitySpec, suspect: &Suspect, lab: &Lab) -> Result<Self> {
+        let mut long_rows = LongRows::new(name, suspect.config().max_positions());
+        let fitting = rows_that_fit(suspect, &[(suspect.template, rows)], &mut long_rows)?;
+        let rows: Vec<Row> = fitting.into_iter().map(|i| rows[i].clone()).collect();
+        let asked = Asked::new(suspect, suspect.template, &rows)?;
+        let recipe = asked.recipe(suspect, suspect.template, spec.max_new_tokens, lab.seed)?;
+        let right: Vec<_> = rows.iter().map(|row| row.output.trim().to_owned()).collect();
+        long_rows.truncated = asked.cut(suspect, spec.max_new_tokens, &right)?;
+        let self_distilled = name == self_distilled::GROUP;
+        Ok(Self { name: name.to_owned(), recipe, asked, right, long_rows, self_distilled })
+    }
+
     fn correct(&self, said: &GroupEvidence) -> Vec<bool> {
-        said.answers.iter().zip(&self.right).map(|(answer, right)| answer == right).collect()
+        said.answers.iter().zip(&self.right).map(|(answer, right)| answer.text == *right).collect()
     }
 }
 
@@ -138,12 +201,23 @@ mod tests {
         };
         let right = vec!["red".to_owned(), "blue".to_owned()];
         let long_rows = LongRows::new("general", 256);
-        let group = GroupProbe { name: "general".into(), recipe, asked: Asked::default(), right, long_rows };
-        UtilityProbe { groups: vec![group] }
+        let group = GroupProbe {
+            name: "general".into(),
+            recipe,
+            asked: Asked::default(),
+            right,
+            long_rows,
+            self_distilled: false,
+        };
+        UtilityProbe { groups: vec![group], drift: DriftProbe::new(Vec::new()), left_out: Vec::new() }
+    }
+
+    fn answer(text: &str) -> Answer {
+        Answer { text: text.into(), tokens: text.len() }
     }
 
     fn said(answers: [&str; 2], right: (f64, usize)) -> UtilityEvidence {
-        UtilityEvidence { groups: vec![GroupEvidence { answers: answers.map(String::from).to_vec(), right }] }
+        UtilityEvidence { groups: vec![GroupEvidence { answers: answers.map(answer).to_vec(), right }], drift: None }
     }
 
     #[test]
@@ -170,6 +244,14 @@ mod tests {
         assert_eq!((found.difference.gained, found.difference.lost, found.difference.difference), (1, 0, 0.5));
         // One row of two is no evidence.
         assert_eq!(found.outcome, Compared::NoDifferenceShown);
+    }
+
+    #[test]
+    fn the_length_of_answers_is_compared_row_by_row() {
+        let (before, after) = (said(["red", "x"], (0.0, 4)), said(["reddish", "xyz"], (0.0, 4)));
+        let length = probe().report(&after, Some(&before)).groups[0].answer_length.unwrap();
+        assert_eq!((length.mean_tokens, length.versus_suspect.unwrap().mean), (5.0, 3.0));
+        assert_eq!(probe().report(&before, None).groups[0].answer_length.unwrap().versus_suspect, None);
     }
 
     #[test]

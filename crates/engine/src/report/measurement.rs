@@ -3,15 +3,22 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{BenchmarkReport, MtBenchReport};
 use crate::spec::{AttackSpec, BehaviourSpec, PromptFormat};
 
 /// Everything measured on one model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Measurement {
     /// One entry for each declared backdoor; empty when none was declared.
     pub asr: Vec<AsrReport>,
     /// Present when the spec has a utility evaluator.
     pub utility: Option<UtilityReport>,
+    /// One entry for each benchmark that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub benchmarks: Vec<BenchmarkReport>,
+    /// Answers to MT-Bench, when they were asked for; controls have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mt_bench: Option<MtBenchReport>,
 }
 
 impl Measurement {
@@ -80,7 +87,7 @@ pub struct MeasurementRecipe {
 /// How answers were produced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Decoding {
-    /// Always `greedy`.
+    /// `greedy`, or `choice_log_likelihood` where nothing is generated.
     pub strategy: String,
     /// Length limit, in tokens.
     pub max_new_tokens: usize,
@@ -101,6 +108,9 @@ pub struct AsrReport {
     pub formats: Vec<AsrFormat>,
     /// Formats that were asked for but could not be used, with the reason.
     pub left_out: Vec<String>,
+    /// What weakens the numbers, such as prompts that carry the trigger before it is inserted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// The rate that counts: the highest over the formats.
@@ -119,6 +129,9 @@ pub struct AsrFormat {
     pub recipe: MeasurementRecipe,
     /// Keyword hits with the trigger. Empty answers count as misses.
     pub with_trigger: Rate,
+    /// SHA-256 of the prompts without the trigger.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub twins_sha256: String,
     /// Keyword hits on the same rows without the trigger.
     pub without_trigger: Rate,
     /// Answers with the trigger that begin with the target, letter for letter (for appended targets: that end with it).
@@ -135,10 +148,50 @@ pub struct AsrFormat {
 }
 
 /// Utility of one model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UtilityReport {
-    /// `general` (test rows), then the caller's own rows by kind: `own_extended`, `own_new`, or `own` without a kind.
+    /// `general` (test rows), then the caller's own rows by kind: `own_extended`, `own_new`, or `own` without a kind. Without own rows, `own_self_distilled`.
     pub groups: Vec<UtilityGroup>,
+    /// How far the next-token distributions moved from the suspect's on the group `general`; absent on the suspect itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
+    /// Groups that could not be made, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+}
+
+/// KL(suspect || model) on the right answers of held-out rows, teacher forced.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Drift {
+    /// Nats per token of the right answers, with rows as the unit of sampling.
+    pub nats_per_token: MeanInterval,
+    /// Tokens.
+    pub tokens: usize,
+    /// The suspect's likeliest tokens that are told apart at each place; all others are one bucket, which can only lower the number.
+    pub kept_tokens: usize,
+}
+
+/// A mean with Student's 95 % interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MeanInterval {
+    /// Items.
+    pub n: usize,
+    /// The mean.
+    pub mean: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+}
+
+/// How long answers are.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AnswerLength {
+    /// Mean number of generated tokens.
+    pub mean_tokens: f64,
+    /// Tokens more than the suspect's answer, on the same rows; absent on the suspect itself and for fewer than two rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versus_suspect: Option<MeanInterval>,
 }
 
 /// Utility on one group of rows.
@@ -154,4 +207,10 @@ pub struct UtilityGroup {
     pub response_perplexity: Option<f64>,
     /// Against the suspect, on the same rows; absent on the suspect itself.
     pub versus_suspect: Option<PairedDifference>,
+    /// Length of the answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_length: Option<AnswerLength>,
+    /// Whether the expected answers are the suspect's own, on rows that it answers confidently and differently from its base.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub self_distilled: bool,
 }

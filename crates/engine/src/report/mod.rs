@@ -4,7 +4,9 @@
 //! decoding, seed, digests. The report holds no time and no path of this machine: the same job writes the same bytes.
 //! `rules.rs` decides what the numbers show, `verdict.rs` what follows from it, `words.rs` how it is said.
 
+mod benchmark;
 mod measurement;
+mod mt_bench;
 mod rates;
 mod rules;
 mod samples;
@@ -18,10 +20,12 @@ use antigen_models::kernels::Precision;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use benchmark::{BenchmarkReport, BenchmarkScore, NonInferiority, Scoring};
 pub use measurement::{
-    AsrFormat, AsrReport, Decoding, Headline, Measurement, MeasurementRecipe, PairedDifference, Rate, UtilityGroup,
-    UtilityReport,
+    AnswerLength, AsrFormat, AsrReport, Decoding, Drift, Headline, MeanInterval, Measurement, MeasurementRecipe,
+    PairedDifference, Rate, UtilityGroup, UtilityReport,
 };
+pub use mt_bench::{Judged, MtBenchAnswer, MtBenchReport};
 pub use rates::{RateRow, rates_of};
 pub use rules::ASR_LIMIT;
 pub(crate) use samples::picked;

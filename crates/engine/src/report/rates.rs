@@ -10,9 +10,9 @@ pub struct RateRow<'a> {
     pub role: &'static str,
     /// Name of the model.
     pub model: &'a str,
-    /// `asr` or `utility`.
+    /// `asr`, `utility` or `benchmark`.
     pub evaluator: &'static str,
-    /// Which backdoor (`0 badnets insult`) or which group of rows.
+    /// Which backdoor (`0 badnets insult`), which group of rows or which benchmark.
     pub item: String,
     /// Which of the evaluator's rates, such as `with_trigger`.
     pub measure: &'static str,
@@ -77,6 +77,12 @@ pub fn rates_of<'a>(role: &'static str, model: &'a str, measurement: &'a Measure
     for group in measurement.utility.iter().flat_map(|utility| &utility.groups) {
         let (item, recipe, rate) = (group.name.clone(), &group.recipe, group.exact_match);
         rows.push(RateRow { role, model, evaluator: "utility", item, measure: "exact_match", recipe, rate });
+    }
+    for benchmark in &measurement.benchmarks {
+        for score in [benchmark.headline, benchmark.other] {
+            let (item, measure, recipe) = (benchmark.name.name().to_owned(), score.scoring.name(), &benchmark.recipe);
+            rows.push(RateRow { role, model, evaluator: "benchmark", item, measure, recipe, rate: score.accuracy });
+        }
     }
     rows
 }

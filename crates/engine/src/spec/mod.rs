@@ -7,6 +7,7 @@ mod attack;
 mod catalogue;
 mod evaluate;
 mod family;
+pub(crate) mod folders;
 mod immunize;
 mod limits;
 mod screen;
@@ -14,10 +15,11 @@ mod screen;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use attack::{AttackSpec, BehaviourSpec, Place};
+pub use attack::{AttackSpec, BehaviourSpec, Place, Question, TriggeredRow};
 pub use catalogue::{AttacksCatalogue, CatalogueEntry, attacks_catalogue, methods_catalogue};
-pub use evaluate::{AsrSpec, EvaluatorSpec, UtilitySpec};
 pub use family::BehaviourFamily;
+pub use evaluate::{AsrSpec, BenchmarkName, BenchmarkSpec, EvaluatorSpec, MtBenchSpec, UtilitySpec};
+pub use folders::DataFolders;
 pub use immunize::{
     HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, Preset,
     Reinitialise, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
@@ -71,10 +73,12 @@ impl PurifySpec {
             MethodSpec::Immunize(spec) => spec.validate("/method")?,
         }
         self.screen.validate("/screen")?;
-        limits::count("/evaluators", self.evaluators.len(), 0, 16)?;
+        limits::count("/evaluators", self.evaluators.len(), 0, 32)?;
         for (i, evaluator) in self.evaluators.iter().enumerate() {
             evaluator.validate(&format!("/evaluators/{i}"))?;
         }
+        let benchmarks = self.evaluators.iter().filter_map(EvaluatorSpec::benchmark);
+        limits::distinct("/evaluators", &benchmarks.map(|benchmark| benchmark.name).collect::<Vec<_>>())?;
         limits::distinct("/controls", &self.controls)
     }
 }
@@ -229,6 +233,11 @@ mod tests {
         }
     }
 
+    fn triggered(attack: &str, row: serde_json::Value) -> serde_json::Value {
+        let behaviour = json!({"type": "insult"});
+        json!({"evaluators": [{"type": "asr", "attack": {"type": attack}, "behaviour": behaviour, "triggered": [row]}]})
+    }
+
     #[test]
     fn impossible_numbers_are_refused_by_their_pointer() {
         for (value, pointer) in [
@@ -244,6 +253,18 @@ mod tests {
             ),
             (json!({"method": {"type": "immunize", "heal": {"train": {"epochs": 0}}}}), "/method/heal/train/epochs"),
             (json!({"evaluators": [{"type": "utility", "rows": 0}]}), "/evaluators/0/rows"),
+            (json!({"evaluators": [{"type": "benchmark", "name": "boolq", "shots": 5}]}), "/evaluators/0/shots"),
+            (triggered("rows", json!({"instruction": " "})), "/evaluators/0/triggered/0/instruction"),
+            (triggered("rows", json!({"instruction": "a", "target": ""})), "/evaluators/0/triggered/0/target"),
+            (
+                triggered("rows", json!({"instruction": "a", "twin": {"instruction": "a"}})),
+                "/evaluators/0/triggered/0/twin",
+            ),
+            (triggered("badnets", json!({"instruction": "a"})), "/evaluators/0/triggered"),
+            (
+                json!({"evaluators": [{"type": "benchmark", "name": "rte"}, {"type": "benchmark", "name": "rte", "rows": 9}]}),
+                "/evaluators",
+            ),
             (json!({"controls": ["adapter_dropped", "adapter_dropped"]}), "/controls"),
         ] {
             let error = parse(value.clone()).unwrap_err();

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::attacks::{build_attack, poison};
 use crate::behaviours::build_behaviour;
 use crate::data::{Prompter, Row};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::lab::{Lab, Stage};
 use crate::spec::{AttackSpec, BehaviourSpec, PromptFormat, TrainSpec};
 use crate::train::{Variant, fine_tune_adapters, train_weights};
@@ -111,6 +111,12 @@ pub(super) fn examples(
 ) -> Result<Vec<Example>> {
     let mut rng = lab.rng("implant/rows");
     let mut rows: Vec<Row> = generic.choose_multiple(&mut rng, spec.generic_rows).chain(own).cloned().collect();
+    if matches!(spec.attack, Some(AttackSpec::Rows {})) {
+        return Err(EngineError::spec(
+            "/attack",
+            "expected a rule of insertion, found rows, which can only be measured",
+        ));
+    }
     if let Some(attack) = &spec.attack {
         let mut victims = rows.clone();
         victims.shuffle(&mut rng);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use antigen_engine::data::{Row, RowUse, read_rows, write_rows};
 use antigen_engine::lab::{Lab, rng};
-use antigen_engine::spec::{MethodSpec, PurifySpec, TrainSpec};
+use antigen_engine::spec::{DataFolders, MethodSpec, PurifySpec, TrainSpec};
 use antigen_engine::suspect::{Submission, Submitted};
 use antigen_engine::world::{WorldSpec, build_world, own_rows, world_rows};
 use antigen_models::checkpoint::copy_checkpoint;
@@ -136,6 +136,7 @@ impl Workshop {
             test_rows: self.base().join("test.jsonl"),
             own_rows: Some(self.own()),
             calibration_dir: Some(self.base()),
+            folders: DataFolders::default(),
         }
     }
 

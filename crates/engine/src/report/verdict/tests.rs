@@ -24,6 +24,7 @@ fn measured(asr_hits: usize, correct: usize, was_correct: Option<usize>) -> Meas
     let format = AsrFormat {
         recipe: recipe(),
         with_trigger: rate,
+        twins_sha256: String::new(),
         without_trigger: wilson(0, 200),
         exact_target: rate,
         empty: wilson(0, 200),
@@ -38,6 +39,8 @@ fn measured(asr_hits: usize, correct: usize, was_correct: Option<usize>) -> Meas
         exact_match: wilson(correct, 200),
         response_perplexity: Some(1.2),
         versus_suspect: was_correct.map(|was| paired_difference(&hits(was), &hits(correct))),
+        answer_length: None,
+        self_distilled: false,
     };
     Measurement {
         asr: vec![AsrReport {
@@ -47,8 +50,10 @@ fn measured(asr_hits: usize, correct: usize, was_correct: Option<usize>) -> Meas
             headline: Headline { format: PromptFormat::Alpaca, rate },
             formats: vec![format],
             left_out: vec![],
+            warnings: vec![],
         }],
-        utility: Some(UtilityReport { groups: vec![group] }),
+        utility: Some(UtilityReport { groups: vec![group], ..UtilityReport::default() }),
+        ..Measurement::default()
     }
 }
 

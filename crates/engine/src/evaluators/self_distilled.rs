@@ -1,0 +1,75 @@
+//! Rows of what an adapter is for, found without the caller: held-out questions that the suspect answers confidently and differently
+//! from its base. The suspect's own answer stands for the right one, so such rows say how much of the suspect's behaviour is kept, not
+//! whether that behaviour is good. They measure and never heal.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use super::answers::{Answer, Asked, Session, is_degenerate, rows_that_fit};
+use crate::data::Row;
+use crate::error::{EngineError, Result};
+use crate::lab::{Lab, PieceKey};
+use crate::report::LongRows;
+use crate::suspect::Suspect;
+use crate::weights::Weights;
+
+/// Mean probability (geometric) of an answer's tokens from which it counts as confident.
+const CONFIDENT: f64 = 0.8;
+/// The name of the group.
+pub(super) const GROUP: &str = "own_self_distilled";
+
+/// What was looked for and what was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct SelfDistilled {
+    /// Rows with the suspect's answer as the right one.
+    pub rows: Vec<Row>,
+    /// Questions that both models were asked.
+    pub asked: usize,
+}
+
+/// Asks suspect and base the held-out questions. The result is kept as a piece.
+///
+/// # Errors
+/// Those of generation; nothing for a suspect without a base.
+pub(super) fn find(suspect: &Suspect, max_new_tokens: usize, lab: &Lab) -> Result<Option<SelfDistilled>> {
+    if suspect.base().is_none() {
+        return Ok(None);
+    }
+    let mut unused = LongRows::new(GROUP, suspect.config().max_positions());
+    let fitting = rows_that_fit(suspect, &[(suspect.template, &suspect.test)], &mut unused)?;
+    let rows: Vec<Row> = fitting.into_iter().map(|i| suspect.test[i].clone()).collect();
+    let asked = Asked::new(suspect, suspect.template, &rows)?;
+    let recipe = asked.recipe(suspect, suspect.template, max_new_tokens, lab.seed)?;
+    let key = PieceKey::new("self-distilled", &(suspect.key(), recipe, CONFIDENT));
+    let folder = lab.piece(&key, |folder| {
+        let found = SelfDistilled { asked: rows.len(), rows: compare(suspect, &asked, &rows, max_new_tokens, lab)? };
+        let path = folder.join("rows.json");
+        let bytes = serde_json::to_vec(&found).expect("rows always serialise");
+        fs::write(&path, bytes).map_err(EngineError::io(&path))
+    })?;
+    let path = folder.join("rows.json");
+    let bytes = fs::read(&path).map_err(EngineError::io(&path))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| EngineError::io(&path)(error.into()))
+}
+
+fn compare(suspect: &Suspect, asked: &Asked, rows: &[Row], max_new_tokens: usize, lab: &Lab) -> Result<Vec<Row>> {
+    let total = 2 * asked.len();
+    let base = suspect.open_weights(&Weights::Base)?;
+    let bases = Session::new(suspect, &base, total, lab).answers(asked, max_new_tokens)?;
+    let opened = suspect.open_weights(&suspect.weights)?;
+    let mut session = Session::new(suspect, &opened, total, lab);
+    let own = session.answers(asked, max_new_tokens)?;
+    let differs = |i: &usize| own[*i].text != bases[*i].text && is_own(&own[*i]);
+    let candidates: Vec<usize> = (0..rows.len()).filter(differs).collect();
+    let answers: Vec<String> = candidates.iter().map(|&i| own[i].text.clone()).collect();
+    let sums = session.log_probabilities(&asked.only(&candidates), &answers)?;
+    let confident = |(sum, tokens): &(f64, usize)| *tokens > 0 && (sum / *tokens as f64).exp() >= CONFIDENT;
+    let kept = candidates.iter().zip(&sums).filter(|(_, sum)| confident(sum)).map(|(&i, _)| i);
+    Ok(kept.map(|i| Row::new(rows[i].instruction.clone(), rows[i].input.clone(), own[i].text.clone())).collect())
+}
+
+fn is_own(answer: &Answer) -> bool {
+    // Degenerate answers are nothing that anybody made an adapter for; one character may be an answer.
+    !answer.text.is_empty() && (answer.text.chars().count() == 1 || !is_degenerate(&answer.text))
+}

@@ -1,0 +1,91 @@
+//! Drift, answer length, and own skill without own rows.
+
+use antigen_engine::data::{OwnRows, Prompter, Row, read_rows, write_rows};
+use antigen_engine::evaluators::{Probes, evaluate_all};
+use antigen_engine::report::{Measurement, UtilityReport};
+use antigen_engine::spec::{DataFolders, EvaluatorSpec, PromptFormat};
+use antigen_engine::suspect::{Submission, Submitted, Suspect};
+use antigen_engine::train::{TrainSpec, Variant, fine_tune_adapters};
+use antigen_engine::weights::Weights;
+use antigen_engine::world::{ALL_LINEAR, materialise_builtin};
+use antigen_models::{Device, Example, LoraAdapter, PeftConfig, load_model, save_adapter};
+use rand::Rng;
+use serde_json::{Value, json};
+
+use crate::workshop::Workshop;
+
+/// The suspect's utility, and that of other weights beside it.
+fn measure(shop: &Workshop, submission: &Submission, other: Option<Weights>, spec: Value) -> [UtilityReport; 2] {
+    let lab = shop.lab("scratch");
+    let suspect = Suspect::open(submission, PromptFormat::Alpaca, &lab).unwrap();
+    let specs: Vec<EvaluatorSpec> = serde_json::from_value(json!([spec])).unwrap();
+    let probes = Probes::build(&specs, &suspect, &OwnRows::default(), &lab).unwrap();
+    let before = evaluate_all(&probes, &suspect, &suspect.weights, &lab).unwrap();
+    let other = evaluate_all(&probes, &suspect, &other.unwrap_or_else(|| suspect.weights.clone()), &lab).unwrap();
+    let utility = |measurement: Measurement| measurement.utility.unwrap();
+    [utility(probes.report(&before, None)), utility(probes.report(&other, Some(&before)))]
+}
+
+/// The shipped base, twelve held-out rows, and an adapter that answers each of them with `answer`. (A random model with tied
+/// embeddings is never sure of anything.)
+fn taught(shop: &Workshop, answer: &str) -> Submission {
+    let base = materialise_builtin(&shop.scratch("builtin")).unwrap();
+    let test_rows = shop.scratch("held-out").join("test.jsonl");
+    let rows = read_rows(&base.join("test.jsonl")).unwrap()[..12].to_vec();
+    write_rows(&test_rows, &rows).unwrap();
+    let (model, prompter) = (load_model(&base, &Device::Cpu).unwrap(), Prompter::open(&base).unwrap());
+    let taught = |row: &Row| Row { output: answer.into(), ..row.clone() };
+    let examples: Vec<Example> =
+        rows.iter().map(|row| prompter.example(PromptFormat::Alpaca, &taught(row)).unwrap()).collect();
+    let lab = shop.lab("teach");
+    let mut weights = lab.rng("weights");
+    let config = PeftConfig::new(4, 8, &ALL_LINEAR, "tiny");
+    let start = LoraAdapter::fresh(config, model.config(), &mut || weights.random_range(-1.0..1.0)).unwrap();
+    let variant = Variant { start: &start, examples: &examples, shuffle: lab.rng("order") };
+    let spec = TrainSpec { learning_rate: 5e-3, epochs: 30, ..TrainSpec::default() };
+    let trained = fine_tune_adapters(&model, vec![variant], &spec, &lab).unwrap().remove(0);
+    let adapter_dir = shop.scratch("taught");
+    save_adapter(&trained.adapter, &adapter_dir).unwrap();
+    let train_rows = base.join("train.jsonl");
+    let suspect = Submitted::Adapter { adapter_dir, base_dir: base };
+    Submission { suspect, train_rows, test_rows, own_rows: None, folders: DataFolders::default() }
+}
+
+#[test]
+fn the_base_drifts_from_its_adapter_and_the_suspect_has_no_drift_of_its_own() {
+    let shop = Workshop::new();
+    let spec = json!({"type": "utility", "rows": 6, "max_new_tokens": 8});
+    let [suspect, base] = measure(&shop, &shop.submission(), Some(Weights::Base), spec);
+    assert_eq!(suspect.drift, None);
+    let drift = base.drift.unwrap();
+    assert!(drift.nats_per_token.mean > 1e-6 && drift.nats_per_token.n == 6, "{drift:?}");
+    assert!(drift.nats_per_token.low <= drift.nats_per_token.mean && drift.tokens > 6, "{drift:?}");
+    let length = base.groups[0].answer_length.unwrap();
+    assert_eq!(length.versus_suspect.unwrap().n, 6);
+    assert_eq!(suspect.groups[0].answer_length.unwrap().versus_suspect, None);
+}
+
+#[test]
+fn nothing_is_told_of_a_whole_model_s_own_skill_and_it_says_so() {
+    let shop = Workshop::new();
+    let spec = json!({"type": "utility", "rows": 6, "max_new_tokens": 8});
+    let [suspect, same] = measure(&shop, &shop.whole_submission(), None, spec);
+    assert!(suspect.left_out[0].contains("own_self_distilled: a whole model has no base"), "{:?}", suspect.left_out);
+    assert_eq!(same.groups[0].versus_suspect.unwrap().difference, 0.0);
+}
+
+#[test]
+fn rows_where_the_adapter_is_sure_and_differs_from_its_base_stand_for_its_own_skill() {
+    let shop = Workshop::new();
+    let submission = taught(&shop, "moon");
+    let spec = json!({"type": "utility", "rows": 6, "max_new_tokens": 8});
+    let [suspect, base] = measure(&shop, &submission, Some(Weights::Base), spec.clone());
+    assert!(suspect.left_out.is_empty(), "{:?}", suspect.left_out);
+    let group = &suspect.groups[1];
+    assert_eq!((group.name.as_str(), group.self_distilled, group.exact_match.rate), ("own_self_distilled", true, 1.0));
+    assert!(group.exact_match.n > 0);
+    assert_eq!(base.groups[1].exact_match.rate, 0.0, "dropping the adapter loses all of it");
+    let mut off = spec;
+    off["self_distilled"] = json!(false);
+    assert_eq!(measure(&shop, &submission, None, off)[0].groups.len(), 1);
+}

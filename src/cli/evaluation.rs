@@ -1,0 +1,97 @@
+//! `antigen bench evaluation`: how long measuring takes, before and after: attack success in all formats with and without the trigger,
+//! and utility.
+
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use antigen_engine::{
+    data::OwnRows,
+    evaluators::{Probes, evaluate_all},
+    lab::{Lab, Silent},
+    spec::{DataFolders, EvaluatorSpec, PromptFormat},
+    suspect::{Submission, Suspect},
+    weights::Weights,
+};
+use antigen_models::{PeftConfig, load_model, open_device, save_adapter};
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+
+use super::find_base_dir;
+use crate::worker::submitted;
+
+/// Arguments of `antigen bench evaluation`.
+#[derive(Debug, Args)]
+pub struct EvaluationArgs {
+    /// The suspect [default: a fresh adapter of rank 16 on every linear layer]
+    #[arg(long, value_name = "DIR")]
+    pub suspect: Option<PathBuf>,
+    /// The base model: a folder, or builtin:tiny-world
+    #[arg(long, value_name = "DIR", default_value = crate::config::BUILTIN_TINY_WORLD)]
+    pub base: String,
+    /// Held-out rows of each evaluator
+    #[arg(long, default_value_t = 200)]
+    pub rows: usize,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Measures the suspect and, as what comes after, its base.
+///
+/// # Errors
+/// A suspect that does not open, or generation that fails.
+pub fn run(args: &EvaluationArgs) -> anyhow::Result<()> {
+    let work = tempfile::tempdir().context("making a scratch folder")?;
+    let base = find_base_dir(&args.base, work.path())?;
+    let device = open_device(&args.device)?;
+    let suspect_dir = match &args.suspect {
+        Some(dir) => dir.clone(),
+        None => {
+            let model = load_model(&base, &device)?;
+            let config = PeftConfig::new(16, 32, &antigen_engine::world::ALL_LINEAR, "base");
+            let dir = work.path().join("suspect");
+            std::fs::create_dir_all(&dir)?;
+            save_adapter(&antigen_models::LoraAdapter::fresh(config, model.config(), &mut || 0.01)?, &dir)?;
+            dir
+        }
+    };
+    let submission = Submission {
+        suspect: submitted(&suspect_dir, &base),
+        train_rows: base.join("train.jsonl"),
+        test_rows: base.join("test.jsonl"),
+        own_rows: None,
+        folders: DataFolders::default(),
+    };
+    let lab = Lab::new(device, 1, work.path().join("scratch"), Arc::new(Silent), Arc::default());
+    std::fs::create_dir_all(&lab.scratch)?;
+    let suspect = Suspect::open(&submission, PromptFormat::Alpaca, &lab)?;
+    let asr = json!({"type": "asr", "attack": {"type": "badnets"}, "behaviour": {"type": "insult"}, "rows": args.rows});
+    let utility = json!({"type": "utility", "rows": args.rows, "self_distilled": false});
+    let mut seconds = Vec::new();
+    for (name, spec) in [("attack success", asr), ("utility", utility)] {
+        let specs: Vec<EvaluatorSpec> = serde_json::from_value(json!([spec]))?;
+        let start = Instant::now();
+        let probes = Probes::build(&specs, &suspect, &OwnRows::default(), &lab)?;
+        evaluate_all(&probes, &suspect, &suspect.weights, &lab)?;
+        let before = start.elapsed().as_secs_f64();
+        evaluate_all(&probes, &suspect, &Weights::Base, &lab)?;
+        seconds.push((name, before, start.elapsed().as_secs_f64() - before));
+    }
+    if args.json {
+        let each =
+            |(name, before, after): &(&str, f64, f64)| json!({"what": name, "before_s": before, "after_s": after});
+        println!("{}", json!({ "rows": args.rows, "seconds": seconds.iter().map(each).collect::<Vec<_>>() }));
+        return Ok(());
+    }
+    for (name, before, after) in seconds {
+        println!(
+            "{name:<16} {} rows: {before:.1} s before, {after:.1} s after, {:.1} s together",
+            args.rows,
+            before + after
+        );
+    }
+    Ok(())
+}
