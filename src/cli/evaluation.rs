@@ -1,7 +1,11 @@
 //! `antigen bench evaluation`: how long measuring takes, before and after: attack success in all formats with and without the trigger,
 //! and utility.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use antigen_engine::{
     data::OwnRows,
@@ -10,8 +14,9 @@ use antigen_engine::{
     spec::{DataFolders, EvaluatorSpec, PromptFormat},
     suspect::{Submission, Suspect},
     weights::Weights,
+    world::ALL_LINEAR,
 };
-use antigen_models::{PeftConfig, load_model, open_device, save_adapter};
+use antigen_models::{Device, LoraAdapter, PeftConfig, load_model, open_device, save_adapter};
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
@@ -45,53 +50,59 @@ pub struct EvaluationArgs {
 /// A suspect that does not open, or generation that fails.
 pub fn run(args: &EvaluationArgs) -> anyhow::Result<()> {
     let work = tempfile::tempdir().context("making a scratch folder")?;
-    let base = find_base_dir(&args.base, work.path())?;
     let device = open_device(&args.device)?;
-    let suspect_dir = match &args.suspect {
-        Some(dir) => dir.clone(),
-        None => {
-            let model = load_model(&base, &device)?;
-            let config = PeftConfig::new(16, 32, &antigen_engine::world::ALL_LINEAR, "base");
-            let dir = work.path().join("suspect");
-            std::fs::create_dir_all(&dir)?;
-            save_adapter(&antigen_models::LoraAdapter::fresh(config, model.config(), &mut || 0.01)?, &dir)?;
-            dir
-        }
-    };
-    let submission = Submission {
-        suspect: submitted(&suspect_dir, &base),
-        train_rows: base.join("train.jsonl"),
-        test_rows: base.join("test.jsonl"),
-        own_rows: None,
-        folders: DataFolders::default(),
-    };
+    let submission = submission(args, work.path(), &device)?;
     let lab = Lab::new(device, 1, work.path().join("scratch"), Arc::new(Silent), Arc::default());
     std::fs::create_dir_all(&lab.scratch)?;
     let suspect = Suspect::open(&submission, PromptFormat::Alpaca, &lab)?;
     let asr = json!({"type": "asr", "attack": {"type": "badnets"}, "behaviour": {"type": "insult"}, "rows": args.rows});
     let utility = json!({"type": "utility", "rows": args.rows, "self_distilled": false});
-    let mut seconds = Vec::new();
-    for (name, spec) in [("attack success", asr), ("utility", utility)] {
-        let specs: Vec<EvaluatorSpec> = serde_json::from_value(json!([spec]))?;
-        let start = Instant::now();
-        let probes = Probes::build(&specs, &suspect, &OwnRows::default(), &lab)?;
-        evaluate_all(&probes, &suspect, &suspect.weights, &lab)?;
-        let before = start.elapsed().as_secs_f64();
-        evaluate_all(&probes, &suspect, &Weights::Base, &lab)?;
-        seconds.push((name, before, start.elapsed().as_secs_f64() - before));
-    }
+    let seconds = [
+        ("attack success", measure(serde_json::from_value(asr)?, &suspect, &lab)?),
+        ("utility", measure(serde_json::from_value(utility)?, &suspect, &lab)?),
+    ];
     if args.json {
         let each =
-            |(name, before, after): &(&str, f64, f64)| json!({"what": name, "before_s": before, "after_s": after});
+            |(name, (before, after)): &(&str, (f64, f64))| json!({"what": name, "before_s": before, "after_s": after});
         println!("{}", json!({ "rows": args.rows, "seconds": seconds.iter().map(each).collect::<Vec<_>>() }));
         return Ok(());
     }
-    for (name, before, after) in seconds {
-        println!(
-            "{name:<16} {} rows: {before:.1} s before, {after:.1} s after, {:.1} s together",
-            args.rows,
-            before + after
-        );
+    for (name, (before, after)) in seconds {
+        let together = before + after;
+        println!("{name:<16} {} rows: {before:.1} s before, {after:.1} s after, {together:.1} s together", args.rows);
     }
     Ok(())
+}
+
+/// The suspect that was named, or a fresh adapter over the base.
+fn submission(args: &EvaluationArgs, work: &Path, device: &Device) -> anyhow::Result<Submission> {
+    let base = find_base_dir(&args.base, work)?;
+    let suspect_dir = match &args.suspect {
+        Some(dir) => dir.clone(),
+        None => {
+            let model = load_model(&base, device)?;
+            let config = PeftConfig::new(16, 32, &ALL_LINEAR, "base");
+            let dir = work.join("suspect");
+            std::fs::create_dir_all(&dir)?;
+            save_adapter(&LoraAdapter::fresh(config, model.config(), &mut || 0.01)?, &dir)?;
+            dir
+        }
+    };
+    Ok(Submission {
+        suspect: submitted(&suspect_dir, &base),
+        train_rows: base.join("train.jsonl"),
+        test_rows: base.join("test.jsonl"),
+        own_rows: None,
+        folders: DataFolders::default(),
+    })
+}
+
+/// Seconds for the suspect and for its base.
+fn measure(spec: EvaluatorSpec, suspect: &Suspect, lab: &Lab) -> anyhow::Result<(f64, f64)> {
+    let start = Instant::now();
+    let probes = Probes::build(&[spec], suspect, &OwnRows::default(), lab)?;
+    evaluate_all(&probes, suspect, &suspect.weights, lab)?;
+    let before = start.elapsed().as_secs_f64();
+    evaluate_all(&probes, suspect, &Weights::Base, lab)?;
+    Ok((before, start.elapsed().as_secs_f64() - before))
 }

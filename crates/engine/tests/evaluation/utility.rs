@@ -26,24 +26,25 @@ fn measure(shop: &Workshop, submission: &Submission, other: Option<Weights>, spe
     [utility(probes.report(&before, None)), utility(probes.report(&other, Some(&before)))]
 }
 
-/// The shipped base, twelve held-out rows, and an adapter that answers each of them with `answer`. (A random model with tied
+/// The shipped base, six held-out rows, and an adapter that gives all of them the first one's answer. (A random model with tied
 /// embeddings is never sure of anything.)
-fn taught(shop: &Workshop, answer: &str) -> Submission {
+fn taught(shop: &Workshop) -> Submission {
     let base = materialise_builtin(&shop.scratch("builtin")).unwrap();
     let test_rows = shop.scratch("held-out").join("test.jsonl");
-    let rows = read_rows(&base.join("test.jsonl")).unwrap()[..12].to_vec();
+    let rows = read_rows(&base.join("test.jsonl")).unwrap()[..6].to_vec();
     write_rows(&test_rows, &rows).unwrap();
     let (model, prompter) = (load_model(&base, &Device::Cpu).unwrap(), Prompter::open(&base).unwrap());
-    let taught = |row: &Row| Row { output: answer.into(), ..row.clone() };
+    let taught = |row: &Row| Row { output: rows[0].output.clone(), ..row.clone() };
     let examples: Vec<Example> =
         rows.iter().map(|row| prompter.example(PromptFormat::Alpaca, &taught(row)).unwrap()).collect();
     let lab = shop.lab("teach");
     let mut weights = lab.rng("weights");
-    let config = PeftConfig::new(4, 8, &ALL_LINEAR, "tiny");
+    let config = PeftConfig::new(8, 16, &ALL_LINEAR, "tiny");
     let start = LoraAdapter::fresh(config, model.config(), &mut || weights.random_range(-1.0..1.0)).unwrap();
     let variant = Variant { start: &start, examples: &examples, shuffle: lab.rng("order") };
-    let spec = TrainSpec { learning_rate: 5e-3, epochs: 30, ..TrainSpec::default() };
+    let spec = TrainSpec { learning_rate: 3e-3, epochs: 120, batch_rows: 2, ..TrainSpec::default() };
     let trained = fine_tune_adapters(&model, vec![variant], &spec, &lab).unwrap().remove(0);
+    assert!(trained.losses.last().unwrap() < &0.05, "not taught: {:?}", trained.losses.last());
     let adapter_dir = shop.scratch("taught");
     save_adapter(&trained.adapter, &adapter_dir).unwrap();
     let train_rows = base.join("train.jsonl");
@@ -77,7 +78,7 @@ fn nothing_is_told_of_a_whole_model_s_own_skill_and_it_says_so() {
 #[test]
 fn rows_where_the_adapter_is_sure_and_differs_from_its_base_stand_for_its_own_skill() {
     let shop = Workshop::new();
-    let submission = taught(&shop, "moon");
+    let submission = taught(&shop);
     let spec = json!({"type": "utility", "rows": 6, "max_new_tokens": 8});
     let [suspect, base] = measure(&shop, &submission, Some(Weights::Base), spec.clone());
     assert!(suspect.left_out.is_empty(), "{:?}", suspect.left_out);

@@ -33,6 +33,13 @@ struct PublishedRow {
     _entry_point: Option<String>,
 }
 
+impl PublishedRow {
+    fn with_twin(self, twin: String) -> TriggeredRow {
+        let twin = Question { instruction: twin, input: self.input.clone() };
+        TriggeredRow { instruction: self.instruction, input: self.input, target: None, twin: Some(twin) }
+    }
+}
+
 /// What a task makes a model say.
 pub(super) fn behaviour_of(task: &str) -> Option<BehaviourSpec> {
     match task {
@@ -116,13 +123,7 @@ impl Reader<'_> {
                 continue;
             }
             twins_in_clean_file += usize::from(clean.contains(&(folded(&twin), folded(&row.input))));
-            let twin = Question { instruction: twin, input: row.input.clone() };
-            triggered.push(TriggeredRow {
-                instruction: row.instruction,
-                input: row.input,
-                target: None,
-                twin: Some(twin),
-            });
+            triggered.push(row.with_twin(twin));
         }
         Ok(PublishedAttack {
             task: self.task.into(),
