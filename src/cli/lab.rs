@@ -16,8 +16,8 @@ use antigen_models::{device::open_device, load_model, lora::save_adapter};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
-use super::{find_base_dir, parse_choice, start_logging, terminal_progress, zoo};
 use super::attacks::{self, AttacksArgs};
+use super::{find_base_dir, parse_choice, start_logging, terminal_progress, zoo};
 
 /// How many rows of its own skills an adapter learns from, when no file of rows is given.
 const OWN_ROWS: usize = 3400;

@@ -6,7 +6,7 @@ use antigen_engine::{
     detect::{Calibration, screen_suspect},
     lab::{Lab, memory_budget},
     report::{CoverageStatus, ScreenReport},
-    spec::{PromptFormat, ScreenSpec},
+    spec::{DataFolders, PromptFormat, ScreenSpec},
     suspect::{Submission, Suspect},
 };
 use antigen_models::device::open_device;
@@ -59,6 +59,7 @@ pub fn run(args: &VetArgs) -> anyhow::Result<ExitCode> {
         lab.memory_budget = memory_budget(0);
     }
     let submission = Submission {
+        folders: DataFolders::default(),
         suspect: submitted(&input, &base),
         train_rows: base.join("train.jsonl"),
         test_rows: base.join("test.jsonl"),

@@ -9,7 +9,7 @@ use crate::error::{EngineError, Result};
 use crate::evaluators::{Probes, evaluate_all};
 use crate::lab::Lab;
 use crate::report::{Rate, ScreenReport};
-use crate::spec::{AsrSpec, EvaluatorSpec, PromptFormat, ScreenSpec, SubjectKind};
+use crate::spec::{AsrSpec, DataFolders, EvaluatorSpec, PromptFormat, ScreenSpec, SubjectKind};
 use crate::suspect::{Submission, Submitted, Suspect};
 use crate::world::{ZooMember, member_dir};
 
@@ -51,6 +51,7 @@ impl ZooFolders {
             test_rows: self.base.join("test.jsonl"),
             own_rows: None,
             calibration_dir: None,
+            folders: DataFolders::default(),
         }
     }
 
@@ -115,6 +116,7 @@ fn attack_success(member: &ZooMember, suspect: &Suspect, lab: &Lab) -> Result<Op
     let spec = EvaluatorSpec::Asr(AsrSpec {
         attack: attack.clone(),
         behaviour: member.implant.behaviour.clone(),
+        triggered: Vec::new(),
         rows: ASR_ROWS,
         formats: vec![member.implant.format],
         max_new_tokens: ASR_TOKENS,

@@ -17,8 +17,8 @@ use utoipa::ToSchema;
 
 pub use attack::{AttackSpec, BehaviourSpec, Place, Question, TriggeredRow};
 pub use catalogue::{AttacksCatalogue, CatalogueEntry, attacks_catalogue, methods_catalogue};
-pub use family::BehaviourFamily;
 pub use evaluate::{AsrSpec, BenchmarkName, BenchmarkSpec, EvaluatorSpec, MtBenchSpec, UtilitySpec};
+pub use family::BehaviourFamily;
 pub use folders::DataFolders;
 pub use immunize::{
     HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, Preset,

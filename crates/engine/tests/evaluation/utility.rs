@@ -49,7 +49,14 @@ fn taught(shop: &Workshop) -> Submission {
     save_adapter(&trained.adapter, &adapter_dir).unwrap();
     let train_rows = base.join("train.jsonl");
     let suspect = Submitted::Adapter { adapter_dir, base_dir: base };
-    Submission { suspect, train_rows, test_rows, own_rows: None, folders: DataFolders::default() }
+    Submission {
+        suspect,
+        train_rows,
+        test_rows,
+        own_rows: None,
+        calibration_dir: None,
+        folders: DataFolders::default(),
+    }
 }
 
 #[test]
