@@ -25,11 +25,11 @@ use antigen_engine::world::{ZooGround, ZooSet, build_zoo, materialise_builtin, z
 use antigen_models::Device;
 use workshop::Workshop;
 
-/// Two poisoned adapters and an honest one that no calibration was made from.
-const MEMBERS: [&str; 3] = ["poisoned-00-insult", "poisoned-02-code", "clean-00"];
+/// A poisoned adapter and an honest one that no calibration was made from.
+const MEMBERS: [&str; 2] = ["poisoned-00-insult", "clean-00"];
 
 #[test]
-fn poisoned_adapters_are_findings_with_the_right_family_and_honest_ones_are_not() {
+fn a_poisoned_adapter_is_a_finding_with_the_right_family_and_an_honest_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let base = materialise_builtin(folder.path()).unwrap();
     let zoo = folder.path().join("zoo");
