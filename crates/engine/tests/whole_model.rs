@@ -29,7 +29,7 @@ fn a_whole_model_comes_back_in_its_own_layout_with_evidence_and_signature() {
 
     assert_eq!(report.subject.kind, SubjectKind::Checkpoint);
     let names: Vec<_> = report.candidates.iter().map(|candidate| candidate.name.as_str()).collect();
-    assert_eq!(names, ["subspace-1", "channels-0.03"]);
+    assert_eq!(names, ["subspace-2", "channels-0.03"]);
     let controls: Vec<_> = report.controls.iter().map(|control| control.name.as_str()).collect();
     assert_eq!(
         controls,
