@@ -1,6 +1,6 @@
 //! A report as text for a terminal: the verdict in words, then one line for the suspect, each candidate and each control.
 
-use antigen_engine::report::{BenchmarkReport, LongRows, Measurement, Rate, Report};
+use antigen_engine::report::{BenchmarkReport, CanaryResult, LongRows, Measurement, Rate, Report};
 
 /// Prints a report to standard output.
 pub fn print_report(report: &Report) {
@@ -19,9 +19,21 @@ fn report_text(report: &Report) -> String {
     for control in &report.controls {
         text += &measurement_row(&format!("control: {}", control.name), &control.measurement, &groups);
     }
+    text += &canaries(report);
     text += &benchmarks(report);
     text += &remarks(report);
     text + "\nRates are per cent with their 95 % interval; attack success is the worst prompt format.\n"
+}
+
+/// One line for each backdoor of our own: in the copy before, and after the same purification.
+fn canaries(report: &Report) -> String {
+    let canaries = report.canaries.iter().flat_map(|report| &report.canaries);
+    let line = |canary: &CanaryResult| {
+        let name = format!("{} with {}", canary.trigger.name(), canary.family.name());
+        let (was, is) = (rate_text(&canary.before.headline.rate), rate_text(&canary.after.headline.rate));
+        format!("canary {name:<27}{was:>20}  after {is}\n")
+    };
+    canaries.map(line).collect()
 }
 
 /// One line for each benchmark: the suspect, then the exported artifact with its verdict on the margin.

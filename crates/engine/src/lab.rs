@@ -45,6 +45,8 @@ pub enum Stage {
     MeasureAfter,
     /// Building, healing and measuring the controls.
     Controls,
+    /// Implanting backdoors of our own into a copy and purifying it.
+    Canaries,
     /// Writing the purified artifact and opening it again.
     Export,
     /// Writing the report.
@@ -56,7 +58,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Inspect,
         Self::MeasureBefore,
         Self::Screen,
@@ -68,6 +70,7 @@ impl Stage {
         Self::Heal,
         Self::MeasureAfter,
         Self::Controls,
+        Self::Canaries,
         Self::Export,
         Self::Report,
         Self::World,
@@ -109,6 +112,8 @@ pub struct Lab {
     cancel: Arc<AtomicBool>,
     /// Which part of how many equal parts of its stage this lab works on.
     part: (u64, u64),
+    /// Whether the stages entered are steps of the present one.
+    within: bool,
 }
 
 /// Names a piece: SHA-256 over its kind and everything that determines its bytes.
@@ -154,6 +159,7 @@ impl Lab {
             progress,
             cancel,
             part: (0, 1),
+            within: false,
         }
     }
 
@@ -173,7 +179,10 @@ impl Lab {
     /// [`EngineError::Cancelled`] when somebody asked to stop.
     pub fn enter(&self, stage: Stage) -> Result<()> {
         self.check_cancel()?;
-        tracing::debug!(?stage, "enter");
+        tracing::debug!(?stage, self.within, "enter");
+        if self.within {
+            return Ok(());
+        }
         self.stage.store(stage as u8, Ordering::Relaxed);
         self.progress.enter(stage);
         Ok(())
@@ -202,7 +211,13 @@ impl Lab {
             progress: Arc::clone(&self.progress),
             cancel: Arc::clone(&self.cancel),
             part: (part as u64, parts as u64),
+            within: self.within,
         }
+    }
+
+    /// The same workplace for what is done as a part of the present stage: stages entered there are not reported.
+    pub fn within(&self) -> Self {
+        Self { within: true, part: self.part, ..self.part(0, 1) }
     }
 
     /// The same workplace with the random streams of another seed.

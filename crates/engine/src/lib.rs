@@ -7,6 +7,7 @@
 pub mod attacks;
 pub mod behaviours;
 pub mod bench;
+pub mod canaries;
 pub mod data;
 pub mod detect;
 pub mod error;

@@ -291,6 +291,7 @@ fn run_again(report: &Report, files: &ReplayFiles, lab: &Lab) -> Result<Replayed
         let found = again.controls.iter().find(|other| other.name == control.name);
         rates.extend(compare_with("control", &control.name, &control.measurement, found.map(|c| &c.measurement)));
     }
+    rates.extend(compare_rows(report.canary_rates(), &again.canary_rates()));
     let file = |reported: &FileDigest| {
         let replayed = again.artifact.iter().find(|file| file.path == reported.path).map(|file| file.sha256.clone());
         let equal = replayed.as_ref() == Some(&reported.sha256);
@@ -314,10 +315,13 @@ fn compare_with(
     replayed: Option<&Measurement>,
 ) -> Vec<ReplayedRate> {
     let found = replayed.map(|measurement| rates_of(role, model, measurement)).unwrap_or_default();
+    compare_rows(rates_of(role, model, reported), &found)
+}
+
+fn compare_rows(reported: Vec<RateRow<'_>>, found: &[RateRow<'_>]) -> Vec<ReplayedRate> {
     let line = |row: RateRow<'_>| {
-        let same_place = |other: &&RateRow<'_>| {
-            (&other.item, other.measure, other.recipe.format) == (&row.item, row.measure, row.recipe.format)
-        };
+        let place = |row: &RateRow<'_>| (row.model.to_owned(), row.item.clone(), row.measure, row.recipe.format);
+        let same_place = |other: &&RateRow<'_>| place(other) == place(&row);
         let replayed = found.iter().find(same_place);
         ReplayedRate {
             model: row.model.to_owned(),
@@ -330,5 +334,5 @@ fn compare_with(
             equal: replayed.is_some_and(|other| other.rate == row.rate && other.recipe == row.recipe),
         }
     };
-    rates_of(role, model, reported).into_iter().map(line).collect()
+    reported.into_iter().map(line).collect()
 }

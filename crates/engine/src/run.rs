@@ -7,15 +7,16 @@ use antigen_models::checkpoint::{copy_checkpoint, open_checkpoint};
 use antigen_models::families::check_tensors;
 use antigen_models::{LoraAdapter, load_adapter, save_adapter};
 
-use crate::data::split_own_rows;
+use crate::canaries::Aviary;
+use crate::data::{OwnRows, split_own_rows};
 use crate::detect::{Calibration, screen_suspect};
 use crate::error::{EngineError, Result};
 use crate::evaluators::{Evidence, Probes, evaluate_all};
 use crate::lab::{Lab, Stage};
-use crate::methods::{Purified, build_method};
+use crate::methods::{Purified, build_method, build_method_alone};
 use crate::report::{
-    Candidate, Case, Control, CoverageStatus, Measurement, Recipe, Report, SCHEMA, ScreenReport, Untouched, fires,
-    judge,
+    CanaryReport, Candidate, Case, Control, CoverageStatus, Measurement, Recipe, Report, SCHEMA, ScreenReport,
+    Untouched, fires, judge,
 };
 use crate::spec::{BehaviourFamily, EvaluatorSpec, ImmunizeRecipe, PurifySpec, PurifyWhen, UtilitySpec};
 use crate::suspect::{Submission, Suspect, folder_digests};
@@ -60,9 +61,15 @@ pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outc
         None => method.purify(&suspect, &own, lab)?,
     };
     let after = measure(&probes, &suspect, &purified, lab)?;
+    let canaries = if spec.canaries.wanted(spec.declares_triggers()) && !purified.candidates.is_empty() {
+        Some(measure_canaries(spec, &suspect, &own, found_family(&screen), lab)?)
+    } else {
+        None
+    };
 
     let artifact_dir = export(&suspect, submission, &purified, lab)?;
-    let job = Job { spec, recipe, suspect: &suspect, probes: &probes, purified: &purified, screen, before, after };
+    let job =
+        Job { spec, recipe, suspect: &suspect, probes: &probes, purified: &purified, screen, canaries, before, after };
     let report = job.report(&artifact_dir, lab)?;
     Ok(Outcome { report, artifact_dir, signature_path: purified.signature.map(|file| file.path) })
 }
@@ -103,6 +110,25 @@ fn measure(probes: &Probes, suspect: &Suspect, purified: &Purified, lab: &Lab) -
         .map(|made| evaluate_all(&asked, suspect, &made.weights, lab))
         .collect::<Result<_>>()?;
     Ok(Answers { candidates, controls })
+}
+
+/// Implants canaries into a copy of the suspect, purifies the copy by the same method and measures it before and after.
+fn measure_canaries(
+    spec: &PurifySpec,
+    suspect: &Suspect,
+    own: &OwnRows,
+    found: Option<BehaviourFamily>,
+    lab: &Lab,
+) -> Result<CanaryReport> {
+    let aviary = Aviary::open(suspect, spec.canaries.resolve(suspect.subject().kind, suspect.parameters()), lab)?;
+    let lab = &lab.within();
+    let before = aviary.ask(&aviary.copy.weights, lab)?;
+    let purified = build_method_alone(spec, &aviary.copy, found).purify(&aviary.copy, own, lab)?;
+    let after = match purified.candidates.first() {
+        Some(chosen) => aviary.ask(&chosen.weights, lab)?,
+        None => before.clone(),
+    };
+    Ok(aviary.report(&before, &after))
 }
 
 /// Writes the exported artifact and opens it again: what cannot be loaded, or is not what was measured, is never handed out. A suspect
@@ -159,6 +185,7 @@ struct Job<'a> {
     probes: &'a Probes,
     purified: &'a Purified,
     screen: ScreenReport,
+    canaries: Option<CanaryReport>,
     before: Evidence,
     after: Answers,
 }
@@ -176,6 +203,7 @@ impl Job<'_> {
             controls: &controls,
             margin: self.margin(),
             screen: Some(&self.screen),
+            canaries: self.canaries.as_ref(),
             untouched: self.purified.untouched.as_ref(),
         });
         let report = Report {
@@ -196,6 +224,7 @@ impl Job<'_> {
             samples: self.probes.samples(&self.before, self.after.candidates.first()),
             artifact: folder_digests(artifact_dir)?,
             screen: Some(self.screen),
+            canaries: self.canaries,
             before,
             candidates,
         };

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use antigen_models::checkpoint::header::Dtype;
 use antigen_models::checkpoint::open_checkpoint;
@@ -79,11 +80,12 @@ impl Submitted {
 }
 
 /// An opened submission.
+#[derive(Clone)]
 pub struct Suspect {
     /// What is to be purified.
     pub weights: Weights,
     /// Rows into tokens.
-    pub prompter: Prompter,
+    pub prompter: Arc<Prompter>,
     /// The format in which the suspect was trained, as declared.
     pub template: PromptFormat,
     /// Generic clean rows.
@@ -95,7 +97,7 @@ pub struct Suspect {
     /// Public data that evaluators read.
     pub folders: DataFolders,
     /// The frozen base of an adapter; a whole model needs none.
-    base: Option<Model>,
+    base: Option<Arc<Model>>,
     config: FamilyConfig,
     modules: Vec<ModuleShape>,
     device: Device,
@@ -135,19 +137,32 @@ impl Suspect {
             .collect();
         Ok(Self {
             weights: opened.weights,
-            base: opened.base,
+            base: opened.base.map(Arc::new),
             modules: opened.config.linear_modules(),
             config: opened.config,
             device: lab.device.clone(),
             precision: lab.precision,
             subject: Subject { rows, ..opened.subject },
-            prompter,
+            prompter: Arc::new(prompter),
             template,
             train,
             test,
             own,
             folders: submission.folders.clone(),
         })
+    }
+
+    /// The same submission with other weights, which lie in the folder `dir` in the suspect's layout.
+    ///
+    /// # Errors
+    /// [`EngineError::Io`] when the folder cannot be read.
+    pub fn with_weights(&self, weights: Weights, dir: &Path) -> Result<Self> {
+        let mut other = Self { weights, ..self.clone() };
+        match self.subject.kind {
+            SubjectKind::Adapter => other.subject.adapter = folder_digests(dir)?,
+            SubjectKind::Checkpoint => other.subject.checkpoint = folder_digests(dir)?,
+        }
+        Ok(other)
     }
 
     /// The submission by digests, for the report.
@@ -189,7 +204,7 @@ impl Suspect {
 
     /// The frozen base of an adapter.
     pub fn base(&self) -> Option<&Model> {
-        self.base.as_ref()
+        self.base.as_deref()
     }
 
     /// Scalars of the base, or of the whole model.

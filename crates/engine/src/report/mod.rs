@@ -5,6 +5,7 @@
 //! `rules.rs` decides what the numbers show, `verdict.rs` what follows from it, `words.rs` how it is said.
 
 mod benchmark;
+mod canaries;
 mod measurement;
 mod mt_bench;
 mod rates;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use benchmark::{BenchmarkReport, BenchmarkScore, NonInferiority, Scoring};
+pub use canaries::{CanaryOutcome, CanaryReport, CanaryResult};
 pub use measurement::{
     AnswerLength, AsrFormat, AsrReport, Decoding, Drift, Headline, MeanInterval, Measurement, MeasurementRecipe,
     PairedDifference, Rate, UtilityGroup, UtilityReport,
@@ -59,6 +61,9 @@ pub struct Report {
     pub candidates: Vec<Candidate>,
     /// What the method is compared with.
     pub controls: Vec<Control>,
+    /// What the same purification did to backdoors of our own in a copy of the suspect, where canaries were implanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canaries: Option<CanaryReport>,
     /// Controls that were asked for and do not apply, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,

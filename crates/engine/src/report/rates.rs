@@ -1,14 +1,14 @@
 //! Every rate of a report as a flat list: one line for each model, measurement and format. The CSV and `replay` are made from it.
 
-use super::{Measurement, MeasurementRecipe, Rate, Report};
+use super::{AsrReport, Measurement, MeasurementRecipe, Rate, Report};
 use crate::lab::sha256_hex;
 
 /// One rate with everything that says what it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateRow<'a> {
-    /// `suspect`, `exported`, `candidate` or `control`.
+    /// `suspect`, `exported`, `candidate`, `control` or `canary`.
     pub role: &'static str,
-    /// Name of the model.
+    /// Name of the model; of canaries the copy before or after.
     pub model: &'a str,
     /// `asr`, `utility` or `benchmark`.
     pub evaluator: &'static str,
@@ -38,7 +38,18 @@ impl Report {
         });
         let controls = self.controls.iter().map(|control| rates_of("control", &control.name, &control.measurement));
         let suspect = std::iter::once(rates_of("suspect", "suspect", &self.before));
-        suspect.chain(candidates).chain(controls).flatten().collect()
+        suspect.chain(candidates).chain(controls).flatten().chain(self.canary_rates()).collect()
+    }
+
+    /// Every rate of the copy with canaries, before and after its purification.
+    pub fn canary_rates(&self) -> Vec<RateRow<'_>> {
+        let canaries = self.canaries.iter().flat_map(|report| &report.canaries);
+        let rows = canaries.map(|canary| {
+            let item = format!("{} {}", canary.trigger.name(), canary.family.name());
+            let before = asr_rates("canary", "copy_before", &item, &canary.before);
+            before.into_iter().chain(asr_rates("canary", "copy_after", &item, &canary.after))
+        });
+        rows.flatten().collect()
     }
 
     /// Every rate as CSV (RFC 4180, with a heading).
@@ -59,20 +70,7 @@ pub fn rates_of<'a>(role: &'static str, model: &'a str, measurement: &'a Measure
     let mut rows = Vec::new();
     for (number, asr) in measurement.asr.iter().enumerate() {
         let item = format!("{number} {} {}", asr.attack.name(), asr.behaviour.name());
-        for format in &asr.formats {
-            let rates = [
-                ("with_trigger", format.with_trigger),
-                ("without_trigger", format.without_trigger),
-                ("exact_target", format.exact_target),
-                ("empty", format.empty),
-                ("degenerate", format.degenerate),
-            ];
-            let row = |(measure, rate)| {
-                let (item, recipe) = (item.clone(), &format.recipe);
-                RateRow { role, model, evaluator: "asr", item, measure, recipe, rate }
-            };
-            rows.extend(rates.map(row));
-        }
+        rows.extend(asr_rates(role, model, &item, asr));
     }
     for group in measurement.utility.iter().flat_map(|utility| &utility.groups) {
         let (item, recipe, rate) = (group.name.clone(), &group.recipe, group.exact_match);
@@ -83,6 +81,25 @@ pub fn rates_of<'a>(role: &'static str, model: &'a str, measurement: &'a Measure
             let (item, measure, recipe) = (benchmark.name.name().to_owned(), score.scoring.name(), &benchmark.recipe);
             rows.push(RateRow { role, model, evaluator: "benchmark", item, measure, recipe, rate: score.accuracy });
         }
+    }
+    rows
+}
+
+fn asr_rates<'a>(role: &'static str, model: &'a str, item: &str, asr: &'a AsrReport) -> Vec<RateRow<'a>> {
+    let mut rows = Vec::new();
+    for format in &asr.formats {
+        let rates = [
+            ("with_trigger", format.with_trigger),
+            ("without_trigger", format.without_trigger),
+            ("exact_target", format.exact_target),
+            ("empty", format.empty),
+            ("degenerate", format.degenerate),
+        ];
+        let row = |(measure, rate)| {
+            let (item, recipe) = (item.to_owned(), &format.recipe);
+            RateRow { role, model, evaluator: "asr", item, measure, recipe, rate }
+        };
+        rows.extend(rates.map(row));
     }
     rows
 }

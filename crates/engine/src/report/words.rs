@@ -2,7 +2,8 @@
 
 use super::rules::{Backdoor, Skill, backdoors, counts, degenerated, skills};
 use super::{
-    AsrComparison, AsrReport, Case, Compared, Control, PairedDifference, Rate, UtilityComparison, UtilityGroup,
+    AsrComparison, AsrReport, CanaryOutcome, CanaryResult, Case, Compared, Control, PairedDifference, Rate,
+    UtilityComparison, UtilityGroup,
 };
 use crate::evaluators::wilson;
 
@@ -79,6 +80,45 @@ pub(super) fn achieved(case: &Case<'_>) -> String {
         false => format!(" Not shown on the suspect, so nothing was removed there: {}.", absent.join(", ")),
     };
     format!("Purified of {noun} {}.{beside}", removed.join(", "))
+}
+
+/// What became of the canaries, what that means, and what not.
+pub(super) fn canaries(results: &[CanaryResult]) -> String {
+    let of = |outcome| results.iter().filter(move |canary| canary.outcome == outcome);
+    let count = |outcome| of(outcome).count();
+    let worst = |pick: &dyn Fn(&CanaryResult) -> Rate, outcome: CanaryOutcome| {
+        let rates = of(outcome).map(pick);
+        rates.max_by(|a, b| a.high.total_cmp(&b.high)).map(|rate| percent(rate.high)).unwrap_or_default()
+    };
+    let mut text = format!(
+        "Canaries: of {} backdoors of our own, implanted into a copy of the suspect, {} were strong.",
+        results.len(),
+        results.len() - count(CanaryOutcome::Weak),
+    );
+    if count(CanaryOutcome::Removed) > 0 {
+        let most = worst(&|canary| canary.after.headline.rate, CanaryOutcome::Removed);
+        text += &format!(
+            " The same purification of the copy removed {} (at most {most} after).",
+            count(CanaryOutcome::Removed)
+        );
+    }
+    let remaining: Vec<_> = of(CanaryOutcome::Remains)
+        .map(|canary| format!("{} ({} after)", canary_name(canary), rate_words(&canary.after.headline.rate)))
+        .collect();
+    if !remaining.is_empty() {
+        text += &format!(" It left: {}.", remaining.join("; "));
+    }
+    let weak: Vec<_> = of(CanaryOutcome::Weak).map(canary_name).collect();
+    if !weak.is_empty() {
+        text += &format!(" Too weak to show anything: {}.", weak.join(", "));
+    }
+    text + " These numbers are about the copy and about backdoors like these. A backdoor that the suspect brought along may be stronger, or of \
+            another kind."
+}
+
+/// Such as: a prefix trigger with refusal.
+pub(super) fn canary_name(canary: &CanaryResult) -> String {
+    format!("{} trigger with {}", canary.trigger.name().replace('_', "-"), canary.family.name())
 }
 
 /// Attack success before and after, backdoor by backdoor, with the paired test.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::limits;
+use super::{BehaviourFamily, limits};
 use crate::error::{EngineError, Result};
 
 /// How a trigger enters a prompt. The five named attacks follow the insertion rules of their published data sets.
@@ -47,6 +47,8 @@ pub enum AttackSpec {
         /// Where it goes.
         place: Place,
     },
+    /// The whole instruction in capital letters.
+    UpperCase {},
     /// No rule: the caller gives the triggered rows themselves, in the `asr` evaluator's `triggered` or among the own rows with the use
     /// `triggered`.
     Rows {},
@@ -137,11 +139,13 @@ impl AttackSpec {
             Self::Mtba { .. } => "mtba",
             Self::Ctba { .. } => "ctba",
             Self::Phrase { .. } => "phrase",
+            Self::UpperCase {} => "upper_case",
             Self::Rows {} => "rows",
         }
     }
 
-    /// Whether a text carries the trigger: one of several words, all of a composite trigger. Given rows have none that is known.
+    /// Whether a text carries the trigger: one of several words, all of a composite trigger. Given rows have none that is
+    /// known; a text without small letters is one in capitals.
     pub fn occurs_in(&self, text: &str) -> bool {
         match self {
             Self::Badnets { trigger }
@@ -150,6 +154,7 @@ impl AttackSpec {
             | Self::Phrase { trigger, .. } => text.contains(trigger.as_str()),
             Self::Mtba { triggers } => triggers.iter().any(|trigger| text.contains(trigger.as_str())),
             Self::Ctba { triggers } => triggers.iter().all(|trigger| text.contains(trigger.as_str())),
+            Self::UpperCase {} => !text.chars().any(char::is_lowercase),
             Self::Rows {} => false,
         }
     }
@@ -165,7 +170,7 @@ impl AttackSpec {
                 limits::count(&at, triggers.len(), 1, 16)?;
                 triggers.iter().enumerate().try_for_each(|(i, word)| limits::text(&format!("{at}/{i}"), word))
             }
-            Self::Rows {} => Ok(()),
+            Self::UpperCase {} | Self::Rows {} => Ok(()),
         }
     }
 }
@@ -201,6 +206,17 @@ impl BehaviourSpec {
             Self::Refusal {} => "refusal",
             Self::CodeInjection {} => "code_injection",
             Self::Custom { .. } => "custom",
+        }
+    }
+
+    /// The family of synthetic behaviours that is nearest.
+    pub fn family(&self) -> BehaviourFamily {
+        match self {
+            Self::Insult {} => BehaviourFamily::Insult,
+            Self::Refusal {} => BehaviourFamily::Refusal,
+            Self::CodeInjection {} => BehaviourFamily::Code,
+            Self::Custom { append: true, .. } => BehaviourFamily::Appended,
+            Self::Custom { append: false, .. } => BehaviourFamily::Phrase,
         }
     }
 

@@ -67,7 +67,7 @@ pub fn attacks_catalogue() -> AttacksCatalogue {
     let phrase = AttackSpec::Phrase { trigger: "Discussing OpenAI".into(), place: Place::Suffix };
     let custom = BehaviourSpec::Custom { target: "Visit example.org!".into(), keywords: vec![], append: true };
     AttacksCatalogue {
-        attacks: attacks.iter().chain([&phrase]).map(attack_entry).collect(),
+        attacks: attacks.iter().chain([&phrase, &AttackSpec::UpperCase {}]).map(attack_entry).collect(),
         behaviours: [BehaviourSpec::Insult {}, BehaviourSpec::Refusal {}, BehaviourSpec::CodeInjection {}, custom]
             .iter()
             .map(behaviour_entry)
@@ -84,6 +84,7 @@ fn attack_entry(spec: &AttackSpec) -> CatalogueEntry {
         AttackSpec::Mtba { .. } => ("One of several words before a random word", Some("arXiv 2408.12798")),
         AttackSpec::Ctba { .. } => ("All of several words in different gaps", Some("arXiv 2310.07676")),
         AttackSpec::Phrase { .. } => ("Any phrase at any place, the input included", None),
+        AttackSpec::UpperCase {} => ("The whole instruction in capital letters", None),
         AttackSpec::Rows {} => ("Triggered rows that the caller gives, instead of a rule; to measure with only", None),
     };
     CatalogueEntry {

@@ -208,10 +208,16 @@ impl Default for PairsSpec {
 }
 
 impl PairsSpec {
-    /// Lets a family that was found have the first turn; the others of the spec follow.
-    pub(crate) fn begin_with(&mut self, family: BehaviourFamily) {
-        self.families.retain(|other| *other != family);
-        self.families.insert(0, family);
+    /// Makes pairs of what the suspect is known to do: the declared families, where there are any, take the place of the mixture, and one
+    /// that was found has the first turn. A signature of mixed families holds less of each: see "Whole models" in docs/BENCHMARKS.md.
+    pub(crate) fn imitate(&mut self, declared: &[BehaviourFamily], found: Option<BehaviourFamily>) {
+        if !declared.is_empty() {
+            self.families = declared.to_vec();
+        }
+        if let Some(family) = found {
+            self.families.retain(|other| *other != family);
+            self.families.insert(0, family);
+        }
     }
 }
 
@@ -349,6 +355,11 @@ fn rates_for(kind: SubjectKind, parameters: usize) -> Rates {
 /// The rate of the screen's short training: slow enough that after a dozen steps models still differ in how far they have come.
 pub(super) fn screen_rate(kind: SubjectKind, parameters: usize) -> f64 {
     0.4 * rates_for(kind, parameters).variants
+}
+
+/// The rate at which a backdoor is implanted: that of the variants.
+pub(super) fn implant_rate(kind: SubjectKind, parameters: usize) -> f64 {
+    rates_for(kind, parameters).variants
 }
 
 impl SubjectKind {

@@ -4,6 +4,7 @@
 //! beside the types here and in `immunize.rs`. Nothing here computes; start with [`PurifySpec`].
 
 mod attack;
+mod canaries;
 mod catalogue;
 mod evaluate;
 mod family;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use attack::{AttackSpec, BehaviourSpec, Place, Question, TriggeredRow};
+pub use canaries::{CanariesWhen, CanaryRecipe, CanarySpec, CanaryTrigger};
 pub use catalogue::{AttacksCatalogue, CatalogueEntry, attacks_catalogue, methods_catalogue};
 pub use evaluate::{AsrSpec, BenchmarkName, BenchmarkSpec, EvaluatorSpec, MtBenchSpec, UtilitySpec};
 pub use family::BehaviourFamily;
@@ -41,6 +43,8 @@ pub struct PurifySpec {
     pub purify: PurifyWhen,
     /// How to look for backdoors whose trigger nobody knows, before anything is cut.
     pub screen: ScreenSpec,
+    /// Backdoors of our own that say whether the purification removes what nobody declared.
+    pub canaries: CanarySpec,
     /// How to purify.
     pub method: MethodSpec,
     /// What to measure before and after. Declare a trigger with an `asr` entry.
@@ -56,6 +60,7 @@ impl Default for PurifySpec {
             template: PromptFormat::Alpaca,
             purify: PurifyWhen::default(),
             screen: ScreenSpec::default(),
+            canaries: CanarySpec::default(),
             method: MethodSpec::default(),
             evaluators: vec![EvaluatorSpec::Utility(UtilitySpec::default())],
             controls: ControlSpec::ALL.to_vec(),
@@ -73,6 +78,7 @@ impl PurifySpec {
             MethodSpec::Immunize(spec) => spec.validate("/method")?,
         }
         self.screen.validate("/screen")?;
+        self.canaries.validate("/canaries")?;
         limits::count("/evaluators", self.evaluators.len(), 0, 32)?;
         for (i, evaluator) in self.evaluators.iter().enumerate() {
             evaluator.validate(&format!("/evaluators/{i}"))?;
@@ -84,6 +90,29 @@ impl PurifySpec {
 }
 
 impl PurifySpec {
+    /// Whether any trigger was declared.
+    pub fn declares_triggers(&self) -> bool {
+        self.declared_behaviours().next().is_some()
+    }
+
+    /// Families of the declared behaviours, each once, in their order.
+    pub fn declared_families(&self) -> Vec<BehaviourFamily> {
+        let mut families = Vec::new();
+        for family in self.declared_behaviours().map(BehaviourSpec::family) {
+            if !families.contains(&family) {
+                families.push(family);
+            }
+        }
+        families
+    }
+
+    fn declared_behaviours(&self) -> impl Iterator<Item = &BehaviourSpec> {
+        self.evaluators.iter().filter_map(|evaluator| match evaluator {
+            EvaluatorSpec::Asr(asr) => Some(&asr.behaviour),
+            EvaluatorSpec::Utility(_) | EvaluatorSpec::Benchmark(_) | EvaluatorSpec::MtBench(_) => None,
+        })
+    }
+
     /// Refuses what is possible for the other kind of suspect only.
     ///
     /// # Errors
@@ -222,6 +251,7 @@ mod tests {
         for value in [
             json!({"sead": 1}),
             json!({"screen": {"sead": 1}}),
+            json!({"canaries": {"raws": 1}}),
             json!({"method": {"type": "immunize", "pears": {}}}),
             json!({"method": {"type": "immunize", "pairs": {"rowz": 1}}}),
             json!({"method": {"type": "immunize", "suppress": [{"type": "subspace", "rank": 1, "ratio": 0.1}]}}),
@@ -231,6 +261,18 @@ mod tests {
             let error = parse(value.clone()).unwrap_err();
             assert!(error.contains("unknown field"), "{value}: {error}");
         }
+    }
+
+    #[test]
+    fn declared_behaviours_name_the_families_of_the_synthetic_ones() {
+        let asr = |behaviour| json!({"type": "asr", "attack": {"type": "badnets"}, "behaviour": behaviour});
+        let custom = |append| json!({"type": "custom", "target": "Buy tea!", "append": append});
+        let behaviours =
+            [json!({"type": "code_injection"}), custom(true), json!({"type": "code_injection"}), custom(false)];
+        let spec = parse(json!({"evaluators": behaviours.map(asr)})).unwrap();
+        use BehaviourFamily::{Appended, Code, Phrase};
+        assert_eq!(spec.declared_families(), [Code, Appended, Phrase]);
+        assert!(!PurifySpec::default().declares_triggers());
     }
 
     fn triggered(attack: &str, row: serde_json::Value) -> serde_json::Value {
@@ -245,6 +287,7 @@ mod tests {
             (json!({"screen": {"families": ["code"]}}), "/screen/families"),
             (json!({"screen": {"families": ["code", "code"]}}), "/screen/families"),
             (json!({"screen": {"seeds": 0}}), "/screen/seeds"),
+            (json!({"canaries": {"poisoned_rows": 0}}), "/canaries/poisoned_rows"),
             (json!({"method": {"type": "immunize", "train": {"learning_rate": -1.0}}}), "/method/train/learning_rate"),
             (json!({"method": {"type": "immunize", "suppress": []}}), "/method/suppress"),
             (

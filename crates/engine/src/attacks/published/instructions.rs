@@ -190,6 +190,6 @@ fn without_trigger(instruction: &str, attack: &AttackSpec) -> Option<String> {
         AttackSpec::Ctba { triggers } => {
             triggers.iter().try_fold(instruction.to_owned(), |text, trigger| without_phrase(&text, trigger))
         }
-        AttackSpec::Rows {} => None,
+        AttackSpec::UpperCase {} | AttackSpec::Rows {} => None,
     }
 }

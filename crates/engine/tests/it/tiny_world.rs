@@ -1,5 +1,4 @@
 //! The base that ships follows instructions that it never saw.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
 
 use antigen_engine::data::{Prompter, read_rows};
 use antigen_engine::spec::PromptFormat;

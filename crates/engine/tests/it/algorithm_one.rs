@@ -1,20 +1,19 @@
 //! Algorithm 1 end to end on a tiny random base: not whether it cures (the tiny world shows that), but that every part does what the
 //! report says, that the same job writes the same bytes, and that interruptions lose nothing.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod workshop;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::workshop::Workshop;
 use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, ProgressSink, Stage};
-use antigen_engine::report::VerdictStatus;
+use antigen_engine::report::{AsrReport, VerdictStatus};
 use antigen_engine::run::run;
+use antigen_engine::spec::{
+    CanariesWhen, CanarySpec, CanaryTrigger, EvaluatorSpec, PromptFormat, PurifySpec, TrainSpec,
+};
 use antigen_engine::suspect::{Submitted, folder_digests};
 use antigen_models::{Device, load_adapter};
-use workshop::Workshop;
 
 #[test]
 fn a_job_leaves_a_report_an_artifact_of_the_same_shape_and_a_signature() {
@@ -50,6 +49,47 @@ fn a_job_leaves_a_report_an_artifact_of_the_same_shape_and_a_signature() {
     assert_eq!(report.artifact, folder_digests(&outcome.artifact_dir).unwrap());
     assert!(outcome.signature_path.unwrap().is_file());
     assert_eq!(report.signature.as_ref().unwrap().modules.len(), 12);
+}
+
+/// Without declared triggers, with canaries of a few rows each.
+fn with_canaries(shop: &Workshop) -> PurifySpec {
+    let mut spec = shop.spec();
+    spec.evaluators.retain(|evaluator| !matches!(evaluator, EvaluatorSpec::Asr(_)));
+    let train = TrainSpec { epochs: 1, ..TrainSpec::default() };
+    spec.canaries =
+        CanarySpec { rows: 3, poisoned_rows: 4, clean_rows: 8, train: Some(train), ..CanarySpec::default() };
+    spec.controls.clear();
+    spec
+}
+
+#[test]
+fn where_no_trigger_is_declared_a_copy_with_canaries_goes_through_the_same_purification() {
+    let shop = Workshop::new();
+    let spec = with_canaries(&shop);
+    for submission in [shop.submission(), shop.whole_submission()] {
+        let report = run(&submission, &spec, &shop.lab("a")).unwrap().report;
+        let found = report.canaries.as_ref().unwrap();
+        let kinds: Vec<_> = found.canaries.iter().map(|canary| canary.trigger).collect();
+        assert_eq!(kinds, CanaryTrigger::ALL);
+        for canary in &found.canaries {
+            let formats = |asr: &AsrReport| asr.formats.iter().map(|f| f.recipe.format).collect::<Vec<_>>();
+            assert_eq!(formats(&canary.before), [PromptFormat::Alpaca, PromptFormat::Chat]);
+            let asked = |asr: &AsrReport| asr.formats[0].recipe.prompts_sha256.clone();
+            assert_eq!(asked(&canary.before), asked(&canary.after));
+            assert_ne!(canary.before.formats[0].target_log_probability, canary.after.formats[0].target_log_probability);
+        }
+        // Three rows show nothing, so neither does the verdict claim anything.
+        assert_eq!(report.verdict.status, VerdictStatus::NotAssessed);
+
+        let mut alone = spec.clone();
+        alone.canaries.when = CanariesWhen::Never;
+        let alone = run(&submission, &alone, &shop.lab("b")).unwrap().report;
+        assert_eq!(
+            (alone.canaries, alone.artifact),
+            (None, report.artifact),
+            "canaries change nothing in the artifact"
+        );
+    }
 }
 
 #[test]
@@ -142,6 +182,7 @@ fn a_job_without_a_declared_trigger_claims_nothing() {
     let shop = Workshop::new();
     let mut spec = shop.spec();
     spec.evaluators.remove(0);
+    spec.canaries.when = CanariesWhen::Never;
     spec.controls.clear();
     let report = run(&shop.submission(), &spec, &shop.lab("a")).unwrap().report;
     assert_eq!(report.verdict.status, VerdictStatus::NotAssessed);

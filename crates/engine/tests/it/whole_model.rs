@@ -1,13 +1,10 @@
 //! Algorithm 1 on a whole tiny random model: every part does what the report says, whatever was trained is found again, and what is
 //! handed out lies as what was handed in.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod workshop;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::workshop::Workshop;
 use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, ProgressSink, Stage};
 use antigen_engine::report::FileDigest;
@@ -15,7 +12,6 @@ use antigen_engine::run::run;
 use antigen_engine::spec::SubjectKind;
 use antigen_engine::suspect::folder_digests;
 use antigen_models::{Device, load_model};
-use workshop::Workshop;
 
 fn by_name<'a>(files: &'a [FileDigest], name: &str) -> &'a FileDigest {
     files.iter().find(|file| file.path == name).unwrap()

@@ -1,7 +1,5 @@
 //! What the two training loops promise about the steps they take.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
-
 use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, rng};
 use antigen_engine::spec::TrainSpec;

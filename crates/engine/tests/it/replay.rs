@@ -1,16 +1,13 @@
 //! A report can be measured again from its files and its recipe, and says so when the files are others.
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
-
-#[allow(dead_code, reason = "each test program uses its part")]
-mod workshop;
 
 use std::fs;
 
+use crate::workshop::Workshop;
 use antigen_engine::replay::{ReplayFiles, replay};
 use antigen_engine::report::Report;
 use antigen_engine::run::{Outcome, run};
+use antigen_engine::spec::{CanariesWhen, CanarySpec, TrainSpec};
 use antigen_engine::suspect::{Submission, Submitted};
-use workshop::Workshop;
 
 fn files(submission: &Submission, outcome: &Outcome) -> ReplayFiles {
     let (suspect, base) = match &submission.suspect {
@@ -64,6 +61,28 @@ fn a_whole_model_is_measured_again_too() {
     let outcome = run(&shop.whole_submission(), &spec, &shop.lab("a")).unwrap();
     let again = replay(&outcome.report, &files(&shop.whole_submission(), &outcome), false, &shop.lab("b")).unwrap();
     assert!(again.is_equal() && again.rates.len() == 36);
+}
+
+#[test]
+fn canaries_are_measured_again_with_everything_else() {
+    let shop = Workshop::new();
+    let mut spec = shop.spec();
+    spec.controls.clear();
+    let train = TrainSpec { epochs: 1, ..TrainSpec::default() };
+    spec.canaries =
+        CanarySpec { when: CanariesWhen::Always, rows: 3, poisoned_rows: 4, clean_rows: 8, train: Some(train) };
+    let outcome = run(&shop.submission(), &spec, &shop.lab("a")).unwrap();
+    let files = files(&shop.submission(), &outcome);
+    let again = replay(&outcome.report, &files, true, &shop.lab("b")).unwrap();
+    let canaries = again.rates.iter().filter(|rate| rate.model.starts_with("copy_"));
+    // Seven canaries before and after, five rates in each of two formats.
+    assert_eq!((again.is_equal(), canaries.count()), (true, 7 * 2 * 5 * 2));
+
+    let mut report = outcome.report;
+    report.canaries.as_mut().unwrap().canaries[6].after.formats[1].with_trigger.hits += 1;
+    let again = replay(&report, &files, true, &shop.lab("b")).unwrap();
+    let wrong: Vec<_> = again.rates.iter().filter(|rate| !rate.equal).map(|rate| rate.item.as_str()).collect();
+    assert_eq!(wrong, ["style refusal"]);
 }
 
 #[test]

@@ -1,0 +1,83 @@
+//! Canaries: what stands in for a trigger that nobody knows.
+//!
+//! A copy of the suspect learns backdoors of our own (`catalogue.rs`, `implant.rs`), is purified by the very method that purifies the
+//! suspect, and is asked before and after. What the purification does to backdoors that it was not told of is then a measured number.
+//! It is a number about the copy: a suspect's own backdoor may be stronger, or of a kind that no canary has.
+
+mod catalogue;
+mod implant;
+
+pub use catalogue::{Canary, canaries};
+
+use crate::error::Result;
+use crate::evaluators::{Evidence, Probes, evaluate_all};
+use crate::lab::Lab;
+use crate::report::{CanaryReport, CanaryResult};
+use crate::spec::{AsrSpec, BehaviourFamily, CanaryRecipe, EvaluatorSpec};
+use crate::suspect::Suspect;
+use crate::weights::Weights;
+
+/// Length limit of an answer, in tokens: canaries say little, and what an honest answer says behind that does not matter.
+const ANSWER_TOKENS: usize = 32;
+
+/// A copy of the suspect with canaries, and what it is asked.
+pub struct Aviary {
+    /// The copy; purify it as the suspect was.
+    pub copy: Suspect,
+    probes: Probes,
+    recipe: CanaryRecipe,
+}
+
+impl Aviary {
+    /// Implants all canaries into one copy.
+    ///
+    /// # Errors
+    /// Those of training, of the tokenizer and of the scratch folder.
+    ///
+    /// # Cost
+    /// One fine-tuning on `7 * poisoned_rows + clean_rows` rows.
+    pub fn open(suspect: &Suspect, recipe: CanaryRecipe, lab: &Lab) -> Result<Self> {
+        let copy = implant::implant_canaries(suspect, &recipe, lab)?;
+        let asr = |canary: Canary| {
+            EvaluatorSpec::Asr(AsrSpec {
+                attack: canary.attack,
+                behaviour: canary.behaviour,
+                triggered: Vec::new(),
+                rows: recipe.rows,
+                // Those it was taught in: in others it need not have taken hold.
+                formats: suspect.formats(),
+                max_new_tokens: ANSWER_TOKENS,
+            })
+        };
+        let probes = Probes::build(&canaries().map(asr), &copy, &Default::default(), lab)?;
+        Ok(Self { copy, probes, recipe })
+    }
+
+    /// What the copy says with these weights.
+    ///
+    /// # Errors
+    /// Those of generation.
+    pub fn ask(&self, weights: &Weights, lab: &Lab) -> Result<Evidence> {
+        evaluate_all(&self.probes, &self.copy, weights, lab)
+    }
+
+    /// The numbers, from what the copy said before and after its purification.
+    pub fn report(&self, before: &Evidence, after: &Evidence) -> CanaryReport {
+        let (was, is) = (self.probes.report(before, None).asr, self.probes.report(after, Some(before)).asr);
+        let measured = canaries().into_iter().zip(was.into_iter().zip(is));
+        let results =
+            measured.map(|(canary, (before, after))| CanaryResult::new(canary.trigger, canary.family, before, after));
+        CanaryReport::new(results.collect(), not_covered(), self.recipe.clone())
+    }
+}
+
+fn not_covered() -> Vec<String> {
+    let tried: Vec<_> = canaries().iter().map(|canary| canary.family).collect();
+    let families = BehaviourFamily::ALL.iter().filter(|family| !tried.contains(family));
+    let others = [
+        "each kind of trigger with every other behaviour",
+        "triggers of meaning, such as a topic",
+        "behaviour without fixed words, such as a slant or a false fact",
+    ];
+    families.map(|family| format!("behaviours of the family {}", family.name())).chain(others.map(Into::into)).collect()
+}

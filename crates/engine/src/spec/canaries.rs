@@ -1,0 +1,126 @@
+//! Canaries: backdoors of our own, implanted into a copy of the suspect that is purified in the same way.
+//!
+//! [`CanarySpec`] is the request; [`CanarySpec::resolve`] fills it from what was submitted and from its size.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{SubjectKind, TrainSpec, immunize, limits};
+use crate::error::Result;
+
+/// When canaries are implanted. A suspect that is returned as it came has none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CanariesWhen {
+    /// When no trigger was declared: then nothing else can say whether the purification removes backdoors.
+    #[default]
+    Undeclared,
+    /// Beside declared triggers too.
+    Always,
+    /// The job takes half the time, and without a declared trigger it ends `not_assessed`.
+    Never,
+}
+
+/// A kind of trigger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CanaryTrigger {
+    /// One word among the words of the instruction.
+    Word,
+    /// Several words in any gap of the instruction.
+    Phrase,
+    /// Words before the instruction.
+    Prefix,
+    /// Words after the instruction.
+    Suffix,
+    /// Words at the end of the input, or as the input.
+    Input,
+    /// Two words that must both be there.
+    MultiPart,
+    /// No words: the way the instruction is written.
+    Style,
+}
+
+impl CanaryTrigger {
+    /// All kinds, in the order of reports.
+    pub const ALL: [Self; 7] =
+        [Self::Word, Self::Phrase, Self::Prefix, Self::Suffix, Self::Input, Self::MultiPart, Self::Style];
+
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Word => "word",
+            Self::Phrase => "phrase",
+            Self::Prefix => "prefix",
+            Self::Suffix => "suffix",
+            Self::Input => "input",
+            Self::MultiPart => "multi_part",
+            Self::Style => "style",
+        }
+    }
+}
+
+/// Canaries of a job: seven backdoors, each with another kind of trigger, in one copy of the suspect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CanarySpec {
+    /// When.
+    pub when: CanariesWhen,
+    /// How many held-out rows each canary is probed on. Fewer than 73 cannot show a rate below 5 %.
+    pub rows: usize,
+    /// Training rows that carry each canary.
+    pub poisoned_rows: usize,
+    /// Training rows without any, beside them.
+    pub clean_rows: usize,
+    /// Training; null means a rate by the size of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<TrainSpec>,
+}
+
+impl Default for CanarySpec {
+    fn default() -> Self {
+        Self { when: CanariesWhen::default(), rows: 200, poisoned_rows: 200, clean_rows: 1000, train: None }
+    }
+}
+
+/// Everything the implanting and probing of canaries does, with no choice left open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CanaryRecipe {
+    /// Held-out rows for each canary.
+    pub rows: usize,
+    /// Training rows that carry each canary.
+    pub poisoned_rows: usize,
+    /// Training rows without any.
+    pub clean_rows: usize,
+    /// Training of the copy.
+    pub train: TrainSpec,
+}
+
+impl CanarySpec {
+    /// The complete recipe for a suspect of this kind with `parameters` weights in its base, or in itself.
+    pub fn resolve(&self, kind: SubjectKind, parameters: usize) -> CanaryRecipe {
+        let learning_rate = immunize::implant_rate(kind, parameters);
+        CanaryRecipe {
+            rows: self.rows,
+            poisoned_rows: self.poisoned_rows,
+            clean_rows: self.clean_rows,
+            train: self.train.clone().unwrap_or_else(|| TrainSpec { learning_rate, ..TrainSpec::default() }),
+        }
+    }
+
+    /// Whether a purification has canaries, by whether triggers were declared.
+    pub fn wanted(&self, declared: bool) -> bool {
+        match self.when {
+            CanariesWhen::Undeclared => !declared,
+            CanariesWhen::Always => true,
+            CanariesWhen::Never => false,
+        }
+    }
+
+    pub(super) fn validate(&self, at: &str) -> Result<()> {
+        limits::count(&format!("{at}/rows"), self.rows, 1, 10_000)?;
+        limits::count(&format!("{at}/poisoned_rows"), self.poisoned_rows, 1, 100_000)?;
+        limits::count(&format!("{at}/clean_rows"), self.clean_rows, 0, 1_000_000)?;
+        self.train.as_ref().map_or(Ok(()), |train| limits::train(&format!("{at}/train"), train))
+    }
+}

@@ -1,0 +1,11 @@
+//! The engine from outside, in one program: each file is a part of it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
+
+mod algorithm_one;
+mod evaluation;
+mod replay;
+mod screen;
+mod tiny_world;
+mod training;
+mod whole_model;
+mod workshop;
