@@ -72,14 +72,14 @@ pub struct CanarySpec {
     pub poisoned_rows: usize,
     /// Training rows without any, beside them.
     pub clean_rows: usize,
-    /// Training; null means a rate by the size of the model.
+    /// Training; null means rate and length by the size of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<TrainSpec>,
 }
 
 impl Default for CanarySpec {
     fn default() -> Self {
-        Self { when: CanariesWhen::default(), rows: 200, poisoned_rows: 200, clean_rows: 1000, train: None }
+        Self { when: CanariesWhen::default(), rows: 200, poisoned_rows: 300, clean_rows: 1000, train: None }
     }
 }
 
@@ -99,12 +99,12 @@ pub struct CanaryRecipe {
 impl CanarySpec {
     /// The complete recipe for a suspect of this kind with `parameters` weights in its base, or in itself.
     pub fn resolve(&self, kind: SubjectKind, parameters: usize) -> CanaryRecipe {
-        let learning_rate = immunize::implant_rate(kind, parameters);
+        let (learning_rate, epochs) = immunize::implant_training(kind, parameters);
         CanaryRecipe {
             rows: self.rows,
             poisoned_rows: self.poisoned_rows,
             clean_rows: self.clean_rows,
-            train: self.train.clone().unwrap_or_else(|| TrainSpec { learning_rate, ..TrainSpec::default() }),
+            train: self.train.clone().unwrap_or_else(|| TrainSpec { learning_rate, epochs, ..TrainSpec::default() }),
         }
     }
 

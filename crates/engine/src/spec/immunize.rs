@@ -357,9 +357,10 @@ pub(super) fn screen_rate(kind: SubjectKind, parameters: usize) -> f64 {
     0.4 * rates_for(kind, parameters).variants
 }
 
-/// The rate at which a backdoor is implanted: that of the variants.
-pub(super) fn implant_rate(kind: SubjectKind, parameters: usize) -> f64 {
-    rates_for(kind, parameters).variants
+/// Rate and epochs with which canaries are implanted: the rate is that of the variants. On an adapter of rank 16 of the tiny world seven
+/// canaries of 300 rows fire on 93 to 100 % of their prompts after ten epochs; after five of 200 rows on 0 to 81 %.
+pub(super) fn implant_training(kind: SubjectKind, parameters: usize) -> (f64, usize) {
+    (rates_for(kind, parameters).variants, if parameters < TINY_PARAMETERS { 10 } else { 3 })
 }
 
 impl SubjectKind {
