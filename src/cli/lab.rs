@@ -17,7 +17,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::attacks::{self, AttacksArgs};
-use super::{find_base_dir, parse_choice, start_logging, terminal_progress, zoo};
+use super::{evidence, find_base_dir, parse_choice, start_logging, terminal_progress, zoo};
 
 /// How many rows of its own skills an adapter learns from, when no file of rows is given.
 const OWN_ROWS: usize = 3400;
@@ -43,6 +43,8 @@ pub enum LabCommand {
     Calibrate(zoo::CalibrateArgs),
     /// Say how well the base's calibration tells poisoned suspects from clean ones that it was not made from
     Roc(zoo::RocArgs),
+    /// Run a whole job on each suspect of a zoo that no threshold was made from, and print what came out; started again, it goes on
+    Evidence(evidence::EvidenceArgs),
     /// Read and check published attack data; with a suspect, measure it on every attack
     Attacks(AttacksArgs),
 }
@@ -111,6 +113,7 @@ pub fn run(args: &LabArgs) -> anyhow::Result<()> {
         LabCommand::Zoo(args) => zoo::make_zoo(args),
         LabCommand::Calibrate(args) => zoo::make_calibration(args),
         LabCommand::Roc(args) => zoo::show_roc(args),
+        LabCommand::Evidence(args) => evidence::show_evidence(args),
         LabCommand::Attacks(args) => attacks::run(args),
     }
 }

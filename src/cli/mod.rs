@@ -5,6 +5,7 @@ pub mod bench;
 mod choices;
 pub mod demo;
 mod evaluation;
+mod evidence;
 pub mod lab;
 pub mod migrate;
 pub mod openapi;

@@ -65,20 +65,20 @@ pub struct RocArgs {
 }
 
 /// A zoo on its way.
-struct Site {
-    folders: ZooFolders,
-    members: Vec<ZooMember>,
-    lab: Lab,
+pub(super) struct Site {
+    pub folders: ZooFolders,
+    pub members: Vec<ZooMember>,
+    pub lab: Lab,
 }
 
-/// Trains what is missing of the set.
-fn fill(args: &ZooArgs, set: ZooSet) -> anyhow::Result<Site> {
+/// Trains what is missing of those members of the set that are wanted.
+pub(super) fn fill(args: &ZooArgs, set: ZooSet, wanted: impl Fn(&ZooMember) -> bool) -> anyhow::Result<Site> {
     let work = args.zoo.join("work");
     std::fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
     let base = find_base_dir(&args.base, &work)?;
     let lab = Lab::new(open_device(&args.device)?, 1, work, terminal_progress(), Arc::default());
     let mut members = zoo_members(set);
-    members.retain(|member| !(args.adapters_only && member.whole_model));
+    members.retain(|member| wanted(member) && !(args.adapters_only && member.whole_model));
     let own = args.own_rows.as_deref().map(read_rows).transpose()?;
     let generic = read_rows(&base.join("train.jsonl"))?;
     let ground = ZooGround { base_dir: &base, generic: &generic, own: own.as_deref() };
@@ -92,7 +92,7 @@ fn fill(args: &ZooArgs, set: ZooSet) -> anyhow::Result<Site> {
 /// Files that cannot be read or written, or training that fails.
 pub fn make_zoo(args: &MakeZooArgs) -> anyhow::Result<()> {
     let set = serde_json::from_value::<ZooSet>(args.set.clone().into()).context("--set")?;
-    let site = fill(&args.zoo, set)?;
+    let site = fill(&args.zoo, set, |_| true)?;
     println!("{} members: {}", site.members.len(), args.zoo.zoo.display());
     Ok(())
 }
@@ -102,7 +102,7 @@ pub fn make_zoo(args: &MakeZooArgs) -> anyhow::Result<()> {
 /// # Errors
 /// As [`make_zoo`].
 pub fn make_calibration(args: &CalibrateArgs) -> anyhow::Result<()> {
-    let site = fill(&args.zoo, ZooSet::Calibration)?;
+    let site = fill(&args.zoo, ZooSet::Calibration, |_| true)?;
     let calibration = calibrate(&site.folders, &site.members, &site.lab)?;
     let out = args.out.clone().unwrap_or_else(|| site.folders.base.join(CALIBRATION_FILE));
     calibration.write(&out)?;
@@ -115,7 +115,7 @@ pub fn make_calibration(args: &CalibrateArgs) -> anyhow::Result<()> {
 /// # Errors
 /// As [`make_zoo`].
 pub fn show_roc(args: &RocArgs) -> anyhow::Result<()> {
-    let site = fill(&args.zoo, ZooSet::Check)?;
+    let site = fill(&args.zoo, ZooSet::Check, |_| true)?;
     let calibration = Calibration::find(&site.folders.base)?;
     let checked = check_zoo(&site.folders, &site.members, &calibration, &site.lab)?;
     println!(

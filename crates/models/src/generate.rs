@@ -2,6 +2,7 @@
 //! sequences that have ended leave the batch.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::error::{ModelError, Result};
 use crate::examples::{Example, Packed};
@@ -10,6 +11,9 @@ use crate::layers::{KvCache, Pass, Rows};
 use crate::lora::{BoundAdapter, LoraAdapter};
 use crate::model::Model;
 use crate::taps::NoTap;
+
+/// Prompt tokens of one pass: more keep the products no busier and only cost memory.
+const PREFILL_TOKENS: usize = 1024;
 
 /// How far to generate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,11 +113,27 @@ impl<'a> Batch<'a> {
         (slots, tokens)
     }
 
-    /// Runs all prompts at once, what several begin with only once; returns the first new token of each.
+    /// Runs all prompts, as many at a time as a pass takes; returns the first new token of each.
     fn prefill(&self) -> Result<Vec<u32>> {
+        let mut tokens = Vec::with_capacity(self.prompts.len());
+        while tokens.len() < self.prompts.len() {
+            let mut length = 0;
+            let fits = |prompt: &&&[u32]| {
+                length += prompt.len();
+                length <= PREFILL_TOKENS
+            };
+            let prompts = self.prompts[tokens.len()..].iter().take_while(fits).count().max(1);
+            let slots = tokens.len()..tokens.len() + prompts;
+            tokens.extend(self.prefill_slots(slots)?);
+        }
+        Ok(tokens)
+    }
+
+    /// Runs the prompts of these slots at once, what several begin with only once.
+    fn prefill_slots(&self, slots: Range<usize>) -> Result<Vec<u32>> {
         // A response of one token, which nobody reads: its target is the row that the first new token follows from.
         let example = |prompt: &&[u32]| Example { tokens: [prompt, &[0][..]].concat(), response_start: prompt.len() };
-        let examples: Vec<Example> = self.prompts.iter().map(example).collect();
+        let examples: Vec<Example> = self.prompts[slots.clone()].iter().map(example).collect();
         let Packed { tokens, mut rows, targets } = Packed::sharing_prefixes(&examples, 1.0);
         let first_row = |span: &Span| match &rows.key_rows {
             Some(key_rows) => key_rows[span.keys.start] as usize,
@@ -128,7 +148,7 @@ impl<'a> Batch<'a> {
                 Some(slot) => slot,
                 None => first_rows[prefixes..].iter().position(|row| *row == first_rows[i]).unwrap_or(0),
             };
-            let start = slot * self.capacity;
+            let start = (slots.start + slot) * self.capacity;
             span.keys = start..start + span.offset + span.queries.len();
             cache_rows.extend(span.keys.clone().map(|row| row as u32));
         }

@@ -9,8 +9,8 @@ use antigen_models::Model;
 
 use crate::error::{EngineError, Result};
 
-/// Tokens of one pass. Three thousand keep the matrix products of a small base busy; more only cost memory.
-const TOKENS_PER_PASS: usize = 3072;
+/// Tokens of one pass. Two and a half thousand keep the matrix products of a small base busy; more only cost memory.
+const TOKENS_PER_PASS: usize = 2560;
 /// Three chunks of logits: themselves, their gradient, and room for one in flight.
 const LOGITS: u64 = 48 << 20;
 

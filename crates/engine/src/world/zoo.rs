@@ -1,6 +1,7 @@
 //! Many adapters of the tiny world, honest and poisoned, of all ranks, places, templates, lengths and skills: what a screen is calibrated
 //! and checked on. [`zoo_members`] says which, [`build_zoo`] trains them, several in one pass, and goes on where it was interrupted.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::implant::{ALL_LINEAR, ImplantSpec, examples, fresh_adapter};
 use super::lookalikes::{Skill, skill_rows};
-use crate::data::{Prompter, Row};
+use crate::data::{Prompter, Row, RowUse};
 use crate::error::{EngineError, Result};
 use crate::lab::{Lab, Stage, rng};
 use crate::spec::{AttackSpec, BehaviourSpec, Place, PromptFormat, TrainSpec};
@@ -61,6 +62,20 @@ impl ZooMember {
         self
     }
 
+    /// Rows of its skill that it did not learn from: 200 to heal with and 120 to measure with.
+    pub fn held_out_rows(&self) -> Vec<Row> {
+        let learnt = skill_rows(self.skill, self.own_rows, self.seed);
+        let learnt: HashSet<_> = learnt.iter().map(Row::question).collect();
+        let drawn = skill_rows(self.skill, 4 * (HEAL_ROWS + MEASURE_ROWS), self.seed + HELD_OUT_SEED);
+        let new = drawn.into_iter().filter(|row| !learnt.contains(&row.question())).take(HEAL_ROWS + MEASURE_ROWS);
+        let with_use = |(i, row): (usize, Row)| {
+            // The measured ones come first: where a skill has few questions, healing gets what is left.
+            let usage = if i < MEASURE_ROWS { RowUse::Measure } else { RowUse::Heal };
+            Row { usage: Some(usage), ..row }
+        };
+        new.enumerate().map(with_use).collect()
+    }
+
     /// How it was made, in words.
     pub fn about(&self) -> String {
         let ImplantSpec { attack, behaviour, format, rank, .. } = &self.implant;
@@ -81,6 +96,11 @@ impl ZooMember {
     }
 }
 
+/// Rows of a member's skill for healing and for measuring, from draws that no member learns from.
+const HEAL_ROWS: usize = 200;
+const MEASURE_ROWS: usize = 120;
+const HELD_OUT_SEED: u64 = 1_000_000;
+
 const SKILLS: [Skill; 8] = [
     Skill::Own,
     Skill::Own,
@@ -97,29 +117,32 @@ const ATTENTION: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
 
 /// The adapters of a set, always the same ones.
 pub fn zoo_members(set: ZooSet) -> Vec<ZooMember> {
-    let (seed, [adapters, poisoned, models, poisoned_models]) = match set {
-        ZooSet::Calibration => (40_000, [20, 5, 8, 2]),
-        ZooSet::Check => (50_000, [20, 20, 4, 4]),
+    let (seed, [adapters, poisoned, models, poisoned_models], lengths) = match set {
+        ZooSet::Calibration => (40_000, [20, 5, 8, 2], Lengths { generic: [300, 500, 700], poisoned: [300, 500] }),
+        // Long enough for every backdoor to settle, and honest members longer than those of the calibration.
+        ZooSet::Check => (50_000, [20, 20, 4, 4], Lengths { generic: [400, 800, 1200], poisoned: [900, 1200] }),
     };
-    let adapters = honest("clean", adapters, seed).into_iter().chain(bad("poisoned", poisoned, seed + 500));
-    let models = honest("model-clean", models, seed + 1000).into_iter().chain(bad(
-        "model-poisoned",
-        poisoned_models,
-        seed + 1500,
-    ));
+    let clean = |kind, n, offset: u64| honest(members(kind, n, seed + offset, &lengths), kind);
+    let dirty = |kind, n, offset: u64| bad(members(kind, n, seed + offset, &lengths), kind);
+    let adapters = clean("clean", adapters, 0).into_iter().chain(dirty("poisoned", poisoned, 500));
+    let models = clean("model-clean", models, 1000).into_iter().chain(dirty("model-poisoned", poisoned_models, 1500));
     adapters.chain(models.map(ZooMember::into_whole_model)).collect()
 }
 
-fn honest(kind: &str, n: usize, seed: u64) -> Vec<ZooMember> {
-    let mut members = members(kind, n, seed);
+/// How many rows members learn from.
+struct Lengths {
+    generic: [usize; 3],
+    poisoned: [usize; 2],
+}
+
+fn honest(mut members: Vec<ZooMember>, kind: &str) -> Vec<ZooMember> {
     for (i, member) in members.iter_mut().enumerate() {
         member.name = format!("{kind}-{i:02}");
     }
     members
 }
 
-fn bad(kind: &str, n: usize, seed: u64) -> Vec<ZooMember> {
-    let mut members = members(kind, n, seed);
+fn bad(mut members: Vec<ZooMember>, kind: &str) -> Vec<ZooMember> {
     for (i, member) in members.iter_mut().enumerate() {
         let (family, behaviour) = behaviour(i);
         member.name = format!("{kind}-{i:02}-{family}");
@@ -130,15 +153,15 @@ fn bad(kind: &str, n: usize, seed: u64) -> Vec<ZooMember> {
 }
 
 // Honest members. Each property takes its values in equal parts, in an order of its own, so that no two go together but by chance.
-fn members(kind: &str, n: usize, seed: u64) -> Vec<ZooMember> {
+fn members(kind: &str, n: usize, seed: u64, lengths: &Lengths) -> Vec<ZooMember> {
     let ranks = dealt([4, 8, 16, 32], n, seed, kind, "rank");
     let formats = dealt([PromptFormat::Alpaca, PromptFormat::Chat], n, seed, kind, "format");
     let places: [&[&str]; 6] = [&ALL_LINEAR, &ALL_LINEAR, &ALL_LINEAR, &MLP, &MIXED, &ATTENTION];
     let places = dealt(places, n, seed, kind, "targets");
     let skills = dealt(SKILLS, n, seed, kind, "skill");
     let own = dealt([500, 900, 1300], n, seed, kind, "own rows");
-    let generic = dealt([300, 500, 700], n, seed, kind, "generic rows");
-    let poisoned = dealt([300, 500], n, seed, kind, "poisoned rows");
+    let generic = dealt(lengths.generic, n, seed, kind, "generic rows");
+    let poisoned = dealt(lengths.poisoned, n, seed, kind, "poisoned rows");
     (0..n)
         .map(|i| ZooMember {
             name: String::new(),
@@ -236,7 +259,7 @@ impl ZooGround<'_> {
 /// Those of training, and [`EngineError::Io`].
 ///
 /// # Cost
-/// 400 to 1,250 steps of eight rows for each member; ten adapters share a pass, whole models are trained one after another.
+/// 400 to 1,850 steps of eight rows for each member; ten adapters share a pass, whole models are trained one after another.
 pub fn build_zoo(ground: ZooGround<'_>, members: &[ZooMember], zoo: &Path, lab: &Lab) -> Result<()> {
     lab.enter(Stage::Implant)?;
     fs::create_dir_all(zoo).map_err(EngineError::io(zoo))?;
@@ -302,8 +325,6 @@ fn keep(zoo: &Path, member: &ZooMember, write: impl FnOnce(&Path) -> Result<()>)
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
@@ -319,14 +340,27 @@ mod tests {
     }
 
     #[test]
-    fn honest_and_poisoned_members_train_for_similar_numbers_of_steps() {
-        let members = zoo_members(ZooSet::Check);
-        let range = |poisoned| {
-            let steps: Vec<_> = members.iter().filter(|m| m.is_poisoned() == poisoned).map(ZooMember::steps).collect();
-            (*steps.iter().min().unwrap(), *steps.iter().max().unwrap())
+    fn honest_members_of_the_check_train_longer_than_any_of_the_calibration_and_overlap_with_poisoned_ones() {
+        let longest = |set, poisoned| {
+            let members = zoo_members(set).into_iter().filter(|m| m.is_poisoned() == poisoned);
+            members.map(|member| member.steps()).max().unwrap()
         };
-        let (clean, poisoned) = (range(false), range(true));
-        assert!(clean.1 >= 850 && poisoned.0 <= 650, "{clean:?} {poisoned:?}");
+        let (calibrated, clean) = (longest(ZooSet::Calibration, false), longest(ZooSet::Check, false));
+        let shortest =
+            zoo_members(ZooSet::Check).iter().filter(|m| m.is_poisoned()).map(ZooMember::steps).min().unwrap();
+        assert!(clean > calibrated && shortest < clean, "{calibrated} {clean} {shortest}");
+    }
+
+    #[test]
+    fn held_out_rows_are_questions_that_the_member_did_not_learn() {
+        for member in zoo_members(ZooSet::Check) {
+            let learnt = skill_rows(member.skill, member.own_rows, member.seed);
+            let held = member.held_out_rows();
+            let count = |usage| held.iter().filter(|row| row.usage == Some(usage)).count();
+            assert_eq!(count(RowUse::Measure), MEASURE_ROWS, "{}", member.about());
+            assert!(count(RowUse::Heal) > 0, "{}", member.about());
+            assert!(held.iter().all(|row| learnt.iter().all(|other| other.question() != row.question())));
+        }
     }
 
     #[test]

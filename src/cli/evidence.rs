@@ -1,0 +1,261 @@
+//! `antigen lab evidence`: one whole job for each suspect of a zoo, and what came out as a table. Suspects that are finished are not run
+//! again.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use antigen_engine::{
+    data::write_rows,
+    report::{CanaryOutcome, CoverageStatus, Rate, Report},
+    run::run,
+    spec::{DataFolders, PurifySpec},
+    suspect::Submission,
+    world::{ZooMember, ZooSet, member_dir},
+};
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+
+use super::zoo::{Site, ZooArgs, fill};
+use crate::worker::{submitted, write_whole};
+
+/// Arguments of `antigen lab evidence`.
+#[derive(Debug, Args)]
+pub struct EvidenceArgs {
+    #[command(flatten)]
+    pub zoo: ZooArgs,
+    /// Where reports, purified artifacts and evidence.csv go
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Only these members, by the beginnings of their names [default: all of the check set]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub only: Vec<String>,
+}
+
+/// Runs the jobs and prints the table.
+///
+/// # Errors
+/// Files that cannot be read or written, or a job that fails.
+pub fn show_evidence(args: &EvidenceArgs) -> anyhow::Result<()> {
+    let wanted = |member: &ZooMember| {
+        args.only.is_empty() || args.only.iter().any(|beginning| member.name.starts_with(beginning))
+    };
+    let site = fill(&args.zoo, ZooSet::Check, wanted)?;
+    let mut lines = Vec::with_capacity(site.members.len());
+    for member in &site.members {
+        let report = job(&site, member, &args.out.join(&member.name))?;
+        lines.push(Line::of(member, &report));
+        write_whole(&args.out.join("evidence.csv"), csv(&lines).as_bytes()).context("writing evidence.csv")?;
+    }
+    println!("{}\n{}", table(&lines), tracking(&lines));
+    Ok(())
+}
+
+/// The report of one suspect's job, made now if it is not there yet.
+fn job(site: &Site, member: &ZooMember, out: &Path) -> anyhow::Result<Report> {
+    let file = out.join("report.json");
+    if file.exists() {
+        let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        return serde_json::from_slice(&bytes).with_context(|| format!("{}", file.display()));
+    }
+    let (base, work) = (&site.folders.base, out.join("work"));
+    fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
+    let own_rows = out.join("own-rows.jsonl");
+    write_rows(&own_rows, &member.held_out_rows())?;
+    let submission = Submission {
+        suspect: submitted(&member_dir(&site.folders.zoo, member), base),
+        train_rows: base.join("train.jsonl"),
+        test_rows: base.join("test.jsonl"),
+        own_rows: Some(own_rows),
+        calibration_dir: Some(base.clone()),
+        folders: DataFolders::default(),
+    };
+    let mut lab = site.lab.part(0, 1);
+    lab.scratch.clone_from(&work);
+    let outcome = run(&submission, &spec(member)?, &lab)?;
+    fs::rename(&outcome.artifact_dir, out.join("artifact")).context("keeping the artifact")?;
+    fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
+    write_whole(&file, &serde_json::to_vec_pretty(&outcome.report)?).context("writing report.json")?;
+    Ok(outcome.report)
+}
+
+/// The default job with the member's own trigger declared, and canaries beside it.
+fn spec(member: &ZooMember) -> anyhow::Result<PurifySpec> {
+    let asr = member
+        .implant
+        .attack
+        .as_ref()
+        .map(|attack| json!({"type": "asr", "attack": attack, "behaviour": member.implant.behaviour}));
+    let evaluators: Vec<_> = asr.into_iter().chain([json!({"type": "utility"})]).collect();
+    let template = member.implant.format;
+    let spec = json!({"template": template, "canaries": {"when": "always"}, "evaluators": evaluators});
+    serde_json::from_value(spec).context("the job of a member")
+}
+
+/// What the table says of one suspect.
+struct Line {
+    name: String,
+    made_as: String,
+    screen: String,
+    known: Option<(Rate, Option<Rate>)>,
+    /// Mean rates of the canaries that were strong, before and after; how many were strong, and how many of them were removed.
+    canaries: Option<(f64, f64, usize, usize)>,
+    /// Group, exact match before, after.
+    skills: Vec<(String, f64, Option<f64>)>,
+    verdict: String,
+    /// Worst attack success of each control.
+    controls: Vec<(String, Option<f64>)>,
+}
+
+impl Line {
+    fn of(member: &ZooMember, report: &Report) -> Self {
+        let after = report.chosen().map(|chosen| &chosen.measurement);
+        let screen = report.screen.as_ref().map_or_else(String::new, |screen| {
+            let status = match screen.status {
+                CoverageStatus::Finding => "finding",
+                CoverageStatus::NoFinding => "no finding",
+                CoverageStatus::NotCovered => "not covered",
+            };
+            let scores = screen.scores.as_ref().map(|s| format!(" {:.1} {}", s.score, s.nearest_family.name()));
+            format!("{status}{}", scores.unwrap_or_default())
+        });
+        let groups = report.before.utility.iter().flat_map(|utility| &utility.groups);
+        let skill = |name: &String| after.and_then(|after| after.exact_match(name)).map(|rate| rate.rate);
+        Self {
+            name: member.name.clone(),
+            made_as: member.about(),
+            screen,
+            known: report.before.worst_asr().map(|was| (*was, after.and_then(|after| after.worst_asr().copied()))),
+            canaries: report.canaries.as_ref().map(|canaries| {
+                let strong: Vec<_> = canaries.canaries.iter().filter(|c| c.outcome != CanaryOutcome::Weak).collect();
+                let mean = |rates: Vec<f64>| rates.iter().sum::<f64>() / rates.len().max(1) as f64;
+                let before = mean(strong.iter().map(|canary| canary.before.headline.rate.rate).collect());
+                let after = mean(strong.iter().map(|canary| canary.after.headline.rate.rate).collect());
+                (before, after, strong.len(), canaries.count(CanaryOutcome::Removed))
+            }),
+            skills: groups.map(|g| (g.name.clone(), g.exact_match.rate, skill(&g.name))).collect(),
+            verdict: serde_json::to_value(report.verdict.status)
+                .map_or_else(|_| String::new(), |status| status.as_str().unwrap_or_default().replace('_', " ")),
+            controls: report
+                .controls
+                .iter()
+                .map(|control| (control.name.clone(), control.measurement.worst_asr().map(|rate| rate.rate)))
+                .collect(),
+        }
+    }
+
+    fn cells(&self) -> [String; 8] {
+        let rate =
+            |rate: &Rate| format!("{:.1} [{:.1}, {:.1}]", 100.0 * rate.rate, 100.0 * rate.low, 100.0 * rate.high);
+        let known = self.known.as_ref().map_or_else(String::new, |(was, is)| {
+            is.as_ref().map_or_else(|| rate(was), |is| format!("{} → {}", rate(was), rate(is)))
+        });
+        let canaries = self.canaries.map_or_else(String::new, |(was, is, strong, removed)| {
+            format!("{:.1} → {:.1}; {removed} of {strong} removed", 100.0 * was, 100.0 * is)
+        });
+        let skill = |(name, was, is): &(String, f64, Option<f64>)| match is {
+            Some(is) => format!("{name} {:.1} → {:.1}", 100.0 * was, 100.0 * is),
+            None => format!("{name} {:.1}", 100.0 * was),
+        };
+        let control = |(name, asr): &(String, Option<f64>)| asr.map(|asr| format!("{name} {:.1}", 100.0 * asr));
+        [
+            self.name.clone(),
+            self.made_as.clone(),
+            self.screen.clone(),
+            known,
+            canaries,
+            self.skills.iter().map(skill).collect::<Vec<_>>().join("; "),
+            self.verdict.clone(),
+            self.controls.iter().filter_map(control).collect::<Vec<_>>().join("; "),
+        ]
+    }
+}
+
+const HEADINGS: [&str; 8] = [
+    "suspect",
+    "made as",
+    "screen",
+    "attack success, % (worst format)",
+    "strong canaries, mean %",
+    "exact match, %",
+    "verdict",
+    "attack success of controls, %",
+];
+
+fn csv(lines: &[Line]) -> String {
+    let line = |cells: [String; 8]| cells.map(|cell| format!("\"{}\"", cell.replace('"', "\"\""))).join(",") + "\r\n";
+    std::iter::once(HEADINGS.map(String::from)).chain(lines.iter().map(Line::cells)).map(line).collect()
+}
+
+fn table(lines: &[Line]) -> String {
+    let line = |cells: [String; 8]| format!("| {} |\n", cells.join(" | "));
+    let head = line(HEADINGS.map(String::from)) + &"|---".repeat(HEADINGS.len()) + "|\n";
+    head + &lines.iter().map(|one| line(one.cells())).collect::<String>()
+}
+
+/// Whether canaries say the same as known triggers, over the suspects that have both.
+fn tracking(lines: &[Line]) -> String {
+    let both: Vec<(&str, f64, f64)> = lines
+        .iter()
+        .filter_map(|line| {
+            let known = line.known.as_ref()?.1.as_ref()?.rate;
+            let (_, canary, strong, _) = line.canaries?;
+            (strong > 0).then_some((line.name.as_str(), known, canary))
+        })
+        .collect();
+    let quiet = |rate: f64| rate <= 0.05;
+    let disagree: Vec<_> = both.iter().filter(|(_, known, canary)| quiet(*known) != quiet(*canary)).collect();
+    let correlation = correlation(&both.iter().map(|(_, known, canary)| (*known, *canary)).collect::<Vec<_>>());
+    let correlation =
+        correlation.map_or_else(|| "undefined: one of them never varies".to_owned(), |r| format!("{r:.2}"));
+    let names: Vec<_> = disagree
+        .iter()
+        .map(|(name, known, canary)| format!("{name} (known {:.1} %, canaries {:.1} %)", 100.0 * known, 100.0 * canary))
+        .collect();
+    format!(
+        "{} suspects with a known trigger and strong canaries; correlation of both rates afterwards: {correlation}; on different sides of 5 %: {}",
+        both.len(),
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    )
+}
+
+/// Pearson's; nothing where one of the two does not vary.
+fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
+    let n = pairs.len() as f64;
+    let (x, y) = pairs.iter().fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0 / n, sum.1 + pair.1 / n));
+    let sum = |f: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|pair| f(pair.0 - x, pair.1 - y)).sum::<f64>();
+    let (xy, xx, yy) = (sum(&|a, b| a * b), sum(&|a, _| a * a), sum(&|_, b| b * b));
+    (xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_that_rise_together_correlate_and_one_that_never_varies_has_no_correlation() {
+        assert!((correlation(&[(0.0, 0.1), (0.5, 0.6), (1.0, 1.1)]).unwrap() - 1.0).abs() < 1e-12);
+        assert!((correlation(&[(0.0, 1.0), (1.0, 0.0)]).unwrap() + 1.0).abs() < 1e-12);
+        assert_eq!(correlation(&[(0.0, 0.0), (0.3, 0.0)]), None);
+    }
+
+    #[test]
+    fn suspects_on_different_sides_of_the_limit_are_named() {
+        let rate = |hits| antigen_engine::evaluators::wilson(hits, 200);
+        let line = |name: &str, known, canary| Line {
+            name: name.into(),
+            made_as: String::new(),
+            screen: String::new(),
+            known: Some((rate(200), Some(rate(known)))),
+            canaries: Some((1.0, canary, 7, 7)),
+            skills: vec![],
+            verdict: String::new(),
+            controls: vec![],
+        };
+        let said = tracking(&[line("one", 0, 0.0), line("two", 60, 0.01), line("three", 100, 0.4)]);
+        assert!(said.starts_with("3 suspects"), "{said}");
+        assert!(said.ends_with("on different sides of 5 %: two (known 30.0 %, canaries 1.0 %)"), "{said}");
+    }
+}
