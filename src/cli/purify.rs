@@ -8,7 +8,7 @@ use std::{
 
 use antigen_engine::{
     report::Report,
-    spec::{AttackSpec, BehaviourSpec, DataFolders, EvaluatorSpec, PurifySpec},
+    spec::{AttackSpec, BehaviourSpec, DataFolders, EvaluatorSpec, PurifySpec, RelearningSpec},
 };
 use anyhow::Context;
 use clap::Args;
@@ -55,6 +55,9 @@ pub struct PurifyArgs {
     /// What that trigger does: a name such as insult, or JSON
     #[arg(long, value_name = "BEHAVIOUR", requires = "attack")]
     pub behaviour: Option<String>,
+    /// Also measure how many poisoned samples bring the declared backdoors back; costs about as much training as the job itself
+    #[arg(long)]
+    pub relearn: bool,
     /// Seed of every random draw; wins over the specification's
     #[arg(long)]
     pub seed: Option<u64>,
@@ -128,6 +131,9 @@ fn read_spec(args: &PurifyArgs) -> anyhow::Result<PurifySpec> {
         let behaviour: BehaviourSpec = parse_choice("--behaviour", behaviour)?;
         let asr = json!({ "type": "asr", "attack": attack, "behaviour": behaviour });
         spec.evaluators.insert(0, serde_json::from_value::<EvaluatorSpec>(asr)?);
+    }
+    if args.relearn && spec.relearning.is_none() {
+        spec.relearning = Some(RelearningSpec::default());
     }
     spec.validate()?;
     Ok(spec)

@@ -1,6 +1,9 @@
 //! A report as text for a terminal: the verdict in words, then one line for the suspect, each candidate and each control.
 
-use antigen_engine::report::{BenchmarkReport, CanaryResult, LongRows, Measurement, Rate, Report};
+use antigen_engine::report::{
+    BenchmarkReport, CanaryResult, LongRows, Measurement, Rate, RelearnedBackdoor, RelearningLadder, RelearningRung,
+    Report,
+};
 
 /// Prints a report to standard output.
 pub fn print_report(report: &Report) {
@@ -21,6 +24,7 @@ fn report_text(report: &Report) -> String {
     }
     text += &canaries(report);
     text += &benchmarks(report);
+    text += &relearning(report);
     text += &remarks(report);
     text + "\nRates are per cent with their 95 % interval; attack success is the worst prompt format.\n"
 }
@@ -52,9 +56,21 @@ fn benchmarks(report: &Report) -> String {
     report.before.benchmarks.iter().enumerate().map(line).collect()
 }
 
+/// One line for each subject of relearning: the rate after each number of poisoned samples.
+fn relearning(report: &Report) -> String {
+    let line = |(backdoor, ladder): (&RelearnedBackdoor, &RelearningLadder)| {
+        let rung = |rung: &RelearningRung| format!("{}: {}", rung.samples, rate_text(&rung.with_trigger));
+        let rungs: Vec<_> = ladder.rungs.iter().map(rung).collect();
+        format!("relearning, {}, {}: {}\n", backdoor.name, ladder.subject.name(), rungs.join(", "))
+    };
+    let backdoors = report.relearning.iter().flat_map(|relearning| &relearning.backdoors);
+    backdoors.flat_map(|one| one.ladders.iter().map(move |ladder| (one, ladder))).map(line).collect()
+}
+
 /// What the numbers leave out: controls that do not apply, rows that were too long; and the heads that were suppressed.
 fn remarks(report: &Report) -> String {
-    let left_out = report.left_out.iter().map(|reason| format!("left out: {reason}\n"));
+    let untaught = report.relearning.iter().flat_map(|relearning| &relearning.left_out);
+    let left_out = report.left_out.iter().chain(untaught).map(|reason| format!("left out: {reason}\n"));
     let long = report.long_rows.iter().map(|rows| {
         let LongRows { purpose, limit, rows, truncated, skipped } = rows;
         format!(

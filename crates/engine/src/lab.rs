@@ -47,6 +47,8 @@ pub enum Stage {
     Controls,
     /// Implanting backdoors of our own into a copy and purifying it.
     Canaries,
+    /// Teaching the declared backdoors again.
+    Relearn,
     /// Writing the purified artifact and opening it again.
     Export,
     /// Writing the report.
@@ -58,7 +60,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Inspect,
         Self::MeasureBefore,
         Self::Screen,
@@ -71,6 +73,7 @@ impl Stage {
         Self::MeasureAfter,
         Self::Controls,
         Self::Canaries,
+        Self::Relearn,
         Self::Export,
         Self::Report,
         Self::World,

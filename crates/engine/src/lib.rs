@@ -15,6 +15,7 @@ pub mod evaluators;
 pub mod heal;
 pub mod lab;
 pub mod methods;
+pub mod relearn;
 pub mod replay;
 pub mod report;
 pub mod run;

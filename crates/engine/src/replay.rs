@@ -103,6 +103,9 @@ pub fn replay(report: &Report, files: &ReplayFiles, everything: bool, lab: &Lab)
     }
     let (asked, left_out) = askable(report, files);
     notes.extend(left_out);
+    if report.relearning.is_some() {
+        notes.push("rates after relearning are measured again only with everything else (--all)".into());
+    }
     let report = &without(report, &asked);
     let again = Again::open(report, files, &asked, lab)?;
     lab.enter(Stage::MeasureBefore)?;
@@ -292,6 +295,7 @@ fn run_again(report: &Report, files: &ReplayFiles, lab: &Lab) -> Result<Replayed
         rates.extend(compare_with("control", &control.name, &control.measurement, found.map(|c| &c.measurement)));
     }
     rates.extend(compare_rows(report.canary_rates(), &again.canary_rates()));
+    rates.extend(compare_rows(report.relearning_rates(), &again.relearning_rates()));
     let file = |reported: &FileDigest| {
         let replayed = again.artifact.iter().find(|file| file.path == reported.path).map(|file| file.sha256.clone());
         let equal = replayed.as_ref() == Some(&reported.sha256);

@@ -14,9 +14,10 @@ use crate::error::{EngineError, Result};
 use crate::evaluators::{Evidence, Probes, evaluate_all};
 use crate::lab::{Lab, Stage};
 use crate::methods::{Purified, build_method, build_method_alone};
+use crate::relearn::{Relearned, relearn};
 use crate::report::{
-    CanaryReport, Candidate, Case, Control, CoverageStatus, Measurement, Recipe, Report, SCHEMA, ScreenReport,
-    Untouched, fires, judge,
+    CanaryReport, Candidate, Case, Control, CoverageStatus, LongRows, Measurement, Recipe, Report, SCHEMA,
+    ScreenReport, Untouched, fires, judge,
 };
 use crate::spec::{BehaviourFamily, EvaluatorSpec, ImmunizeRecipe, PurifySpec, PurifyWhen, UtilitySpec};
 use crate::suspect::{Submission, Suspect, folder_digests};
@@ -66,12 +67,14 @@ pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outc
     } else {
         None
     };
+    let exported = purified.candidates.first().map(|chosen| &chosen.weights);
+    let relearned = relearn(&suspect, spec, exported, &probes.report(&before, None), lab)?;
 
     let artifact_dir = export(&suspect, submission, &purified, lab)?;
-    let job =
-        Job { spec, recipe, suspect: &suspect, probes: &probes, purified: &purified, screen, canaries, before, after };
+    let (suspect, probes, purified) = (&suspect, &probes, &purified);
+    let job = Job { spec, recipe, suspect, probes, purified, screen, canaries, before, after, relearned };
     let report = job.report(&artifact_dir, lab)?;
-    Ok(Outcome { report, artifact_dir, signature_path: purified.signature.map(|file| file.path) })
+    Ok(Outcome { report, artifact_dir, signature_path: purified.signature.as_ref().map(|file| file.path.clone()) })
 }
 
 fn found_family(screen: &ScreenReport) -> Option<BehaviourFamily> {
@@ -188,6 +191,7 @@ struct Job<'a> {
     canaries: Option<CanaryReport>,
     before: Evidence,
     after: Answers,
+    relearned: Option<Relearned>,
 }
 
 impl Job<'_> {
@@ -204,6 +208,7 @@ impl Job<'_> {
             margin: self.margin(),
             screen: Some(&self.screen),
             canaries: self.canaries.as_ref(),
+            relearning: self.relearned.as_ref().map(|relearned| &relearned.report),
             untouched: self.purified.untouched.as_ref(),
         });
         let report = Report {
@@ -219,7 +224,8 @@ impl Job<'_> {
             },
             controls,
             left_out: self.purified.left_out.clone(),
-            long_rows: self.purified.long_rows.iter().chain(self.probes.long_rows()).cloned().collect(),
+            long_rows: self.long_rows(),
+            relearning: self.relearned.map(|relearned| relearned.report),
             signature: self.purified.signature.as_ref().map(|file| file.summary.clone()),
             samples: self.probes.samples(&self.before, self.after.candidates.first()),
             artifact: folder_digests(artifact_dir)?,
@@ -232,6 +238,11 @@ impl Job<'_> {
         let text = serde_json::to_vec_pretty(&report).expect("reports always serialise");
         fs::write(&path, text).map_err(EngineError::io(&path))?;
         Ok(report)
+    }
+
+    fn long_rows(&self) -> Vec<LongRows> {
+        let relearning = self.relearned.iter().map(|relearned| &relearned.long_rows).filter(|rows| rows.any());
+        self.purified.long_rows.iter().chain(self.probes.long_rows()).chain(relearning).cloned().collect()
     }
 
     fn candidates(&self) -> Vec<Candidate> {

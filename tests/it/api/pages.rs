@@ -75,6 +75,10 @@ async fn an_ended_job_shows_verdict_numbers_controls_and_files() {
         "shows the behaviour",
         "antigen replay report.json --suspect SUSPECT_FOLDER --base builtin:tiny-world --artifact purified.tar",
         "/report.csv",
+        "No difference between the old backdoor and a new one is shown.",
+        "a backdoor that it never had</th>",
+        "<th scope=\"row\">16<br><span class=\"small quiet\">20 steps</span></th>",
+        "77.0\u{a0}%",
     ] {
         assert!(page.text().contains(part), "no {part} in {}", page.text());
     }

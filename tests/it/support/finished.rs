@@ -10,12 +10,13 @@ use antigen_engine::{
     report::{
         Answer, AsrComparison, AsrFormat, AsrReport, CanaryReport, CanaryResult, Candidate, Compared, Control,
         Coverage, CoverageStatus, Decoding, Excerpt, FileDigest, Headline, Healing, Measurement, MeasurementRecipe,
-        ModuleSignature, Recipe, Report, SCHEMA, Sample, Samples, SignatureSummary, Subject, UtilityGroup,
+        ModuleSignature, Recipe, RelearnedBackdoor, RelearningLadder, RelearningOutcome, RelearningReport,
+        RelearningRung, RelearningSubject, Report, SCHEMA, Sample, Samples, SignatureSummary, Subject, UtilityGroup,
         UtilityReport, Verdict, VerdictStatus,
     },
     spec::{
         AttackSpec, BehaviourFamily, BehaviourSpec, CanarySpec, CanaryTrigger, ControlSpec, ImmunizeSpec, PromptFormat,
-        PurifySpec, SubjectKind, SuppressSpec, TrainSpec,
+        PurifySpec, RelearningSpec, SubjectKind, SuppressSpec, TrainSpec,
     },
 };
 
@@ -89,6 +90,7 @@ pub fn report(trigger: &str) -> Report {
         },
         screen: None,
         canaries: Some(canaries()),
+        relearning: Some(relearning(trigger)),
         before,
         candidates: vec![
             candidate("subspace-1", SuppressSpec::subspace(1), trigger, 0, true),
@@ -117,6 +119,49 @@ fn canaries() -> CanaryReport {
     let canaries = vec![canary(CanaryTrigger::Word, 0), canary(CanaryTrigger::MultiPart, 42)];
     let recipe = CanarySpec::default().resolve(SubjectKind::Adapter, 1_250_000);
     CanaryReport::new(canaries, vec!["triggers of meaning".into()], recipe)
+}
+
+fn relearning(trigger: &str) -> RelearningReport {
+    let rung = |(samples, hits)| RelearningRung {
+        samples,
+        steps: 5 * samples / 4,
+        with_trigger: wilson(hits, 100),
+        without_trigger: wilson(0, 100),
+    };
+    let ladder = |subject, hits: [usize; 3]| RelearningLadder {
+        subject,
+        attack: AttackSpec::Badnets { trigger: trigger.into() },
+        behaviour: BehaviourSpec::Insult {},
+        measurement: recipe(PromptFormat::Alpaca),
+        rows_sha256: "45".repeat(32),
+        rungs: [0, 8, 16].into_iter().zip(hits).map(rung).collect(),
+        depth: Some(16),
+    };
+    let backdoor = RelearnedBackdoor {
+        backdoor: 0,
+        name: "badnets with insult".into(),
+        ladders: vec![
+            ladder(RelearningSubject::Artifact, [0, 31, 77]),
+            ladder(RelearningSubject::FreshTrigger, [0, 29, 70]),
+        ],
+        outcome: RelearningOutcome::NoDifferenceShown,
+        text: "No difference between the old backdoor and a new one is shown.".into(),
+    };
+    RelearningReport {
+        backdoors: vec![backdoor],
+        left_out: vec![],
+        recipe: RelearningSpec::default().resolve(SubjectKind::Adapter, 1_250_000),
+    }
+}
+
+fn recipe(format: PromptFormat) -> MeasurementRecipe {
+    MeasurementRecipe {
+        format,
+        template_sha256: "ef".repeat(32),
+        prompts_sha256: "01".repeat(32),
+        seed: 1,
+        decoding: Decoding { strategy: "greedy".into(), max_new_tokens: 64 },
+    }
 }
 
 fn samples(trigger: &str) -> Vec<Samples> {
@@ -167,13 +212,6 @@ fn flags(count: usize) -> Vec<bool> {
 }
 
 fn measurement(trigger: &str, hits: usize, correct: usize, was_correct: Option<usize>) -> Measurement {
-    let recipe = |format| MeasurementRecipe {
-        format,
-        template_sha256: "ef".repeat(32),
-        prompts_sha256: "01".repeat(32),
-        seed: 1,
-        decoding: Decoding { strategy: "greedy".into(), max_new_tokens: 64 },
-    };
     let in_format = |format, hits| AsrFormat {
         recipe: recipe(format),
         with_trigger: wilson(hits, 200),

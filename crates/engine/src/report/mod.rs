@@ -9,6 +9,7 @@ mod canaries;
 mod measurement;
 mod mt_bench;
 mod rates;
+mod relearning;
 mod rules;
 mod samples;
 mod schema;
@@ -29,6 +30,9 @@ pub use measurement::{
 };
 pub use mt_bench::{Judged, MtBenchAnswer, MtBenchReport};
 pub use rates::{RateRow, rates_of};
+pub use relearning::{
+    BACK, RelearnedBackdoor, RelearningLadder, RelearningOutcome, RelearningReport, RelearningRung, RelearningSubject,
+};
 pub use rules::ASR_LIMIT;
 pub(crate) use samples::picked;
 pub use samples::{Answer, Excerpt, SAMPLE_CHARACTERS, SAMPLE_ROWS, Sample, Samples};
@@ -67,6 +71,9 @@ pub struct Report {
     /// Controls that were asked for and do not apply, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// How deep the cure goes, when that was asked for and something was exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relearning: Option<RelearningReport>,
     /// Rows that were too long for the model, purpose by purpose; purposes of which every row fitted are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub long_rows: Vec<LongRows>,
@@ -137,7 +144,7 @@ pub struct RowsDigest {
 /// Rows of one purpose that the model had no room for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LongRows {
-    /// `pairs`, `healing`, the name of a utility group, or `asr` with the number of the backdoor.
+    /// `pairs`, `healing`, `relearning`, the name of a utility group, or `asr` with the number of the backdoor.
     pub purpose: String,
     /// Longest sequence, in tokens: the model's positions, or the recipe's `max_tokens` in training.
     pub limit: usize,

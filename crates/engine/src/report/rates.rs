@@ -6,13 +6,13 @@ use crate::lab::sha256_hex;
 /// One rate with everything that says what it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateRow<'a> {
-    /// `suspect`, `exported`, `candidate`, `control` or `canary`.
+    /// `suspect`, `exported`, `candidate`, `control`, `canary` or `relearning`.
     pub role: &'static str,
-    /// Name of the model; of canaries the copy before or after.
+    /// Name of the model; of canaries the copy before or after, of `relearning` who was taught.
     pub model: &'a str,
     /// `asr`, `utility` or `benchmark`.
     pub evaluator: &'static str,
-    /// Which backdoor (`0 badnets insult`), which group of rows or which benchmark.
+    /// Which backdoor (`0 badnets insult`, `0 badnets insult after 8 samples`), which group of rows or which benchmark.
     pub item: String,
     /// Which of the evaluator's rates, such as `with_trigger`.
     pub measure: &'static str,
@@ -38,7 +38,13 @@ impl Report {
         });
         let controls = self.controls.iter().map(|control| rates_of("control", &control.name, &control.measurement));
         let suspect = std::iter::once(rates_of("suspect", "suspect", &self.before));
-        suspect.chain(candidates).chain(controls).flatten().chain(self.canary_rates()).collect()
+        suspect
+            .chain(candidates)
+            .chain(controls)
+            .flatten()
+            .chain(self.canary_rates())
+            .chain(self.relearning_rates())
+            .collect()
     }
 
     /// Every rate of the copy with canaries, before and after its purification.
@@ -50,6 +56,31 @@ impl Report {
             before.into_iter().chain(asr_rates("canary", "copy_after", &item, &canary.after))
         });
         rows.flatten().collect()
+    }
+
+    /// The rates of every rung of relearning.
+    pub fn relearning_rates(&self) -> Vec<RateRow<'_>> {
+        let mut rows = Vec::new();
+        for one in self.relearning.iter().flat_map(|relearning| &relearning.backdoors) {
+            for ladder in &one.ladders {
+                let (attack, behaviour) = (ladder.attack.name(), ladder.behaviour.name());
+                for rung in &ladder.rungs {
+                    let row = |(measure, rate)| RateRow {
+                        role: "relearning",
+                        model: ladder.subject.name(),
+                        evaluator: "asr",
+                        item: format!("{} {attack} {behaviour} after {} samples", one.backdoor, rung.samples),
+                        measure,
+                        recipe: &ladder.measurement,
+                        rate,
+                    };
+                    rows.extend(
+                        [("with_trigger", rung.with_trigger), ("without_trigger", rung.without_trigger)].map(row),
+                    );
+                }
+            }
+        }
+        rows
     }
 
     /// Every rate as CSV (RFC 4180, with a heading).

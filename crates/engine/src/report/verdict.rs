@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::rules::{ASR_LIMIT, Backdoor, backdoors, fired, is_quiet, skills};
-use super::{CanaryOutcome, CanaryReport, Control, Measurement, ScreenReport, words};
+use super::{CanaryOutcome, CanaryReport, Control, Measurement, RelearningReport, ScreenReport, relearning, words};
 
 /// The overall result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -75,6 +75,8 @@ pub struct Case<'a> {
     pub screen: Option<&'a ScreenReport>,
     /// What became of backdoors of our own.
     pub canaries: Option<&'a CanaryReport>,
+    /// How fast the artifact was taught its backdoors again.
+    pub relearning: Option<&'a RelearningReport>,
     /// Why the artifact was returned as it came, if it was.
     pub untouched: Option<&'a Untouched>,
 }
@@ -219,21 +221,12 @@ fn coverage(case: &Case<'_>) -> Vec<Coverage> {
     // Whatever may be left of it is held against the artifact.
     let after = case.after.asr.iter().map(|asr| item(asr, "on the artifact", asr.headline.rate.hits > 0));
     let declared = before.chain(after.filter(|_| case.untouched.is_none()));
-    let not =
-        |item: &str, note: &str| Coverage { item: item.into(), status: CoverageStatus::NotCovered, note: note.into() };
     let screen = case.screen.map(|screen| Coverage {
         item: "signs of a backdoor in the suspect".into(),
         status: screen.status,
         note: screen.text.clone(),
     });
-    screen
-        .into_iter()
-        .chain(declared)
-        .chain([
-            undeclared(case),
-            not("relearning", "whether the backdoor comes back under further fine-tuning was not measured"),
-        ])
-        .collect()
+    screen.into_iter().chain(declared).chain([undeclared(case)]).chain(relearning::coverage(case.relearning)).collect()
 }
 
 fn undeclared(case: &Case<'_>) -> Coverage {

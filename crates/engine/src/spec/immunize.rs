@@ -363,6 +363,11 @@ pub(super) fn implant_training(kind: SubjectKind, parameters: usize) -> (f64, us
     (rates_for(kind, parameters).variants, if parameters < TINY_PARAMETERS { 10 } else { 3 })
 }
 
+/// The rate at which copies are taught a backdoor: that of the pairs' variants.
+pub(super) fn variants_rate(kind: SubjectKind, parameters: usize) -> f64 {
+    rates_for(kind, parameters).variants
+}
+
 impl SubjectKind {
     /// The published share of the channels: an adapter's hold its update alone, a whole model's everything that it knows.
     pub(crate) fn published_channels(self) -> SuppressSpec {

@@ -11,6 +11,7 @@ mod family;
 pub(crate) mod folders;
 mod immunize;
 mod limits;
+mod relearning;
 mod screen;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,7 @@ pub use immunize::{
     HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, Preset,
     Reinitialise, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
 };
+pub use relearning::{RelearningRecipe, RelearningSpec};
 pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
 
 use crate::error::Result;
@@ -51,6 +53,9 @@ pub struct PurifySpec {
     pub evaluators: Vec<EvaluatorSpec>,
     /// What to compare the method with, in the same run.
     pub controls: Vec<ControlSpec>,
+    /// How deep the cure goes: how many poisoned samples bring a declared backdoor back. Null measures nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relearning: Option<RelearningSpec>,
 }
 
 impl Default for PurifySpec {
@@ -64,6 +69,7 @@ impl Default for PurifySpec {
             method: MethodSpec::default(),
             evaluators: vec![EvaluatorSpec::Utility(UtilitySpec::default())],
             controls: ControlSpec::ALL.to_vec(),
+            relearning: None,
         }
     }
 }
@@ -85,7 +91,9 @@ impl PurifySpec {
         }
         let benchmarks = self.evaluators.iter().filter_map(EvaluatorSpec::benchmark);
         limits::distinct("/evaluators", &benchmarks.map(|benchmark| benchmark.name).collect::<Vec<_>>())?;
-        limits::distinct("/controls", &self.controls)
+        limits::distinct("/controls", &self.controls)?;
+        let relearning = self.relearning.as_ref();
+        relearning.map_or(Ok(()), |relearning| relearning.validate("/relearning", &self.evaluators))
     }
 }
 
@@ -252,6 +260,7 @@ mod tests {
             json!({"sead": 1}),
             json!({"screen": {"sead": 1}}),
             json!({"canaries": {"raws": 1}}),
+            json!({"relearning": {"sead": 1}}),
             json!({"method": {"type": "immunize", "pears": {}}}),
             json!({"method": {"type": "immunize", "pairs": {"rowz": 1}}}),
             json!({"method": {"type": "immunize", "suppress": [{"type": "subspace", "rank": 1, "ratio": 0.1}]}}),
@@ -309,9 +318,27 @@ mod tests {
                 "/evaluators",
             ),
             (json!({"controls": ["adapter_dropped", "adapter_dropped"]}), "/controls"),
+            (json!({"relearning": {"samples": []}}), "/relearning/samples"),
+            (json!({"relearning": {"samples": [8, 0]}}), "/relearning/samples/1"),
+            (json!({"relearning": {"samples": [8, 16, 16]}}), "/relearning/samples"),
+            (json!({"relearning": {"rows": 0}}), "/relearning/rows"),
+            (json!({"relearning": {"train": {"epochs": 0}}}), "/relearning/train/epochs"),
         ] {
             let error = parse(value.clone()).unwrap_err();
             assert!(error.contains(pointer), "{value}: {error}");
         }
+    }
+
+    #[test]
+    fn relearning_needs_a_declared_trigger_with_a_rule() {
+        let mut spec = triggered("rows", json!({"instruction": "a"}));
+        spec["relearning"] = json!({});
+        for spec in [json!({"relearning": {}}), spec] {
+            let error = parse(spec.clone()).unwrap_err();
+            assert!(error.contains("/relearning:") && error.contains("rule of insertion"), "{spec}: {error}");
+        }
+        let asr = json!({"type": "asr", "attack": {"type": "badnets"}, "behaviour": {"type": "insult"}});
+        let spec = parse(json!({"evaluators": [asr], "relearning": {"rows": 9}})).unwrap();
+        assert_eq!(spec.relearning.unwrap(), RelearningSpec { rows: 9, ..RelearningSpec::default() });
     }
 }

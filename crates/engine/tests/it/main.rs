@@ -3,6 +3,7 @@
 
 mod algorithm_one;
 mod evaluation;
+mod relearning;
 mod replay;
 mod screen;
 mod tiny_world;
