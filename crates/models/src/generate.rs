@@ -15,6 +15,9 @@ use crate::taps::NoTap;
 /// Prompt tokens of one pass: more keep the products no busier and only cost memory.
 const PREFILL_TOKENS: usize = 1024;
 
+/// Scalars of a model up to which a batch keeps its weights packed beside the weights themselves: at six bytes each, 1.5 GiB.
+const MOST_PREPARED: usize = 1 << 28;
+
 /// How far to generate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerateOptions {
@@ -84,7 +87,8 @@ impl<'a> Batch<'a> {
         }
         let heads = model.config().attention_heads();
         let cache_width = heads.key_value_heads * heads.head_width;
-        let (rows, weights) = (prompts.len() * capacity, model.params().len());
+        let rows = prompts.len() * capacity;
+        let weights = if model.params().count_scalars() > MOST_PREPARED { 0 } else { model.params().len() };
         let cache = KvCache::new(model.config().layers(), rows, cache_width, weights, model.device())?;
         Ok(Self { model, adapters, options, prompts, cache, capacity, answers: vec![Vec::new(); prompts.len()] })
     }
