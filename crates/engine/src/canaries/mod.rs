@@ -9,6 +9,7 @@ mod implant;
 
 pub use catalogue::{Canary, canaries};
 
+use crate::data::OwnRows;
 use crate::error::Result;
 use crate::evaluators::{Evidence, Probes, evaluate_all};
 use crate::lab::Lab;
@@ -49,7 +50,7 @@ impl Aviary {
                 max_new_tokens: ANSWER_TOKENS,
             })
         };
-        let probes = Probes::build(&canaries().map(asr), &copy, &Default::default(), lab)?;
+        let probes = Probes::build(&canaries().map(asr), &copy, &OwnRows::default(), lab)?;
         Ok(Self { copy, probes, recipe })
     }
 
