@@ -13,10 +13,10 @@ use std::{
 };
 
 use antigen_engine::{
-    data::{Prompter, Row, read_rows, write_rows},
+    data::{Prompter, Row, RowUse, read_rows, write_rows},
     lab::Lab,
     report::Report,
-    world::{ALL_LINEAR, ImplantSpec, implant},
+    world::{ALL_LINEAR, ImplantSpec, implant, own_rows},
 };
 use antigen_models::{Device, load_model, lora::save_adapter};
 use anyhow::Context;
@@ -29,6 +29,10 @@ use crate::{config::BUILTIN_TINY_WORLD, worker::materialise_builtin};
 
 /// Own rows that join healing; further ones are held out to measure the adapter's own skills.
 const OWN_ROWS_TO_HEAL: usize = 200;
+/// Rows of each group that measure. With 120 a loss of two points could not be told from one of seven.
+const ROWS_TO_MEASURE: usize = 400;
+/// Seed of the own rows that measure.
+const MEASURED_SEED: u64 = 9;
 
 /// Arguments of `antigen demo`.
 #[derive(Debug, Args)]
@@ -78,7 +82,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
 fn implant_backdoor(suspect: &Path, own_rows: &Path, args: &DemoArgs) -> anyhow::Result<()> {
     let base = materialise_builtin(&args.out.join("base"))?;
     let own = read_rows(&base.join("own-train.jsonl"))?;
-    write_own_rows(own_rows, &own, read_rows(&base.join("own-test.jsonl"))?)?;
+    write_own_rows(own_rows, &own)?;
     let lab = Lab::new(Device::Cpu, args.seed, args.out.join("work"), terminal_progress(), Arc::default());
     let model = load_model(&base, &lab.device)?;
     let generic = read_rows(&base.join("train.jsonl"))?;
@@ -87,16 +91,14 @@ fn implant_backdoor(suspect: &Path, own_rows: &Path, args: &DemoArgs) -> anyhow:
     save_adapter(&adapter, suspect).context("saving the suspect")
 }
 
-/// What the adapter's owner would upload: some rows of its own skills to heal with, others to measure with.
-fn write_own_rows(file: &Path, train: &[Row], test: Vec<Row>) -> anyhow::Result<()> {
-    let with_use = |row: Row, purpose: &str| -> anyhow::Result<Row> {
-        let mut row = serde_json::to_value(row)?;
-        row["use"] = purpose.into();
-        Ok(serde_json::from_value(row)?)
-    };
-    let heal = train.iter().take(OWN_ROWS_TO_HEAL).map(|row| with_use(row.clone(), "heal"));
-    let measure = test.into_iter().map(|row| with_use(row, "measure"));
-    Ok(write_rows(file, &heal.chain(measure).collect::<anyhow::Result<Vec<_>>>()?)?)
+/// What the adapter's owner would upload: some rows of its own skills to heal with, others, that it did not learn from, to measure with.
+fn write_own_rows(file: &Path, train: &[Row]) -> anyhow::Result<()> {
+    let with_use = |row: Row, usage| Row { usage: Some(usage), ..row };
+    let heal = train.iter().take(OWN_ROWS_TO_HEAL).map(|row| with_use(row.clone(), RowUse::Heal));
+    // Two kinds of skill.
+    let held_out = own_rows(2 * ROWS_TO_MEASURE, MEASURED_SEED, train).into_iter();
+    let measure = held_out.map(|row| with_use(row, RowUse::Measure));
+    Ok(write_rows(file, &heal.chain(measure).collect::<Vec<_>>())?)
 }
 
 async fn submit(origin: &str, suspect: &Path, own_rows: &Path, args: &DemoArgs) -> anyhow::Result<Report> {
@@ -125,7 +127,9 @@ fn job_body(upload: &str, rows: &str, seed: u64) -> Value {
         "labels": { "made-by": "antigen demo" },
         "spec": {
             "seed": seed,
-            "evaluators": [{ "type": "asr", "attack": attack, "behaviour": behaviour }, { "type": "utility" }],
+            "evaluators": [{ "type": "asr", "attack": attack, "behaviour": behaviour }, {
+                "type": "utility", "rows": ROWS_TO_MEASURE, "own_rows": ROWS_TO_MEASURE,
+            }],
         },
     })
 }

@@ -1,8 +1,8 @@
 //! Relearning depth: how many poisoned samples bring a declared backdoor back into the exported artifact.
 //!
 //! A cure that only hides a backdoor is undone by a few samples; one that took it out has to be undone as a backdoor is made. So copies of
-//! the artifact are taught the declared backdoor on more and more samples ([`lesson`]), and beside them copies that are taught a backdoor
-//! of the same family which the artifact never had, and, for adapters, a fresh adapter over the bare base that is taught either ([`teach`]).
+//! the artifact are taught the declared backdoor on more and more samples (`lesson.rs`), and beside them copies that are taught a backdoor
+//! of the same family which the artifact never had, and, for adapters, a fresh adapter over the bare base that is taught either (`teach.rs`).
 //! The rungs of a ladder are nested: each sees the samples of the one before and more. What follows from the rates is decided in `report/relearning.rs`.
 
 mod fresh;
