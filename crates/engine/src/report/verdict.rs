@@ -240,7 +240,14 @@ fn undeclared(case: &Case<'_>) -> Coverage {
         () if canaries.count(CanaryOutcome::Removed) > 0 => CoverageStatus::NoFinding,
         () => CoverageStatus::NotCovered,
     };
-    Coverage { item, status, note: format!("{} Not covered: {}.", canaries.text, canaries.not_covered.join("; ")) }
+    let [removed, remaining, weak] =
+        [CanaryOutcome::Removed, CanaryOutcome::Remains, CanaryOutcome::Weak].map(|outcome| canaries.count(outcome));
+    let note = format!(
+        "of {} canaries in a copy of the suspect {removed} were removed, {remaining} survived and {weak} were too weak to count. Not covered: {}.",
+        canaries.canaries.len(),
+        canaries.not_covered.join("; ")
+    );
+    Coverage { item, status, note }
 }
 
 #[cfg(test)]
