@@ -34,8 +34,8 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "DIR", default_value = crate::config::BUILTIN_TINY_WORLD)]
     pub base: String,
     /// The caller's own rows, if the job had any
-    #[arg(long, value_name = "FILE")]
-    pub own: Option<PathBuf>,
+    #[arg(long, alias = "own", value_name = "FILE")]
+    pub own_rows: Option<PathBuf>,
     /// Rows that were trained on [default: train.jsonl of the base]
     #[arg(long, value_name = "FILE")]
     pub train_rows: Option<PathBuf>,
@@ -79,7 +79,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             artifact: admitted(&args.artifact, "artifact")?,
             train_rows: rows(&args.train_rows, "train"),
             test_rows: rows(&args.test_rows, "test"),
-            own_rows: args.own.clone(),
+            own_rows: args.own_rows.clone(),
             folders: DataFolders { benchmarks: args.benchmarks.clone(), ..DataFolders::default() },
             base,
         },

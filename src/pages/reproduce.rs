@@ -30,7 +30,7 @@ impl Reproduce {
         let mut replay = "antigen replay report.json --suspect SUSPECT_FOLDER".to_owned();
         replay += &format!(" --base {}", self.base);
         if report.subject.rows.iter().any(|rows| rows.role == "own") {
-            replay += " --own OWN_ROWS.jsonl";
+            replay += " --own-rows OWN_ROWS.jsonl";
         }
         if let Some(artifact) = self.artifact.as_ref().filter(|_| !report.candidates.is_empty()) {
             lines.push(format!("curl -so purified.tar '{artifact}'"));
