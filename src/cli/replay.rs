@@ -45,7 +45,7 @@ pub struct ReplayArgs {
     /// Folder of public benchmarks, if the job measured some
     #[arg(long, value_name = "DIR")]
     pub benchmarks: Option<PathBuf>,
-    /// Purify again too: compares every candidate, every control, every rate of relearning and the bytes of the artifact
+    /// Purify again too: compares every candidate, every control, the canaries, every rate of relearning and the bytes of the artifact
     #[arg(long)]
     pub all: bool,
     /// Where to compute: cpu, cuda or cuda:N

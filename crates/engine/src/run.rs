@@ -56,19 +56,20 @@ pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outc
     lab.enter(Stage::MeasureBefore)?;
     let before = evaluate_all(&probes, &suspect, &suspect.weights, lab)?;
     let screen = screen_suspect(&suspect, &spec.screen, calibration.as_ref(), lab)?;
-    let (method, recipe) = build_method(spec, &suspect, found_family(&screen));
-    let purified = match reason_to_leave(spec.purify, &screen, &probes.report(&before, None)) {
+    let (found, measured) = (found_family(&screen), probes.report(&before, None));
+    let (method, recipe) = build_method(spec, &suspect, found);
+    let purified = match reason_to_leave(spec.purify, &screen, &measured) {
         Some(reason) => Purified::untouched(reason),
         None => method.purify(&suspect, &own, lab)?,
     };
     let after = measure(&probes, &suspect, &purified, lab)?;
     let canaries = if spec.canaries.wanted(spec.declares_triggers()) && !purified.candidates.is_empty() {
-        Some(measure_canaries(spec, &suspect, &own, found_family(&screen), lab)?)
+        Some(measure_canaries(spec, &suspect, &own, found, lab)?)
     } else {
         None
     };
     let exported = purified.candidates.first().map(|chosen| &chosen.weights);
-    let relearned = relearn(&suspect, spec, exported, &probes.report(&before, None), lab)?;
+    let relearned = relearn(&suspect, spec, exported, &measured, lab)?;
 
     let artifact_dir = export(&suspect, submission, &purified, lab)?;
     let (suspect, probes, purified) = (&suspect, &probes, &purified);

@@ -1,7 +1,5 @@
 //! What is taught to whom: rows, prompts, and the weights that begin.
 
-use std::collections::HashSet;
-
 use antigen_models::{Example, LoraAdapter};
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -9,7 +7,7 @@ use rand::seq::SliceRandom;
 use super::fresh::{fresh_attack, fresh_behaviour};
 use crate::attacks::{build_attack, poison};
 use crate::behaviours::build_behaviour;
-use crate::data::{OwnRows, Row};
+use crate::data::{OwnRows, Row, trainable};
 use crate::error::Result;
 use crate::evaluators::{Probes, evaluate_all};
 use crate::heal::training_limit;
@@ -83,10 +81,7 @@ impl<'a> Classroom<'a> {
     /// # Errors
     /// Those of tokenizer and chat template.
     pub fn lessons(&mut self, spec: &PurifySpec, before: &Measurement) -> Result<Vec<Lesson>> {
-        let declared = spec.evaluators.iter().filter_map(|evaluator| match evaluator {
-            EvaluatorSpec::Asr(asr) => Some(asr),
-            EvaluatorSpec::Utility(_) | EvaluatorSpec::Benchmark(_) | EvaluatorSpec::MtBench(_) => None,
-        });
+        let declared = spec.evaluators.iter().filter_map(EvaluatorSpec::asr);
         let untrained = self.untrained()?;
         if untrained.is_none() {
             let why = "the model as it was before is not known, so whether old and new backdoor are equally easy is not checked";
@@ -148,8 +143,7 @@ impl<'a> Classroom<'a> {
     /// As many pairs of a poisoned row and its right twin as the longest rung takes: training rows that are not probed, in an order and with
     /// places that are the same for every subject.
     fn rows(&mut self, backdoor: usize, asr: &AsrSpec, format: PromptFormat) -> Result<(Vec<Row>, Vec<Example>)> {
-        let mut seen: HashSet<_> = self.suspect.test.iter().map(Row::question).collect();
-        let mut pool: Vec<&Row> = self.suspect.train.iter().filter(|row| seen.insert(row.question())).collect();
+        let mut pool: Vec<&Row> = trainable(&self.suspect.train, &self.suspect.test).collect();
         pool.shuffle(&mut self.lab.rng(&format!("relearn/{backdoor}/rows")));
         let mut places = self.lab.rng(&format!("relearn/{backdoor}/places"));
         let (attack, behaviour) = (build_attack(&asr.attack), build_behaviour(&asr.behaviour));

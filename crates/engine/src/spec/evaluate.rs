@@ -21,6 +21,11 @@ pub enum EvaluatorSpec {
 }
 
 impl EvaluatorSpec {
+    /// The declared backdoor, if it is one.
+    pub fn asr(&self) -> Option<&AsrSpec> {
+        if let Self::Asr(spec) = self { Some(spec) } else { None }
+    }
+
     /// The benchmark, if it is one.
     pub fn benchmark(&self) -> Option<&BenchmarkSpec> {
         if let Self::Benchmark(spec) = self { Some(spec) } else { None }

@@ -115,10 +115,7 @@ impl PurifySpec {
     }
 
     fn declared_behaviours(&self) -> impl Iterator<Item = &BehaviourSpec> {
-        self.evaluators.iter().filter_map(|evaluator| match evaluator {
-            EvaluatorSpec::Asr(asr) => Some(&asr.behaviour),
-            EvaluatorSpec::Utility(_) | EvaluatorSpec::Benchmark(_) | EvaluatorSpec::MtBench(_) => None,
-        })
+        self.evaluators.iter().filter_map(EvaluatorSpec::asr).map(|asr| &asr.behaviour)
     }
 
     /// Refuses what is possible for the other kind of suspect only.

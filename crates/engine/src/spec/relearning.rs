@@ -66,8 +66,7 @@ impl RelearningSpec {
         }
         limits::count(&format!("{at}/rows"), self.rows, 1, 10_000)?;
         self.train.as_ref().map_or(Ok(()), |train| limits::train(&format!("{at}/train"), train))?;
-        let teachable = |spec: &EvaluatorSpec| matches!(spec, EvaluatorSpec::Asr(asr) if !asr.takes_rows());
-        if evaluators.iter().any(teachable) {
+        if evaluators.iter().filter_map(EvaluatorSpec::asr).any(|asr| !asr.takes_rows()) {
             return Ok(());
         }
         Err(EngineError::spec(
