@@ -1,6 +1,7 @@
 //! The copy: one fine-tuning of the suspect on rows with each canary and on clean rows beside them.
 
 use antigen_models::{Example, load_adapter, save_adapter};
+use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::canaries;
@@ -16,7 +17,8 @@ use crate::suspect::Suspect;
 use crate::train::{Variant, fine_tune_adapters, train_weights};
 use crate::weights::{CheckpointFolder, Weights, write_model};
 
-/// The suspect with all canaries. Its layout and its stored element types are the suspect's.
+/// The suspect with all canaries, in the suspect's stored element types. The copy of a narrow adapter has more rank: seven backdoors do
+/// not fit beside what a rank of four already holds.
 pub(super) fn implant_canaries(suspect: &Suspect, recipe: &CanaryRecipe, lab: &Lab) -> Result<Suspect> {
     lab.enter(Stage::Canaries)?;
     let rows = rows(suspect, recipe, lab);
@@ -59,7 +61,9 @@ fn train(
     let order = lab.rng("canaries/order");
     match (&suspect.weights, suspect.base()) {
         (Weights::Adapter(adapter), Some(base)) => {
-            let variant = Variant { start: adapter, examples, shuffle: order };
+            let mut draws = lab.rng("canaries/rank");
+            let roomy = adapter.widened(recipe.rank, &mut || draws.random_range(-1.0..1.0))?;
+            let variant = Variant { start: &roomy, examples, shuffle: order };
             let trained = fine_tune_adapters(base, vec![variant], &recipe.train, lab)?;
             Ok(save_adapter(&trained[0].adapter, folder)?)
         }

@@ -92,9 +92,15 @@ pub struct CanaryRecipe {
     pub poisoned_rows: usize,
     /// Training rows without any.
     pub clean_rows: usize,
+    /// Least rank of an adapter's copy. Measured on adapters of rank 4 of the tiny world: with their own rank canaries fire on 42 to
+    /// 91 % of their prompts.
+    pub rank: usize,
     /// Training of the copy.
     pub train: TrainSpec,
 }
+
+/// Rank that all canaries fit into.
+const ROOM: usize = 16;
 
 impl CanarySpec {
     /// The complete recipe for a suspect of this kind with `parameters` weights in its base, or in itself.
@@ -104,6 +110,7 @@ impl CanarySpec {
             rows: self.rows,
             poisoned_rows: self.poisoned_rows,
             clean_rows: self.clean_rows,
+            rank: ROOM,
             train: self.train.clone().unwrap_or_else(|| TrainSpec { learning_rate, epochs, ..TrainSpec::default() }),
         }
     }

@@ -394,7 +394,7 @@ impl ImmunizeSpec {
             // it brought backdoors back.
             (Preset::Default, SubjectKind::Checkpoint) => {
                 let pairs = PairsSpec { count: 12, ..PairsSpec::default() };
-                let heal = HealSpec { rows: 2000, own_rows: 400, counterexamples: 200, ..generic };
+                let heal = HealSpec { rows: 2000, own_rows: 2000, counterexamples: 200, ..generic };
                 (pairs, 5, vec![SuppressSpec::subspace(2), channels], heal)
             }
             (Preset::Paper, _) => {

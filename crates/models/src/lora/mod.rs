@@ -4,6 +4,7 @@
 
 mod bound;
 mod peft;
+mod widen;
 
 use std::collections::BTreeMap;
 
