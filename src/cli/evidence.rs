@@ -10,7 +10,7 @@ use antigen_engine::{
     data::write_rows,
     report::{CanaryOutcome, CoverageStatus, Rate, Report},
     run::run,
-    spec::{DataFolders, PurifySpec},
+    spec::{DataFolders, MethodSpec, PurifySpec},
     suspect::Submission,
     world::{ZooMember, ZooSet, member_dir},
 };
@@ -18,6 +18,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
+use super::choices::parse_choice;
 use super::zoo::{Site, ZooArgs, fill};
 use crate::worker::{submitted, write_whole};
 
@@ -29,6 +30,9 @@ pub struct EvidenceArgs {
     /// Where reports, purified artifacts and evidence.csv go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// How to purify: a name such as auto, or JSON [default: immunize]
+    #[arg(long, value_name = "METHOD", default_value = "immunize")]
+    pub method: String,
     /// Only these members, by the beginnings of their names [default: all of the check set]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub only: Vec<String>,
@@ -42,10 +46,11 @@ pub fn show_evidence(args: &EvidenceArgs) -> anyhow::Result<()> {
     let wanted = |member: &ZooMember| {
         args.only.is_empty() || args.only.iter().any(|beginning| member.name.starts_with(beginning))
     };
+    let method: MethodSpec = parse_choice("--method", &args.method)?;
     let site = fill(&args.zoo, ZooSet::Check, wanted)?;
     let mut lines = Vec::with_capacity(site.members.len());
     for member in &site.members {
-        let report = job(&site, member, &args.out.join(&member.name))?;
+        let report = job(&site, member, &method, &args.out.join(&member.name))?;
         lines.push(Line::of(member, &report));
         write_whole(&args.out.join("evidence.csv"), csv(&lines).as_bytes()).context("writing evidence.csv")?;
     }
@@ -54,7 +59,7 @@ pub fn show_evidence(args: &EvidenceArgs) -> anyhow::Result<()> {
 }
 
 /// The report of one suspect's job, made now if it is not there yet.
-fn job(site: &Site, member: &ZooMember, out: &Path) -> anyhow::Result<Report> {
+fn job(site: &Site, member: &ZooMember, method: &MethodSpec, out: &Path) -> anyhow::Result<Report> {
     let file = out.join("report.json");
     if file.exists() {
         let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
@@ -74,15 +79,15 @@ fn job(site: &Site, member: &ZooMember, out: &Path) -> anyhow::Result<Report> {
     };
     let mut lab = site.lab.part(0, 1);
     lab.scratch.clone_from(&work);
-    let outcome = run(&submission, &spec(member)?, &lab)?;
+    let outcome = run(&submission, &spec(member, method)?, &lab)?;
     fs::rename(&outcome.artifact_dir, out.join("artifact")).context("keeping the artifact")?;
     fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
     write_whole(&file, &serde_json::to_vec_pretty(&outcome.report)?).context("writing report.json")?;
     Ok(outcome.report)
 }
 
-/// The default job with the member's own trigger declared, and canaries beside it.
-fn spec(member: &ZooMember) -> anyhow::Result<PurifySpec> {
+/// The default job by this method with the member's own trigger declared, and canaries beside it.
+fn spec(member: &ZooMember, method: &MethodSpec) -> anyhow::Result<PurifySpec> {
     let asr = member
         .implant
         .attack
@@ -90,7 +95,8 @@ fn spec(member: &ZooMember) -> anyhow::Result<PurifySpec> {
         .map(|attack| json!({"type": "asr", "attack": attack, "behaviour": member.implant.behaviour}));
     let evaluators: Vec<_> = asr.into_iter().chain([json!({"type": "utility"})]).collect();
     let template = member.implant.format;
-    let spec = json!({"template": template, "canaries": {"when": "always"}, "evaluators": evaluators});
+    let spec =
+        json!({"template": template, "method": method, "canaries": {"when": "always"}, "evaluators": evaluators});
     serde_json::from_value(spec).context("the job of a member")
 }
 

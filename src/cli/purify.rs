@@ -55,6 +55,9 @@ pub struct PurifyArgs {
     /// What that trigger does: a name such as insult, or JSON
     #[arg(long, value_name = "BEHAVIOUR", requires = "attack")]
     pub behaviour: Option<String>,
+    /// How to purify: a name such as auto, or JSON such as {"type":"vaccinate"}; wins over the specification's
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<String>,
     /// Also measure how many poisoned samples bring the declared backdoors back; costs about as much training as the job itself
     #[arg(long)]
     pub relearn: bool,
@@ -131,6 +134,9 @@ fn read_spec(args: &PurifyArgs) -> anyhow::Result<PurifySpec> {
         let behaviour: BehaviourSpec = parse_choice("--behaviour", behaviour)?;
         let asr = json!({ "type": "asr", "attack": attack, "behaviour": behaviour });
         spec.evaluators.insert(0, serde_json::from_value::<EvaluatorSpec>(asr)?);
+    }
+    if let Some(method) = &args.method {
+        spec.method = parse_choice("--method", method)?;
     }
     if args.relearn && spec.relearning.is_none() {
         spec.relearning = Some(RelearningSpec::default());

@@ -5,7 +5,7 @@ use antigen_models::{Example, LoraAdapter, load_adapter, save_adapter};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use crate::data::{Row, rows_sha256};
+use crate::data::{OwnRows, Row, TrainSplit, rows_sha256, split_train_rows};
 use crate::error::{EngineError, Result};
 use crate::lab::{Lab, PieceKey};
 use crate::report::{Healing, LongRows};
@@ -36,9 +36,9 @@ impl HealPlan {
         recipe: &HealRecipe,
         lab: &Lab,
     ) -> Result<Self> {
-        let train = recipe.train_for(!own.is_empty());
         let rows: Vec<Row> = [generic, own, counterexamples].concat();
-        let mut long_rows = LongRows::new("healing", training_limit(suspect, train));
+        let train = recipe.train_for(rows.len(), !own.is_empty());
+        let mut long_rows = LongRows::new("healing", training_limit(suspect, &train));
         let examples = encode_mixed(suspect, &rows, &mut lab.rng("heal/formats"), &mut long_rows)?;
         let healing = Healing {
             generic_rows: generic.len(),
@@ -46,10 +46,25 @@ impl HealPlan {
             counterexamples: counterexamples.len(),
             keep_out: recipe.keep_out,
             rows_sha256: rows_sha256(&rows),
-            train: train.clone(),
+            train,
         };
         Ok(Self { examples, healing, long_rows })
     }
+}
+
+/// Training rows of a method that has this many pairs of this many rows and heals by this recipe.
+///
+/// # Errors
+/// Those of [`split_train_rows`].
+pub fn split_rows(
+    suspect: &Suspect,
+    pairs: (usize, usize),
+    recipe: &HealRecipe,
+    own: &OwnRows,
+    lab: &Lab,
+) -> Result<TrainSplit> {
+    let heal = recipe.generic_rows(own.heal.len());
+    split_train_rows(&suspect.train, &suspect.test, pairs, heal, recipe.counterexamples, lab)
 }
 
 /// What is healed.
@@ -194,7 +209,7 @@ mod tests {
     #[test]
     fn own_rows_change_the_recipe_of_healing() {
         let recipe = crate::spec::ImmunizeSpec::default().resolve(crate::spec::SubjectKind::Adapter, 1_000_000).heal;
-        assert_eq!(recipe.train_for(false).learning_rate, 2e-4);
-        assert_eq!(recipe.train_for(true).learning_rate, 5e-4);
+        assert_eq!(recipe.train_for(600, false).learning_rate, 2e-4);
+        assert_eq!(recipe.train_for(600, true).learning_rate, 5e-4);
     }
 }

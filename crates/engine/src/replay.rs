@@ -235,7 +235,7 @@ impl<'a> Again<'a> {
     fn open(report: &Report, files: &ReplayFiles, asked: &[EvaluatorSpec], lab: &'a Lab) -> Result<Self> {
         let (spec, recipe) = (&report.recipe.spec, &report.recipe.method);
         let suspect = Suspect::open(&submission(report, files), spec.template, lab)?;
-        let own = split_own_rows(&suspect.own, recipe.heal.own_rows, lab);
+        let own = split_own_rows(&suspect.own, recipe.own_rows_given(), lab);
         let probes = Probes::build(asked, &suspect, &own, lab)?;
         Ok(Self { suspect, probes, lab })
     }

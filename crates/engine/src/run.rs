@@ -13,13 +13,13 @@ use crate::detect::{Calibration, screen_suspect};
 use crate::error::{EngineError, Result};
 use crate::evaluators::{Evidence, Probes, evaluate_all};
 use crate::lab::{Lab, Stage};
-use crate::methods::{Purified, build_method, build_method_alone};
+use crate::methods::{Purified, build_recipe, resolve_method};
 use crate::relearn::{Relearned, relearn};
 use crate::report::{
     CanaryReport, Candidate, Case, Control, CoverageStatus, LongRows, Measurement, Recipe, Report, SCHEMA,
     ScreenReport, Untouched, fires, judge,
 };
-use crate::spec::{BehaviourFamily, EvaluatorSpec, ImmunizeRecipe, PurifySpec, PurifyWhen, UtilitySpec};
+use crate::spec::{BehaviourFamily, EvaluatorSpec, MethodRecipe, PurifySpec, PurifyWhen, UtilitySpec};
 use crate::suspect::{Submission, Suspect, folder_digests};
 use crate::weights::{Weights, adapter_sha256};
 
@@ -49,25 +49,20 @@ pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outc
     lab.enter(Stage::Inspect)?;
     let suspect = Suspect::open(submission, spec.template, lab)?;
     let calibration = submission.calibration_dir.as_deref().map(Calibration::find).transpose()?;
-    let (_, recipe) = build_method(spec, &suspect, None);
-    let own = split_own_rows(&suspect.own, recipe.heal.own_rows, lab);
+    let own = split_own_rows(&suspect.own, resolve_method(spec, &suspect, None).own_rows_given(), lab);
     let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;
 
     lab.enter(Stage::MeasureBefore)?;
     let before = evaluate_all(&probes, &suspect, &suspect.weights, lab)?;
     let screen = screen_suspect(&suspect, &spec.screen, calibration.as_ref(), lab)?;
     let (found, measured) = (found_family(&screen), probes.report(&before, None));
-    let (method, recipe) = build_method(spec, &suspect, found);
+    let recipe = resolve_method(spec, &suspect, found);
     let purified = match reason_to_leave(spec.purify, &screen, &measured) {
         Some(reason) => Purified::untouched(reason),
-        None => method.purify(&suspect, &own, lab)?,
+        None => build_recipe(&recipe, &spec.controls).purify(&suspect, &own, lab)?,
     };
     let after = measure(&probes, &suspect, &purified, lab)?;
-    let canaries = if spec.canaries.wanted(spec.declares_triggers()) && !purified.candidates.is_empty() {
-        Some(measure_canaries(spec, &suspect, &own, found, lab)?)
-    } else {
-        None
-    };
+    let canaries = canaries(spec, &suspect, &own, (&recipe, &purified), lab)?;
     let exported = purified.candidates.first().map(|chosen| &chosen.weights);
     let relearned = relearn(&suspect, spec, exported, &measured, lab)?;
 
@@ -116,23 +111,30 @@ fn measure(probes: &Probes, suspect: &Suspect, purified: &Purified, lab: &Lab) -
     Ok(Answers { candidates, controls })
 }
 
-/// Implants canaries into a copy of the suspect, purifies the copy by the same method and measures it before and after.
-fn measure_canaries(
+/// What became of canaries in a copy of the suspect that went through the same purification, where they are wanted or the method has made
+/// such a copy already.
+fn canaries(
     spec: &PurifySpec,
     suspect: &Suspect,
     own: &OwnRows,
-    found: Option<BehaviourFamily>,
+    (recipe, purified): (&MethodRecipe, &Purified),
     lab: &Lab,
-) -> Result<CanaryReport> {
-    let aviary = Aviary::open(suspect, spec.canaries.resolve(suspect.subject().kind, suspect.parameters()), lab)?;
-    let lab = &lab.within();
-    let before = aviary.ask(&aviary.copy.weights, lab)?;
-    let purified = build_method_alone(spec, &aviary.copy, found).purify(&aviary.copy, own, lab)?;
-    let after = match purified.candidates.first() {
-        Some(chosen) => aviary.ask(&chosen.weights, lab)?,
-        None => before.clone(),
+) -> Result<Option<CanaryReport>> {
+    let within = &lab.within();
+    let ask = |aviary: &Aviary, after: &Weights| {
+        let before = aviary.ask(&aviary.copy.weights, within)?;
+        Ok(Some(aviary.report(&before, &aviary.ask(after, within)?)))
     };
-    Ok(aviary.report(&before, &after))
+    if let Some(copy) = &purified.copy {
+        lab.enter(Stage::Canaries)?;
+        return ask(&copy.aviary, &copy.weights);
+    }
+    if purified.candidates.is_empty() || !spec.canaries.wanted(spec.declares_triggers()) {
+        return Ok(None);
+    }
+    let aviary = Aviary::open(suspect, spec.canaries.resolve(suspect.subject().kind, suspect.parameters()), lab)?;
+    let purified = build_recipe(&recipe.alone(), &[]).purify(&aviary.copy, own, within)?;
+    ask(&aviary, purified.candidates.first().map_or(&aviary.copy.weights, |chosen| &chosen.weights))
 }
 
 /// Writes the exported artifact and opens it again: what cannot be loaded, or is not what was measured, is never handed out. A suspect
@@ -184,7 +186,7 @@ fn check_same<T: PartialEq>(measured: &T, reopened: &T) -> Result<()> {
 /// Everything that a report is made of.
 struct Job<'a> {
     spec: &'a PurifySpec,
-    recipe: ImmunizeRecipe,
+    recipe: MethodRecipe,
     suspect: &'a Suspect,
     probes: &'a Probes,
     purified: &'a Purified,
@@ -210,6 +212,7 @@ impl Job<'_> {
             screen: Some(&self.screen),
             canaries: self.canaries.as_ref(),
             relearning: self.relearned.as_ref().map(|relearned| &relearned.report),
+            frontier: self.purified.frontier.as_ref(),
             untouched: self.purified.untouched.as_ref(),
         });
         let report = Report {
@@ -224,6 +227,7 @@ impl Job<'_> {
                 method: self.recipe.clone(),
             },
             controls,
+            frontier: self.purified.frontier.clone(),
             left_out: self.purified.left_out.clone(),
             long_rows: self.long_rows(),
             relearning: self.relearned.map(|relearned| relearned.report),

@@ -165,6 +165,11 @@ impl Suspect {
         Ok(other)
     }
 
+    /// The same submission with other generic rows to train on and to measure with.
+    pub fn with_rows(&self, train: Vec<Row>, test: Vec<Row>) -> Self {
+        Self { train, test, ..self.clone() }
+    }
+
     /// The submission by digests, for the report.
     pub fn subject(&self) -> &Subject {
         &self.subject

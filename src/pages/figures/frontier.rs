@@ -1,7 +1,7 @@
 //! What attack success costs in utility: every measured model as a point, one panel for each group of rows, and the step line of those
 //! that no other beats in both.
 
-use antigen_engine::report::{Measurement, Report};
+use antigen_engine::report::{self, FrontierRung, FrontierSkill, Measurement, Rate, Report};
 use serde::Serialize;
 
 use super::{tenth, worst};
@@ -69,35 +69,74 @@ const FRAME: (f64, f64, f64, f64) = (17.0, 94.0, 8.0, 81.0);
 /// The smallest size at which a panel is shown, in pixels: what fits there fits everywhere.
 const SMALLEST: (f64, f64) = (290.0, 240.0);
 
-/// The figure; nothing without attack success, without utility, or with the suspect alone.
+/// What was measured of one model.
+struct Measured<'a> {
+    name: &'a str,
+    role: Role,
+    asr: Option<f64>,
+    /// Exact match by group.
+    skills: Vec<(&'a str, f64)>,
+}
+
+/// The figure of a report's final numbers; nothing without attack success, without utility, or with the suspect alone.
 pub(super) fn draw(report: &Report) -> Option<Frontier> {
-    let models = models(report);
+    let of = |name, role, measurement: &Measurement| Measured {
+        name,
+        role,
+        asr: worst(measurement),
+        skills: report_groups(report).filter_map(|group| Some((group, measurement.exact_match(group)?.rate))).collect(),
+    };
+    let candidates = report.candidates.iter().map(|candidate| {
+        let role = if candidate.chosen { Role::Exported } else { Role::Candidate };
+        of(&candidate.name, role, &candidate.measurement)
+    });
+    let controls = report.controls.iter().map(|control| of(&control.name, Role::Control, &control.measurement));
+    let models = std::iter::once(of("suspect", Role::Suspect, &report.before)).chain(candidates).chain(controls);
+    draw_models(&models.collect::<Vec<_>>())
+}
+
+/// The figure of what `auto` tried: the canary that fires most, against the skills on the rows by which it judged.
+pub(super) fn draw_rungs(tried: &report::Frontier) -> Option<Frontier> {
+    let first = tried.rungs.first()?;
+    let fired = first.canaries.iter().map(|canary| canary.before.rate).fold(0.0, f64::max);
+    let suspect = Measured {
+        name: "suspect",
+        role: Role::Suspect,
+        asr: Some(fired),
+        skills: rung_skills(first, |skill| skill.before),
+    };
+    let rungs = tried.rungs.iter().enumerate().map(|(i, rung)| Measured {
+        name: &rung.name,
+        role: if i == tried.chosen { Role::Exported } else { Role::Candidate },
+        asr: rung.worst_canary().map(|rate| rate.rate),
+        skills: rung_skills(rung, |skill| skill.after),
+    });
+    draw_models(&std::iter::once(suspect).chain(rungs).collect::<Vec<_>>())
+}
+
+fn rung_skills(rung: &FrontierRung, which: impl Fn(&FrontierSkill) -> Rate) -> Vec<(&str, f64)> {
+    rung.utility.iter().map(|skill| (skill.group.as_str(), which(skill).rate)).collect()
+}
+
+fn report_groups(report: &Report) -> impl Iterator<Item = &str> {
+    report.before.utility.iter().flat_map(|utility| &utility.groups).map(|group| group.name.as_str())
+}
+
+fn draw_models(models: &[Measured<'_>]) -> Option<Frontier> {
     if models.len() < 2 {
         return None;
     }
-    let groups = report.before.utility.iter().flat_map(|utility| &utility.groups);
-    let panels: Vec<_> = groups.filter_map(|group| panel(&group.name, &models)).collect();
-    let named = |(i, (name, role, _)): (usize, &(&str, Role, &Measurement))| Model {
-        number: i + 1,
-        name: (*name).to_owned(),
-        role: *role,
-    };
+    let panels: Vec<_> = models[0].skills.iter().filter_map(|(group, _)| panel(group, models)).collect();
+    let named =
+        |(i, model): (usize, &Measured<'_>)| Model { number: i + 1, name: model.name.to_owned(), role: model.role };
     let models = models.iter().enumerate().map(named).collect();
     (!panels.is_empty()).then_some(Frontier { models, panels })
 }
 
-fn models(report: &Report) -> Vec<(&str, Role, &Measurement)> {
-    let candidates = report.candidates.iter().map(|candidate| {
-        let role = if candidate.chosen { Role::Exported } else { Role::Candidate };
-        (candidate.name.as_str(), role, &candidate.measurement)
-    });
-    let controls = report.controls.iter().map(|control| (control.name.as_str(), Role::Control, &control.measurement));
-    std::iter::once(("suspect", Role::Suspect, &report.before)).chain(candidates).chain(controls).collect()
-}
-
-fn panel(group: &str, models: &[(&str, Role, &Measurement)]) -> Option<Panel> {
-    let measured = |(i, (_, role, measurement)): (usize, &(&str, Role, &Measurement))| {
-        Some((i + 1, *role, measurement.exact_match(group)?.rate, worst(measurement)?))
+fn panel(group: &str, models: &[Measured<'_>]) -> Option<Panel> {
+    let measured = |(i, model): (usize, &Measured<'_>)| {
+        let (_, exact_match) = model.skills.iter().find(|(name, _)| *name == group)?;
+        Some((i + 1, model.role, *exact_match, model.asr?))
     };
     let found: Vec<_> = models.iter().enumerate().filter_map(measured).collect();
     if found.len() < 2 {

@@ -18,6 +18,7 @@ pub(super) struct Figures {
     asr: Vec<Dumbbell>,
     utility: Vec<Dumbbell>,
     frontier: Option<Frontier>,
+    tried: Option<Frontier>,
     heat: Option<HeatMap>,
 }
 
@@ -28,6 +29,7 @@ impl Figures {
             asr: dumbbell::attack_success(&report.before, after),
             utility: dumbbell::utility(&report.before, after),
             frontier: frontier::draw(report),
+            tried: report.frontier.as_ref().and_then(frontier::draw_rungs),
             heat: report.signature.as_ref().and_then(heat::draw),
         }
     }

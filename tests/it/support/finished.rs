@@ -15,8 +15,8 @@ use antigen_engine::{
         UtilityReport, Verdict, VerdictStatus,
     },
     spec::{
-        AttackSpec, BehaviourFamily, BehaviourSpec, CanarySpec, CanaryTrigger, ControlSpec, ImmunizeSpec, PromptFormat,
-        PurifySpec, RelearningSpec, SubjectKind, SuppressSpec, TrainSpec,
+        AttackSpec, BehaviourFamily, BehaviourSpec, CanarySpec, CanaryTrigger, ControlSpec, ImmunizeSpec, MethodRecipe,
+        PromptFormat, PurifySpec, RelearningSpec, SubjectKind, SuppressSpec, TrainSpec,
     },
 };
 
@@ -85,13 +85,14 @@ pub fn report(trigger: &str) -> Report {
             engine: "0.1.0".into(),
             device: "cpu".into(),
             precision: Default::default(),
-            method: ImmunizeSpec::default().resolve(SubjectKind::Adapter, 1_250_000),
+            method: MethodRecipe::Immunize(ImmunizeSpec::default().resolve(SubjectKind::Adapter, 1_250_000)),
             spec,
         },
         screen: None,
         canaries: Some(canaries()),
         relearning: Some(relearning(trigger)),
         before,
+        frontier: None,
         candidates: vec![
             candidate("subspace-1", SuppressSpec::subspace(1), trigger, 0, true),
             candidate("channels-0.2", SuppressSpec::Channels { ratio: 0.2, reinitialise: None }, trigger, 42, false),
@@ -203,7 +204,7 @@ fn candidate(name: &str, suppression: SuppressSpec, trigger: &str, hits: usize, 
         train: TrainSpec::default(),
     };
     let measurement = measurement(trigger, hits, 178, Some(180));
-    Candidate { name: name.into(), suppression, healing, measurement, chosen }
+    Candidate { name: name.into(), suppression: Some(suppression), healing, measurement, chosen }
 }
 
 /// Two hundred rows of which the first `count` hit.

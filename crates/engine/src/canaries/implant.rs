@@ -1,21 +1,20 @@
 //! The copy: one fine-tuning of the suspect on rows with each canary and on clean rows beside them.
 
-use antigen_models::{Example, load_adapter, save_adapter};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::canaries;
 use crate::attacks::{build_attack, poison};
 use crate::behaviours::build_behaviour;
+use crate::copies::teach_copy;
 use crate::data::{Row, rows_sha256, trainable};
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::heal::{encode_mixed, training_limit};
-use crate::lab::{Lab, PieceKey, Stage};
+use crate::lab::{Lab, Stage};
 use crate::report::LongRows;
 use crate::spec::CanaryRecipe;
 use crate::suspect::Suspect;
-use crate::train::{Variant, fine_tune_adapters, train_weights};
-use crate::weights::{CheckpointFolder, Weights, write_model};
+use crate::weights::Weights;
 
 /// The suspect with all canaries, in the suspect's stored element types. The copy of a narrow adapter has more rank: seven backdoors do
 /// not fit beside what a rank of four already holds.
@@ -24,16 +23,15 @@ pub(super) fn implant_canaries(suspect: &Suspect, recipe: &CanaryRecipe, lab: &L
     let rows = rows(suspect, recipe, lab);
     let mut long = LongRows::new("canaries", training_limit(suspect, &recipe.train));
     let examples = encode_mixed(suspect, &rows, &mut lab.rng("canaries/formats"), &mut long)?;
-    let key = PieceKey::new("canaries", &(suspect.key(), suspect.formats(), recipe, rows_sha256(&rows), lab.seed));
-    let dir = lab.piece(&key, |folder| train(suspect, &examples, recipe, folder, lab))?;
-    let weights = match suspect.weights {
-        Weights::Checkpoint(_) => {
-            Weights::Checkpoint(CheckpointFolder { dir: dir.clone(), digest: key.as_str().to_owned() })
+    let start = match &suspect.weights {
+        Weights::Adapter(adapter) => {
+            let mut draws = lab.rng("canaries/rank");
+            Weights::Adapter(adapter.widened(recipe.rank, &mut || draws.random_range(-1.0..1.0))?)
         }
-        Weights::Adapter(_) | Weights::Base => {
-            Weights::Adapter(load_adapter(&dir, suspect.config(), suspect.device())?)
-        }
+        other => other.clone(),
     };
+    let inputs = (recipe, rows_sha256(&rows));
+    let (weights, dir) = teach_copy(suspect, &start, ("canaries", inputs), &examples, &recipe.train, lab)?;
     suspect.with_weights(weights, &dir)
 }
 
@@ -49,29 +47,4 @@ fn rows(suspect: &Suspect, recipe: &CanaryRecipe, lab: &Lab) -> Vec<Row> {
     }
     rows.shuffle(&mut rng);
     rows
-}
-
-fn train(
-    suspect: &Suspect,
-    examples: &[Example],
-    recipe: &CanaryRecipe,
-    folder: &std::path::Path,
-    lab: &Lab,
-) -> Result<()> {
-    let order = lab.rng("canaries/order");
-    match (&suspect.weights, suspect.base()) {
-        (Weights::Adapter(adapter), Some(base)) => {
-            let mut draws = lab.rng("canaries/rank");
-            let roomy = adapter.widened(recipe.rank, &mut || draws.random_range(-1.0..1.0))?;
-            let variant = Variant { start: &roomy, examples, shuffle: order };
-            let trained = fine_tune_adapters(base, vec![variant], &recipe.train, lab)?;
-            Ok(save_adapter(&trained[0].adapter, folder)?)
-        }
-        (Weights::Checkpoint(start), _) => {
-            let mut model = suspect.load_whole(start)?;
-            train_weights(&mut model, examples, &recipe.train, order, lab)?;
-            write_model(&model, &start.dir, folder)
-        }
-        _ => Err(EngineError::Data("expected an adapter or a whole model to implant canaries into".into())),
-    }
 }

@@ -9,7 +9,7 @@ mod implant;
 
 pub use catalogue::{Canary, canaries};
 
-use crate::data::OwnRows;
+use crate::data::{OwnRows, Row};
 use crate::error::Result;
 use crate::evaluators::{Evidence, Probes, evaluate_all};
 use crate::lab::Lab;
@@ -39,19 +39,18 @@ impl Aviary {
     /// One fine-tuning on `7 * poisoned_rows + clean_rows` rows.
     pub fn open(suspect: &Suspect, recipe: CanaryRecipe, lab: &Lab) -> Result<Self> {
         let copy = implant::implant_canaries(suspect, &recipe, lab)?;
-        let asr = |canary: Canary| {
-            EvaluatorSpec::Asr(AsrSpec {
-                attack: canary.attack,
-                behaviour: canary.behaviour,
-                triggered: Vec::new(),
-                rows: recipe.rows,
-                // Those it was taught in: in others it need not have taken hold.
-                formats: suspect.formats(),
-                max_new_tokens: ANSWER_TOKENS,
-            })
-        };
-        let probes = Probes::build(&canaries().map(asr), &copy, &OwnRows::default(), lab)?;
+        let probes = probes(&copy, &recipe, lab)?;
         Ok(Self { copy, probes, recipe })
+    }
+
+    /// The same copy, asked on other rows.
+    ///
+    /// # Errors
+    /// Those of the tokenizer.
+    pub fn asked_on(&self, rows: &[Row], lab: &Lab) -> Result<Self> {
+        let copy = self.copy.with_rows(self.copy.train.clone(), rows.to_vec());
+        let probes = probes(&copy, &self.recipe, lab)?;
+        Ok(Self { copy, probes, recipe: self.recipe.clone() })
     }
 
     /// What the copy says with these weights.
@@ -70,6 +69,21 @@ impl Aviary {
             measured.map(|(canary, (before, after))| CanaryResult::new(canary.trigger, canary.family, before, after));
         CanaryReport::new(results.collect(), not_covered(), self.recipe.clone())
     }
+}
+
+fn probes(copy: &Suspect, recipe: &CanaryRecipe, lab: &Lab) -> Result<Probes> {
+    let asr = |canary: Canary| {
+        EvaluatorSpec::Asr(AsrSpec {
+            attack: canary.attack,
+            behaviour: canary.behaviour,
+            triggered: Vec::new(),
+            rows: recipe.rows,
+            // Those it was taught in: in others it need not have taken hold.
+            formats: copy.formats(),
+            max_new_tokens: ANSWER_TOKENS,
+        })
+    };
+    Probes::build(&canaries().map(asr), copy, &OwnRows::default(), lab)
 }
 
 fn not_covered() -> Vec<String> {

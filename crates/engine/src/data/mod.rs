@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 pub use json_lines::{Line, not_blank, read_json_lines, read_lines};
 pub use prompt::{ALPACA_PREAMBLE, Prompter};
-pub use split::{OwnRows, TrainSplit, split_own_rows, split_train_rows, trainable};
+pub use split::{OwnRows, TrainSplit, group_own_rows, split_own_rows, split_train_rows, trainable};
 
 use crate::error::{EngineError, Result};
 use crate::lab::hex;

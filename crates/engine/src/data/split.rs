@@ -1,6 +1,7 @@
 //! Which row does what. No row that measures anything is ever trained on.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
 
 use rand::seq::SliceRandom;
 
@@ -28,20 +29,21 @@ pub struct OwnRows {
     pub measure: BTreeMap<String, Vec<Row>>,
 }
 
-/// Draws `pairs` sets of `rows_per_pair` rows, then `heal`, then `counterexamples`.
+/// Draws `pairs` sets of `rows_per_pair` rows, then the least number of `heal`, then `counterexamples`, and what is left fills `heal` up to its
+/// largest number.
 ///
 /// # Errors
-/// [`EngineError::Data`] when the training file is too short once test rows and repetitions are left out.
+/// [`EngineError::Data`] when the training file is too short for the least numbers once test rows and repetitions are left out.
 pub fn split_train_rows(
     train: &[Row],
     test: &[Row],
     (pairs, rows_per_pair): (usize, usize),
-    heal: usize,
+    heal: RangeInclusive<usize>,
     counterexamples: usize,
     lab: &Lab,
 ) -> Result<TrainSplit> {
     let mut pool: Vec<Row> = trainable(train, test).cloned().collect();
-    let need = pairs * rows_per_pair + heal + counterexamples;
+    let need = pairs * rows_per_pair + heal.start() + counterexamples;
     if pool.len() < need {
         let found = pool.len();
         let why = "distinct training rows that are not test rows";
@@ -53,7 +55,9 @@ pub fn split_train_rows(
     let mut rest = pool.into_iter();
     let mut take = |n: usize| rest.by_ref().take(n).collect::<Vec<_>>();
     let pairs = (0..pairs).map(|_| take(rows_per_pair)).collect();
-    Ok(TrainSplit { pairs, heal: take(heal), counterexamples: take(counterexamples) })
+    let (mut healing, counterexamples) = (take(*heal.start()), take(counterexamples));
+    healing.extend(take(heal.end().saturating_sub(*heal.start())));
+    Ok(TrainSplit { pairs, heal: healing, counterexamples })
 }
 
 /// Training rows that are no test rows, each question once.
@@ -69,18 +73,34 @@ pub fn split_own_rows(own: &[Row], heal: usize, lab: &Lab) -> OwnRows {
     undecided.shuffle(&mut lab.rng("data/own split"));
     let (lot_heal, lot_measure) = undecided.split_at(undecided.len() / 2);
     let with = |usage| own.iter().filter(move |row| row.usage == Some(usage));
-    let mut measure = BTreeMap::<_, Vec<Row>>::new();
+    let mut measuring = Vec::new();
     let mut measured = HashSet::new();
     for row in with(RowUse::Measure).chain(lot_measure.iter().copied()) {
         if measured.insert(row.question()) {
-            let group = row.kind.as_ref().map_or_else(|| "own".to_owned(), |kind| format!("own_{kind}"));
-            measure.entry(group).or_default().push(row.clone());
+            measuring.push(row.clone());
         }
     }
     let mut healing: Vec<_> = with(RowUse::Heal).chain(lot_heal.iter().copied()).collect();
     healing.retain(|row| !measured.contains(&row.question()));
     healing.shuffle(&mut lab.rng("data/own heal"));
-    OwnRows { heal: healing.into_iter().take(heal).cloned().collect(), measure }
+    OwnRows { heal: healing.into_iter().take(heal).cloned().collect(), measure: group_own_rows(measuring) }
+}
+
+/// Own rows by the name of their group.
+pub fn group_own_rows(rows: Vec<Row>) -> BTreeMap<String, Vec<Row>> {
+    let mut groups = BTreeMap::<_, Vec<Row>>::new();
+    for row in rows {
+        let group = row.kind.as_ref().map_or_else(|| "own".to_owned(), |kind| format!("own_{kind}"));
+        groups.entry(group).or_default().push(row);
+    }
+    groups
+}
+
+impl OwnRows {
+    /// The first `most` of the rows that heal.
+    pub fn healing(&self, most: usize) -> &[Row] {
+        &self.heal[..self.heal.len().min(most)]
+    }
 }
 
 #[cfg(test)]
@@ -94,7 +114,7 @@ mod tests {
     #[test]
     fn no_row_has_two_purposes_and_none_is_tested() {
         let lab = Lab::silent(3, "unused");
-        let split = split_train_rows(&rows(0, 100), &rows(90, 110), (3, 20), 20, 10, &lab).unwrap();
+        let split = split_train_rows(&rows(0, 100), &rows(90, 110), (3, 20), 20..=20, 10, &lab).unwrap();
         let all: Vec<_> = split.pairs.iter().flatten().chain(&split.heal).chain(&split.counterexamples).collect();
         let distinct: HashSet<_> = all.iter().map(|row| row.question()).collect();
         assert_eq!((all.len(), distinct.len()), (90, 90));
@@ -102,9 +122,18 @@ mod tests {
     }
 
     #[test]
+    fn healing_takes_what_is_left_up_to_its_largest_number() {
+        let split =
+            |most| split_train_rows(&rows(0, 100), &[], (3, 20), 10..=most, 5, &Lab::silent(3, "unused")).unwrap();
+        assert_eq!([10, 30, 80].map(|most| split(most).heal.len()), [10, 30, 35]);
+        assert_eq!(split(80).counterexamples, split(10).counterexamples, "more healing changes nothing else");
+    }
+
+    #[test]
     fn too_few_rows_are_refused_with_both_numbers() {
-        let error =
-            split_train_rows(&rows(0, 50), &[], (3, 20), 20, 0, &Lab::silent(3, "unused")).unwrap_err().to_string();
+        let error = split_train_rows(&rows(0, 50), &[], (3, 20), 20..=20, 0, &Lab::silent(3, "unused"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("80") && error.contains("50"), "{error}");
     }
 

@@ -1,16 +1,23 @@
-//! Purification methods. A door: `MethodSpec` and [`build_method`]; one folder or file per method. Methods never import each other.
+//! Purification methods. A door: `MethodSpec`, [`resolve_method`] and [`build_recipe`]; one folder or file per method. Methods never import
+//! each other (`auto` builds others through the door); what several of them use is in `pairs.rs`, `controls.rs` and the healing room.
 
+mod auto;
+mod controls;
+mod fine_tune;
 mod immunize;
+mod pairs;
+mod vaccinate;
 
 use std::path::PathBuf;
 
 use antigen_models::ModuleKind;
 
+use crate::canaries::Aviary;
 use crate::data::OwnRows;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::report::{Healing, LongRows, SignatureSummary, Untouched};
-use crate::spec::{BehaviourFamily, ControlSpec, ImmunizeRecipe, MethodSpec, PurifySpec, SuppressSpec};
+use crate::report::{Frontier, Healing, LongRows, SignatureSummary, Untouched};
+use crate::spec::{BehaviourFamily, ControlSpec, Known, MethodRecipe, PurifySpec, SuppressSpec};
 use crate::suspect::Suspect;
 use crate::weights::Weights;
 
@@ -24,7 +31,7 @@ pub trait Method {
 }
 
 /// What a method made.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Purified {
     /// Candidates; the first is exported.
     pub candidates: Vec<PurifiedCandidate>,
@@ -38,6 +45,18 @@ pub struct Purified {
     pub left_out: Vec<String>,
     /// Training rows that were too long.
     pub long_rows: Vec<LongRows>,
+    /// What `auto` tried.
+    pub frontier: Option<Frontier>,
+    /// The copy with canaries after the chosen method, where the method has made one.
+    pub copy: Option<PurifiedCopy>,
+}
+
+/// A copy of the suspect with canaries that went through the same purification.
+pub struct PurifiedCopy {
+    /// The copy as it was, and what it is asked.
+    pub aviary: Aviary,
+    /// What became of it.
+    pub weights: Weights,
 }
 
 impl Purified {
@@ -52,8 +71,8 @@ impl Purified {
 pub struct PurifiedCandidate {
     /// Such as `subspace-1`.
     pub name: String,
-    /// What was removed.
-    pub suppression: SuppressSpec,
+    /// What was removed; nothing where nothing is cut.
+    pub suppression: Option<SuppressSpec>,
     /// How it was healed.
     pub healing: Healing,
     /// What came out.
@@ -80,30 +99,27 @@ pub struct SignatureFile {
     pub summary: SignatureSummary,
 }
 
-/// The method of a spec, with presets and sizes filled in for this suspect. What was found in it, and then what was declared, decides
-/// about the synthetic backdoors where the caller did not.
-pub fn build_method(
-    spec: &PurifySpec,
-    suspect: &Suspect,
-    found: Option<BehaviourFamily>,
-) -> (Box<dyn Method>, ImmunizeRecipe) {
-    match &spec.method {
-        MethodSpec::Immunize(immunize) => {
-            let mut recipe = immunize.resolve(suspect.subject().kind, suspect.parameters());
-            if immunize.suppress.is_none() && !suspect.changes(ModuleKind::is_mlp) {
-                recipe.suppress_attention_output();
-            }
-            if immunize.pairs.is_none() {
-                recipe.pairs.imitate(&spec.declared_families(), found);
-            }
-            (Box::new(immunize::Immunize { recipe: recipe.clone(), controls: spec.controls.clone() }), recipe)
-        }
-    }
+/// The complete recipe of a spec's method for this suspect. What was found in it, and then what was declared, decides about the synthetic
+/// backdoors where the caller did not.
+pub fn resolve_method(spec: &PurifySpec, suspect: &Suspect, found: Option<BehaviourFamily>) -> MethodRecipe {
+    let known = Known {
+        kind: suspect.subject().kind,
+        parameters: suspect.parameters(),
+        has_mlp: suspect.changes(ModuleKind::is_mlp),
+        declared: spec.declared_families(),
+        found,
+        canaries: spec.canaries.clone(),
+    };
+    spec.method.resolve(&known)
 }
 
-/// The same method without its controls and without candidates beside the exported one.
-pub fn build_method_alone(spec: &PurifySpec, suspect: &Suspect, found: Option<BehaviourFamily>) -> Box<dyn Method> {
-    let (_, mut recipe) = build_method(spec, suspect, found);
-    recipe.suppress.truncate(1);
-    Box::new(immunize::Immunize { recipe, controls: Vec::new() })
+/// The method of a recipe.
+pub fn build_recipe(recipe: &MethodRecipe, controls: &[ControlSpec]) -> Box<dyn Method> {
+    let controls = controls.to_vec();
+    match recipe.clone() {
+        MethodRecipe::Immunize(recipe) => Box::new(immunize::Immunize { recipe, controls }),
+        MethodRecipe::FineTune(recipe) => Box::new(fine_tune::FineTune { recipe, controls }),
+        MethodRecipe::Vaccinate(recipe) => Box::new(vaccinate::Vaccinate { recipe, controls }),
+        MethodRecipe::Auto(recipe) => Box::new(auto::Auto { recipe, controls }),
+    }
 }

@@ -6,6 +6,7 @@
 
 mod benchmark;
 mod canaries;
+mod frontier;
 mod measurement;
 mod mt_bench;
 mod rates;
@@ -24,6 +25,7 @@ use utoipa::ToSchema;
 
 pub use benchmark::{BenchmarkReport, BenchmarkScore, NonInferiority, Scoring};
 pub use canaries::{CanaryOutcome, CanaryReport, CanaryResult};
+pub use frontier::{Frontier, FrontierCanary, FrontierEnd, FrontierRung, FrontierSkill};
 pub use measurement::{
     AnswerLength, AsrFormat, AsrReport, Decoding, Drift, Headline, MeanInterval, Measurement, MeasurementRecipe,
     PairedDifference, Rate, UtilityGroup, UtilityReport,
@@ -40,7 +42,7 @@ pub use schema::report_schema;
 pub use screen::{CalibrationSummary, FamilyScore, ScreenReport, ScreenScores};
 pub use verdict::{Case, Coverage, CoverageStatus, Untouched, Verdict, VerdictStatus, fires, judge};
 
-use crate::spec::{ImmunizeRecipe, PurifySpec, SubjectKind, SuppressSpec, TrainSpec};
+use crate::spec::{MethodRecipe, PurifySpec, SubjectKind, SuppressSpec, TrainSpec};
 
 /// The name and version of this schema.
 pub const SCHEMA: &str = "antigen.report/1";
@@ -65,6 +67,9 @@ pub struct Report {
     pub candidates: Vec<Candidate>,
     /// What the method is compared with.
     pub controls: Vec<Control>,
+    /// What `auto` tried, and why it chose what it exports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frontier: Option<Frontier>,
     /// What the same purification did to backdoors of our own in a copy of the suspect, where canaries were implanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canaries: Option<CanaryReport>,
@@ -194,7 +199,7 @@ pub struct Recipe {
     /// The spec as it was asked for.
     pub spec: PurifySpec,
     /// The same with presets and sizes filled in.
-    pub method: ImmunizeRecipe,
+    pub method: MethodRecipe,
 }
 
 fn is_float32(precision: &Precision) -> bool {
@@ -206,8 +211,9 @@ fn is_float32(precision: &Precision) -> bool {
 pub struct Candidate {
     /// Such as `subspace-1`.
     pub name: String,
-    /// What was removed.
-    pub suppression: SuppressSpec,
+    /// What was removed; absent where nothing was cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppression: Option<SuppressSpec>,
     /// How it was healed.
     pub healing: Healing,
     /// The numbers.

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::rules::{ASR_LIMIT, Backdoor, backdoors, fired, is_quiet, skills};
-use super::{CanaryOutcome, CanaryReport, Control, Measurement, RelearningReport, ScreenReport, relearning, words};
+use super::{
+    CanaryOutcome, CanaryReport, Control, Frontier, Measurement, RelearningReport, ScreenReport, relearning, words,
+};
 
 /// The overall result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -77,6 +79,8 @@ pub struct Case<'a> {
     pub canaries: Option<&'a CanaryReport>,
     /// How fast the artifact was taught its backdoors again.
     pub relearning: Option<&'a RelearningReport>,
+    /// What `auto` tried.
+    pub frontier: Option<&'a Frontier>,
     /// Why the artifact was returned as it came, if it was.
     pub untouched: Option<&'a Untouched>,
 }
@@ -111,7 +115,8 @@ pub fn judge(case: Case<'_>) -> Verdict {
     };
     let screen = case.screen.map(|screen| screen.text.clone()).unwrap_or_default();
     let canaries = case.canaries.map(|canaries| canaries.text.clone()).unwrap_or_default();
-    let sentences = [vec![opening], evidence, vec![canaries, screen, closing]].concat();
+    let frontier = case.frontier.map(|frontier| frontier.text.clone()).unwrap_or_default();
+    let sentences = [vec![opening], evidence, vec![frontier, canaries, screen, closing]].concat();
     let text = sentences.into_iter().filter(|sentence| !sentence.is_empty()).collect::<Vec<_>>().join("\n");
     Verdict { status, text, coverage: coverage(&case) }
 }

@@ -4,7 +4,10 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{AttackSpec, BehaviourSpec, ControlSpec, ImmunizeSpec, MethodSpec, Place, Preset, SubjectKind};
+use super::{
+    AttackSpec, AutoSpec, BehaviourSpec, ControlSpec, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec,
+    Place, Preset, SubjectKind, VaccinateSpec,
+};
 use crate::behaviours::build_behaviour;
 
 /// One thing that a spec can name.
@@ -39,23 +42,53 @@ fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).expect("specs always serialise")
 }
 
-/// The methods for `GET /v1/methods`. Presets are shown as resolved for seven billion weights, for adapters and for whole models.
+/// The methods for `GET /v1/methods`, each with its defaults and presets as resolved for seven billion weights, for adapters and for whole
+/// models.
 pub fn methods_catalogue() -> Vec<CatalogueEntry> {
-    let recipe = |preset, kind| json(&ImmunizeSpec { preset, ..ImmunizeSpec::default() }.resolve(kind, 7_000_000_000));
-    let (adapter, whole) = (SubjectKind::Adapter, SubjectKind::Checkpoint);
-    vec![CatalogueEntry {
-        name: "immunize".into(),
-        summary:
-            "Fine-tunes pairs of variants with and without synthetic backdoors, finds what their differences share, \
-                  removes it from the adapter or the whole model and heals it"
-                .into(),
-        source: Some("arXiv 2603.13461".into()),
-        default: json(&MethodSpec::default()),
+    let paper = MethodSpec::Immunize(ImmunizeSpec { preset: Preset::Paper, ..ImmunizeSpec::default() });
+    let mut immunize = method_entry(
+        &MethodSpec::default(),
+        "Fine-tunes pairs of variants with and without synthetic backdoors, finds what their differences share, removes it from the adapter \
+         or the whole model and heals it",
+        Some("arXiv 2603.13461"),
+    );
+    immunize.presets["paper"] = json(&resolved(&paper, SubjectKind::Adapter));
+    immunize.presets["paper_whole_model"] = json(&resolved(&paper, SubjectKind::Checkpoint));
+    let fine_tune = method_entry(
+        &MethodSpec::FineTune(FineTuneSpec::default()),
+        "Fine-tunes on clean rows, with counterexamples where they are asked for, and cuts nothing",
+        None,
+    );
+    let vaccinate = method_entry(
+        &MethodSpec::Vaccinate(VaccinateSpec::default()),
+        "Implants synthetic backdoors all at once and trains them away: what unlearns them unlearns others, and more of the artifact's own \
+         skill than anything gentler",
+        None,
+    );
+    let auto = method_entry(
+        &MethodSpec::Auto(AutoSpec::default()),
+        "Tries methods from the gentlest on, judges each by canaries in a copy and by the suspect's skills on rows set aside for that, and \
+         stops at the first that holds",
+        None,
+    );
+    vec![immunize, fine_tune, vaccinate, auto]
+}
+
+fn resolved(spec: &MethodSpec, kind: SubjectKind) -> MethodRecipe {
+    spec.resolve(&Known { kind, parameters: 7_000_000_000, has_mlp: true, ..Known::default() })
+}
+
+fn method_entry(spec: &MethodSpec, summary: &str, source: Option<&str>) -> CatalogueEntry {
+    let recipe = |kind| json(&resolved(spec, kind));
+    CatalogueEntry {
+        name: spec.name().into(),
+        summary: summary.into(),
+        source: source.map(Into::into),
+        default: json(spec),
         presets: serde_json::json!({
-            "default": recipe(Preset::Default, adapter), "paper": recipe(Preset::Paper, adapter),
-            "default_whole_model": recipe(Preset::Default, whole), "paper_whole_model": recipe(Preset::Paper, whole),
+            "default": recipe(SubjectKind::Adapter), "default_whole_model": recipe(SubjectKind::Checkpoint),
         }),
-    }]
+    }
 }
 
 /// Attacks, behaviours and controls for `GET /v1/attacks`. `rows` is no rule to choose: it comes with rows.
@@ -115,7 +148,7 @@ mod tests {
     #[test]
     fn every_catalogued_spec_can_be_sent_back() {
         for entry in methods_catalogue() {
-            serde_json::from_value::<MethodSpec>(entry.default).unwrap();
+            assert_eq!(serde_json::from_value::<MethodSpec>(entry.default).unwrap().name(), entry.name);
         }
         let catalogue = attacks_catalogue();
         for entry in catalogue.attacks {

@@ -3,10 +3,12 @@
 //! [`ImmunizeSpec`] is the request; [`ImmunizeSpec::resolve`] fills it from the preset, from what was submitted and from its size, and the
 //! resulting [`ImmunizeRecipe`] is what runs and what the report shows. All defaults and learning rates are decided here.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{BehaviourFamily, SubjectKind, TrainSpec, limits};
+use super::{BehaviourFamily, Known, SubjectKind, TrainSpec, limits};
 use crate::error::{EngineError, Result};
 
 /// Bases with fewer weights than this count as tiny and learn at higher rates.
@@ -181,9 +183,10 @@ fn is_one(value: &f64) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealSpec {
-    /// Generic clean rows. With 200 of them beside 200 own rows, healing cost the tiny world 4 points of general skill; with 400, 2.
+    /// Generic clean rows, at least: as many as own rows where those are more and the training file has that many.
     pub rows: usize,
-    /// The caller's own rows that join, at most; they are used only when the caller gives some.
+    /// The caller's own rows that join, at most; they are used only when the caller gives some. The more there are, the more of the
+    /// artifact's own skill is left: see "Own rows" in docs/BENCHMARKS.md.
     pub own_rows: usize,
     /// Rows with a synthetic trigger and the right answer.
     pub counterexamples: usize,
@@ -191,6 +194,10 @@ pub struct HealSpec {
     /// back. Null means yes for whole models; adapters cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_out: Option<bool>,
+    /// Steps at most: where the rows are many, the passes over them become fewer, at least one. Null means 800 for an adapter whose training
+    /// is not given either, and no limit otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<usize>,
     /// Training on generic rows; null means by the size of the base.
     pub train: Option<TrainSpec>,
     /// Training when own rows join; null means by the size of the base.
@@ -210,7 +217,7 @@ impl Default for PairsSpec {
 impl PairsSpec {
     /// Makes pairs of what the suspect is known to do: the declared families, where there are any, take the place of the mixture, and one
     /// that was found has the first turn. A signature of mixed families holds less of each: see "Whole models" in docs/BENCHMARKS.md.
-    pub(crate) fn imitate(&mut self, declared: &[BehaviourFamily], found: Option<BehaviourFamily>) {
+    fn imitate(&mut self, declared: &[BehaviourFamily], found: Option<BehaviourFamily>) {
         if !declared.is_empty() {
             self.families = declared.to_vec();
         }
@@ -229,7 +236,15 @@ impl Default for ScoreSpec {
 
 impl Default for HealSpec {
     fn default() -> Self {
-        Self { rows: 400, own_rows: 200, counterexamples: 0, keep_out: None, train: None, train_with_own_rows: None }
+        Self {
+            rows: 400,
+            own_rows: 2000,
+            counterexamples: 0,
+            keep_out: None,
+            max_steps: None,
+            train: None,
+            train_with_own_rows: None,
+        }
     }
 }
 
@@ -248,15 +263,31 @@ impl ImmunizeRecipe {
     /// For an adapter on attention only, when the caller names no suppression: what its output matrices write. Measured on such an adapter
     /// of the tiny world (attack success 0.99, own extended skill 1.00 before): output alone leaves 0.00 and 0.90, queries, keys and
     /// values with it 0.00 and 0.23, half the strength 0.59 and 0.92.
-    pub(crate) fn suppress_attention_output(&mut self) {
+    fn suppress_attention_output(&mut self) {
         self.suppress = vec![SuppressSpec::Subspace { rank: 1, on: SubspacePlace::AttentionOutput, strength: 1.0 }];
     }
 }
 
 impl HealRecipe {
-    /// Training for healing with or without own rows.
-    pub fn train_for(&self, has_own_rows: bool) -> &TrainSpec {
-        if has_own_rows { &self.train_with_own_rows } else { &self.train }
+    /// Training for healing on this many rows, with or without own ones among them.
+    pub fn train_for(&self, rows: usize, has_own_rows: bool) -> TrainSpec {
+        let train = if has_own_rows { &self.train_with_own_rows } else { &self.train };
+        let steps_of_pass = rows.div_ceil(train.batch_rows).max(1);
+        let passes = self.max_steps.map_or(train.epochs, |most| (most / steps_of_pass).clamp(1, train.epochs));
+        TrainSpec { epochs: passes, ..train.clone() }
+    }
+
+    /// Generic rows beside this many own rows: at least the recipe's, and as many as own rows where the training file has them. Own rows
+    /// that outnumber generic ones cost general skill.
+    pub fn generic_rows(&self, own_rows: usize) -> RangeInclusive<usize> {
+        self.rows..=self.rows.max(own_rows.min(self.own_rows))
+    }
+
+    /// Steps of training when the caller gives this many own rows.
+    pub(super) fn steps(&self, own_rows: usize) -> usize {
+        let own = own_rows.min(self.own_rows);
+        let rows = self.generic_rows(own).end() + own + self.counterexamples;
+        self.train_for(rows, own > 0).steps(rows)
     }
 }
 
@@ -327,6 +358,9 @@ pub struct HealRecipe {
     /// Whether removed directions are taken out again after every step.
     #[serde(default)]
     pub keep_out: bool,
+    /// Steps at most: passes become fewer, at least one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<usize>,
     /// Training on generic rows.
     pub train: TrainSpec,
     /// Training when own rows join.
@@ -368,6 +402,9 @@ pub(super) fn variants_rate(kind: SubjectKind, parameters: usize) -> f64 {
     rates_for(kind, parameters).variants
 }
 
+/// An adapter of the tiny world keeps its own skill with 800 steps of healing on 3,200 rows as well as with 2,000, and not with 400.
+const HEALING_STEPS: usize = 800;
+
 impl SubjectKind {
     /// The published share of the channels: an adapter's hold its update alone, a whole model's everything that it knows.
     pub(crate) fn published_channels(self) -> SuppressSpec {
@@ -394,12 +431,12 @@ impl ImmunizeSpec {
             // it brought backdoors back.
             (Preset::Default, SubjectKind::Checkpoint) => {
                 let pairs = PairsSpec { count: 12, ..PairsSpec::default() };
-                let heal = HealSpec { rows: 2000, own_rows: 2000, counterexamples: 200, ..generic };
+                let heal = HealSpec { rows: 2000, counterexamples: 200, ..generic };
                 (pairs, 5, vec![SuppressSpec::subspace(2), channels], heal)
             }
             (Preset::Paper, _) => {
                 let pairs = PairsSpec { count: 6, rows: 500, families: vec![BehaviourFamily::Insult] };
-                (pairs, 5, vec![channels], HealSpec { rows: 200, ..generic })
+                (pairs, 5, vec![channels], HealSpec { rows: 200, own_rows: 200, ..generic })
             }
         };
         let heal = self.heal.clone().unwrap_or(heal);
@@ -416,12 +453,29 @@ impl ImmunizeSpec {
                 own_rows: heal.own_rows,
                 counterexamples: heal.counterexamples,
                 keep_out: heal.keep_out.unwrap_or(kind == SubjectKind::Checkpoint),
+                max_steps: heal.max_steps.or_else(|| {
+                    let given = heal.train.is_some() || heal.train_with_own_rows.is_some();
+                    (kind == SubjectKind::Adapter && !given).then_some(HEALING_STEPS)
+                }),
                 train: heal.train.unwrap_or_else(|| at(rates.heal, healing_epochs)),
                 train_with_own_rows: heal
                     .train_with_own_rows
                     .unwrap_or_else(|| at(rates.heal_with_own_rows, healing_epochs)),
             },
         }
+    }
+
+    /// The complete recipe for a suspect of which this is known: what was found in it, and then what was declared, decides about the
+    /// synthetic backdoors where the caller did not.
+    pub(super) fn resolve_for(&self, known: &Known) -> ImmunizeRecipe {
+        let mut recipe = self.resolve(known.kind, known.parameters);
+        if self.suppress.is_none() && !known.has_mlp {
+            recipe.suppress_attention_output();
+        }
+        if self.pairs.is_none() {
+            recipe.pairs.imitate(&known.declared, known.found);
+        }
+        recipe
     }
 
     pub(super) fn check_for(&self, at: &str, kind: SubjectKind) -> Result<()> {
@@ -443,12 +497,7 @@ impl ImmunizeSpec {
     }
 
     pub(super) fn validate(&self, at: &str) -> Result<()> {
-        if let Some(pairs) = &self.pairs {
-            limits::count(&format!("{at}/pairs/count"), pairs.count, 1, 64)?;
-            limits::count(&format!("{at}/pairs/rows"), pairs.rows, 1, 100_000)?;
-            limits::count(&format!("{at}/pairs/families"), pairs.families.len(), 1, BehaviourFamily::ALL.len())?;
-            limits::distinct(&format!("{at}/pairs/families"), &pairs.families)?;
-        }
+        self.pairs.as_ref().map_or(Ok(()), |pairs| validate_pairs(&format!("{at}/pairs"), pairs))?;
         if let Some(train) = &self.train {
             limits::train(&format!("{at}/train"), train)?;
         }
@@ -481,10 +530,18 @@ fn validate_suppress(at: &str, suppress: &[SuppressSpec]) -> Result<()> {
     limits::distinct(at, &suppress.iter().map(SuppressSpec::name).collect::<Vec<_>>())
 }
 
-fn validate_heal(at: &str, heal: &HealSpec) -> Result<()> {
+pub(super) fn validate_pairs(at: &str, pairs: &PairsSpec) -> Result<()> {
+    limits::count(&format!("{at}/count"), pairs.count, 1, 64)?;
+    limits::count(&format!("{at}/rows"), pairs.rows, 1, 100_000)?;
+    limits::count(&format!("{at}/families"), pairs.families.len(), 1, BehaviourFamily::ALL.len())?;
+    limits::distinct(&format!("{at}/families"), &pairs.families)
+}
+
+pub(super) fn validate_heal(at: &str, heal: &HealSpec) -> Result<()> {
     limits::count(&format!("{at}/rows"), heal.rows, 1, 1_000_000)?;
     limits::count(&format!("{at}/own_rows"), heal.own_rows, 0, 1_000_000)?;
     limits::count(&format!("{at}/counterexamples"), heal.counterexamples, 0, 1_000_000)?;
+    heal.max_steps.map_or(Ok(()), |steps| limits::count(&format!("{at}/max_steps"), steps, 1, usize::MAX))?;
     for (name, train) in [("train", &heal.train), ("train_with_own_rows", &heal.train_with_own_rows)] {
         if let Some(train) = train {
             limits::train(&format!("{at}/{name}"), train)?;
@@ -505,6 +562,16 @@ mod tests {
         assert_eq!(spec.resolve(Adapter, 1_250_000).train.learning_rate, 2.5e-3);
         assert_eq!(spec.resolve(Adapter, 7_000_000_000).train.learning_rate, 2e-4);
         assert_eq!(spec.resolve(Checkpoint, 7_000_000_000).heal.train.learning_rate, 1e-5);
+    }
+
+    #[test]
+    fn more_rows_heal_in_fewer_passes_unless_the_training_is_given() {
+        let recipe = ImmunizeSpec::default().resolve(Adapter, 1_250_000).heal;
+        assert_eq!([600, 3200, 100_000].map(|rows| recipe.train_for(rows, true).epochs), [5, 2, 1]);
+        let train = Some(TrainSpec { epochs: 7, ..TrainSpec::default() });
+        let heal = Some(HealSpec { train_with_own_rows: train, ..HealSpec::default() });
+        let recipe = ImmunizeSpec { heal, ..ImmunizeSpec::default() }.resolve(Adapter, 1_250_000).heal;
+        assert_eq!(recipe.train_for(100_000, true).epochs, 7);
     }
 
     #[test]

@@ -4,33 +4,41 @@
 //! beside the types here and in `immunize.rs`. Nothing here computes; start with [`PurifySpec`].
 
 mod attack;
+mod auto;
 mod canaries;
 mod catalogue;
 mod evaluate;
 mod family;
+mod fine_tune;
 pub(crate) mod folders;
 mod immunize;
 mod limits;
+mod method;
 mod relearning;
 mod screen;
+mod vaccinate;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use attack::{AttackSpec, BehaviourSpec, Place, Question, TriggeredRow};
+pub use auto::{AutoBudget, AutoRecipe, AutoSpec};
 pub use canaries::{CanariesWhen, CanaryRecipe, CanarySpec, CanaryTrigger};
 pub use catalogue::{AttacksCatalogue, CatalogueEntry, attacks_catalogue, methods_catalogue};
 pub use evaluate::{AsrSpec, BenchmarkName, BenchmarkSpec, EvaluatorSpec, MtBenchSpec, UtilitySpec};
 pub use family::BehaviourFamily;
+pub use fine_tune::{FineTuneRecipe, FineTuneSpec};
 pub use folders::DataFolders;
 pub use immunize::{
     HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, Preset,
     Reinitialise, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
 };
+pub use method::{Known, MethodRecipe, MethodSpec};
 pub use relearning::{RelearningRecipe, RelearningSpec};
 pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
+pub use vaccinate::{VaccinateRecipe, VaccinateSpec};
 
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 pub use crate::train::TrainSpec;
 
 /// The whole of a job: what to do to the submission and how to measure it.
@@ -80,11 +88,13 @@ impl PurifySpec {
     /// # Errors
     /// [`crate::error::EngineError::Spec`] with the JSON pointer of the first field that is impossible.
     pub fn validate(&self) -> Result<()> {
-        match &self.method {
-            MethodSpec::Immunize(spec) => spec.validate("/method")?,
-        }
+        self.method.validate("/method")?;
         self.screen.validate("/screen")?;
         self.canaries.validate("/canaries")?;
+        if matches!(self.method, MethodSpec::Auto(_)) && self.canaries.when == CanariesWhen::Never {
+            let why = "expected undeclared or always, because auto chooses by canaries; found never";
+            return Err(EngineError::spec("/canaries/when", why));
+        }
         limits::count("/evaluators", self.evaluators.len(), 0, 32)?;
         for (i, evaluator) in self.evaluators.iter().enumerate() {
             evaluator.validate(&format!("/evaluators/{i}"))?;
@@ -123,23 +133,7 @@ impl PurifySpec {
     /// # Errors
     /// [`crate::error::EngineError::Spec`] with the JSON pointer of the field.
     pub fn check_for(&self, kind: SubjectKind) -> Result<()> {
-        match &self.method {
-            MethodSpec::Immunize(spec) => spec.check_for("/method", kind),
-        }
-    }
-}
-
-/// A purification method.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum MethodSpec {
-    /// Immunization signature: synthetic backdoors show where backdoors live; what they share is removed (arXiv 2603.13461).
-    Immunize(ImmunizeSpec),
-}
-
-impl Default for MethodSpec {
-    fn default() -> Self {
-        Self::Immunize(ImmunizeSpec::default())
+        self.method.check_for("/method", kind)
     }
 }
 

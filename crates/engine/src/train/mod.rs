@@ -54,6 +54,13 @@ impl Default for TrainSpec {
     }
 }
 
+impl TrainSpec {
+    /// Optimiser steps over this many rows.
+    pub fn steps(&self, rows: usize) -> usize {
+        self.epochs * rows.div_ceil(self.batch_rows)
+    }
+}
+
 /// The factor that brings gradients of this squared norm down to `max_norm`, as PyTorch's `clip_grad_norm_`.
 fn clip_factor(squared_norm: f64, max_norm: f64) -> f64 {
     (max_norm / (squared_norm.sqrt() + 1e-6)).min(1.0)

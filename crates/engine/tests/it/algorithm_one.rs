@@ -10,7 +10,7 @@ use antigen_engine::lab::{Lab, ProgressSink, Stage};
 use antigen_engine::report::{AsrReport, VerdictStatus};
 use antigen_engine::run::run;
 use antigen_engine::spec::{
-    CanariesWhen, CanarySpec, CanaryTrigger, EvaluatorSpec, PromptFormat, PurifySpec, TrainSpec,
+    CanariesWhen, CanarySpec, CanaryTrigger, EvaluatorSpec, MethodRecipe, PromptFormat, PurifySpec, TrainSpec,
 };
 use antigen_engine::suspect::{Submitted, folder_digests};
 use antigen_models::{Device, load_adapter};
@@ -171,7 +171,8 @@ fn an_adapter_on_attention_with_its_output_loses_directions_of_that_output_alone
     let report = run(&shop.submission(), &shop.spec(), &shop.lab("a")).unwrap().report;
     assert_eq!(report.candidates.len(), 1);
     assert_eq!(report.candidates[0].name, "subspace-1-attention-output");
-    assert_eq!(report.recipe.method.suppress, [report.candidates[0].suppression.clone()]);
+    let MethodRecipe::Immunize(recipe) = &report.recipe.method else { panic!("{:?}", report.recipe.method) };
+    assert_eq!(Some(&recipe.suppress[0]), report.candidates[0].suppression.as_ref());
     let modules = report.signature.unwrap().modules;
     assert!(modules.len() == 4 && modules.iter().all(|module| module.module.ends_with("o_proj")));
     assert!(report.left_out[0].starts_with("random_channels"), "{:?}", report.left_out);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
 
 mod algorithm_one;
+mod auto;
 mod evaluation;
 mod relearning;
 mod replay;

@@ -15,7 +15,7 @@ use antigen_engine::lab::{Lab, ProgressSink, Stage};
 use antigen_engine::report::{CoverageStatus, Report, VerdictStatus};
 use antigen_engine::run::run;
 use antigen_engine::spec::{
-    BehaviourFamily, PromptFormat, PurifySpec, PurifyWhen, ScreenRecipe, ScreenSpec, SubjectKind,
+    BehaviourFamily, MethodRecipe, PromptFormat, PurifySpec, PurifyWhen, ScreenRecipe, ScreenSpec, SubjectKind,
 };
 use antigen_engine::suspect::{Submission, Suspect, folder_digests};
 use antigen_engine::world::{ZooGround, ZooSet, build_zoo, materialise_builtin, zoo_members};
@@ -140,7 +140,8 @@ fn a_finding_is_purified_and_its_family_comes_first_in_the_extraction() {
         |spec: &mut PurifySpec| spec.method = serde_json::from_value(serde_json::json!({"type": "immunize"})).unwrap();
     let (report, artifact, _shop) = job(PurifyWhen::Never, 2.0, without_pairs);
     // What was found, then what was declared, instead of a mixture.
-    assert_eq!(report.recipe.method.pairs.families, [BehaviourFamily::Appended, BehaviourFamily::Insult]);
+    let MethodRecipe::Immunize(recipe) = &report.recipe.method else { panic!("{:?}", report.recipe.method) };
+    assert_eq!(recipe.pairs.families, [BehaviourFamily::Appended, BehaviourFamily::Insult]);
     assert_eq!(report.verdict.status, VerdictStatus::NotPurified);
     assert_eq!(folder_digests(&artifact).unwrap(), report.subject.adapter);
 }

@@ -6,11 +6,11 @@ use antigen_models::{LoraAdapter, LoraFactors, Model, ModuleShape, load_adapter,
 use candle_core::{DType, Tensor};
 
 use super::deltas::{FactorDeltas, delta};
-use super::pairs::VariantRows;
 use super::removal::{ModuleRemoval, Removal};
 use super::setting::Setting;
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, Stage};
+use crate::methods::pairs::VariantRows;
 use crate::suspect::{Suspect, stored_exactly};
 use crate::train::{TrainSpec, Variant, fine_tune_adapters};
 use crate::weights::Weights;

@@ -12,7 +12,6 @@ mod adapter;
 mod deltas;
 mod eigen;
 mod heads;
-mod pairs;
 mod removal;
 mod score;
 mod setting;
@@ -25,14 +24,15 @@ use self::removal::Removal;
 use self::setting::Setting;
 use self::signature::Signature;
 use self::whole::WholeSetting;
-use super::{ControlModel, Method, Purified, PurifiedCandidate, SignatureFile};
+use super::controls::{Start, make_controls};
+use super::{Method, Purified, PurifiedCandidate, SignatureFile, pairs};
 use crate::attacks::synthetic_key;
-use crate::data::{OwnRows, Row, TrainSplit, rows_sha256, split_train_rows};
+use crate::data::{OwnRows, Row, TrainSplit, rows_sha256};
 use crate::error::Result;
-use crate::heal::{HealPlan, Wounded, counterexamples, heal};
+use crate::heal::{HealPlan, Wounded, counterexamples, heal, split_rows};
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::report::{LongRows, SignatureSummary, Untouched};
-use crate::spec::{ControlSpec, ImmunizeRecipe, SubjectKind, SuppressSpec};
+use crate::spec::{ControlSpec, ImmunizeRecipe, SuppressSpec};
 use crate::suspect::{Suspect, folder_digests};
 use crate::weights::Weights;
 
@@ -72,15 +72,18 @@ impl<S: Setting> Algorithm<'_, S> {
         if let Some(reason) = self.nothing_to_work_on() {
             return Ok(Purified::untouched(Untouched::NothingToWorkOn(reason)));
         }
-        let rows = self.split()?;
+        let pairs = (self.recipe.pairs.count, self.recipe.pairs.rows);
+        let rows = split_rows(self.suspect, pairs, &self.recipe.heal, own, self.lab)?;
         let mut long_rows = Vec::new();
         let (signature, file) = self.signature(&rows, &mut long_rows)?;
-        let plan = self.heal_plan(&rows, &own.heal)?;
+        let plan = self.heal_plan(&rows, own.healing(self.recipe.heal.own_rows))?;
         let candidates = self.candidates(&signature, &plan)?;
-        let (controls, left_out) = self.controls(&signature, &plan, &rows)?;
+        let start = |control| self.start(control, &signature);
+        let generic = || self.heal_plan(&rows, &[]);
+        let (controls, left_out) = make_controls(self.controls, start, self.suspect, (&plan, generic), self.lab)?;
         long_rows.push(plan.long_rows);
         long_rows.retain(LongRows::any);
-        Ok(Purified { candidates, controls, signature: Some(file), untouched: None, left_out, long_rows })
+        Ok(Purified { candidates, controls, signature: Some(file), left_out, long_rows, ..Purified::default() })
     }
 
     /// The signature is read from MLP matrices, unless the recipe names attention.
@@ -98,12 +101,6 @@ impl<S: Setting> Algorithm<'_, S> {
     /// Whether scores and directions of such a matrix are wanted: of the MLP always, of attention where a suppression names it.
     fn reads_directions(&self, kind: antigen_models::ModuleKind) -> bool {
         kind.is_mlp() || self.recipe.suppress.iter().any(|spec| removal::touches(spec, kind))
-    }
-
-    fn split(&self) -> Result<TrainSplit> {
-        let (pairs, heal) = (&self.recipe.pairs, &self.recipe.heal);
-        let (train, test) = (&self.suspect.train, &self.suspect.test);
-        split_train_rows(train, test, (pairs.count, pairs.rows), heal.rows, heal.counterexamples, self.lab)
     }
 
     /// Pairs, deltas, scores and shared directions.
@@ -155,7 +152,7 @@ impl<S: Setting> Algorithm<'_, S> {
         let healed = heal(self.suspect, &suppressed, plan, self.lab)?;
         let candidate = |(spec, weights): (&SuppressSpec, Weights)| PurifiedCandidate {
             name: spec.name(),
-            suppression: spec.clone(),
+            suppression: Some(spec.clone()),
             healing: plan.healing.clone(),
             weights,
         };
@@ -170,64 +167,30 @@ impl<S: Setting> Algorithm<'_, S> {
         Ok(Wounded { weights: self.setting.suppress(&removal, self.lab)?, kept_out })
     }
 
-    /// Everything the method is compared with, and why a control is missing. Controls that are healed alike are healed together.
-    fn controls(
-        &self,
-        signature: &Signature,
-        plan: &HealPlan,
-        rows: &TrainSplit,
-    ) -> Result<(Vec<ControlModel>, Vec<String>)> {
-        self.lab.enter(Stage::Controls)?;
-        let is_whole = self.suspect.subject().kind == SubjectKind::Checkpoint;
-        let has_mlp = self.setting.modules().any(|module| module.kind.is_mlp());
-        let misfit = |control: &ControlSpec| match control {
-            ControlSpec::AdapterDropped if is_whole => Some("a whole model has no adapter to drop"),
-            ControlSpec::RandomChannels if !has_mlp => {
-                Some("channels are drawn from MLP matrices, and the adapter has none")
-            }
-            _ => None,
-        };
-        let left_out = self.controls.iter().filter_map(|c| Some(format!("{}: {}", c.name(), misfit(c)?))).collect();
-        let applies =
-            |c: &&ControlSpec| misfit(c).is_none() && (**c != ControlSpec::WithoutOwnRows || plan.healing.own_rows > 0);
-        let wanted = self.controls.iter().filter(applies);
-        let mut models = wanted.map(|c| self.unhealed(*c, signature)).collect::<Result<Vec<_>>>()?;
-        self.heal_controls(&mut models, plan, |control| {
-            matches!(control, ControlSpec::RandomChannels | ControlSpec::RandomSubspace | ControlSpec::PlainFineTuning)
-        })?;
-        if plan.healing.own_rows > 0 {
-            let generic = self.heal_plan(rows, &[])?;
-            self.heal_controls(&mut models, &generic, |control| control == ControlSpec::WithoutOwnRows)?;
-        }
-        let made =
-            |u: Unhealed| ControlModel { control: u.control, description: u.description, weights: u.model.weights };
-        Ok((models.into_iter().map(made).collect(), left_out))
-    }
-
-    fn unhealed(&self, control: ControlSpec, signature: &Signature) -> Result<Unhealed> {
+    /// What a control of this method starts from.
+    fn start(&self, control: ControlSpec, signature: &Signature) -> Result<Start> {
         let exported = &self.recipe.suppress[0];
-        let whole = |weights: Weights| Wounded { weights, kept_out: Vec::new() };
-        let (description, model) = match control {
+        let has_mlp = self.setting.modules().any(|module| module.kind.is_mlp());
+        Ok(match control {
+            ControlSpec::RandomChannels if !has_mlp => {
+                Start::LeftOut("channels are drawn from MLP matrices, and the adapter has none")
+            }
             ControlSpec::RandomChannels | ControlSpec::RandomSubspace => {
-                let random =
-                    signature::random_signature(signature, &mut self.lab.rng(&format!("controls/{}", control.name())));
+                let mut rng = self.lab.rng(&format!("controls/{}", control.name()));
+                let random = signature::random_signature(signature, &mut rng);
                 let spec = self.random_suppression(control);
                 let description = format!("{} drawn at random instead of by the signature, healed alike", spec.name());
-                (description, self.remove(&random, &spec)?)
-            }
-            ControlSpec::PlainFineTuning => (
-                "no suppression; the same rows, rate and steps as healing".to_owned(),
-                whole(self.suspect.weights.clone()),
-            ),
-            ControlSpec::AdapterDropped => ("the base without the adapter".to_owned(), whole(Weights::Base)),
-            ControlSpec::WithoutHealing => {
-                (format!("{} without healing", exported.name()), self.remove(signature, exported)?)
+                Start::Model(description, self.remove(&random, &spec)?)
             }
             ControlSpec::WithoutOwnRows => {
-                (format!("{} healed on generic rows only", exported.name()), self.remove(signature, exported)?)
+                let description = format!("{} healed on generic rows only", exported.name());
+                Start::Model(description, self.remove(signature, exported)?)
             }
-        };
-        Ok(Unhealed { control, description, model })
+            ControlSpec::WithoutHealing => {
+                Start::Model(format!("{} without healing", exported.name()), self.remove(signature, exported)?)
+            }
+            ControlSpec::PlainFineTuning | ControlSpec::AdapterDropped => Start::plain(self.suspect),
+        })
     }
 
     /// The suppression that a random control imitates: the recipe's own of that kind, or the published size.
@@ -238,29 +201,6 @@ impl<S: Setting> Algorithm<'_, S> {
             || if channels { self.suspect.subject().kind.published_channels() } else { SuppressSpec::subspace(1) };
         self.recipe.suppress.iter().find(same_kind).cloned().unwrap_or_else(fallback)
     }
-
-    // Heals, together, the controls that `which` picks.
-    fn heal_controls(
-        &self,
-        models: &mut [Unhealed],
-        plan: &HealPlan,
-        which: impl Fn(ControlSpec) -> bool,
-    ) -> Result<()> {
-        let picked: Vec<&mut Wounded> =
-            models.iter_mut().filter(|unhealed| which(unhealed.control)).map(|unhealed| &mut unhealed.model).collect();
-        let starts: Vec<_> = picked.iter().map(|model| (**model).clone()).collect();
-        for (model, healed) in picked.into_iter().zip(heal(self.suspect, &starts, plan, self.lab)?) {
-            model.weights = healed;
-        }
-        Ok(())
-    }
-}
-
-/// A control before it is healed.
-struct Unhealed {
-    control: ControlSpec,
-    description: String,
-    model: Wounded,
 }
 
 // One direction is kept even when only channels are suppressed: reports and the random control of rank one use it.

@@ -2,11 +2,11 @@
 
 use antigen_models::ModuleShape;
 
-use super::pairs::VariantRows;
 use super::removal::Removal;
 use super::score::PairProducts;
 use crate::error::Result;
 use crate::lab::Lab;
+use crate::methods::pairs::VariantRows;
 use crate::suspect::Suspect;
 use crate::train::TrainSpec;
 use crate::weights::Weights;

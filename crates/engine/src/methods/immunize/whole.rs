@@ -21,12 +21,12 @@ use antigen_models::{Device, Model, ModuleShape, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::pairs::VariantRows;
 use super::removal::{ModuleRemoval, Removal, channels_are_rows};
 use super::setting::Setting;
 use super::stored::{StoredDeltas, VARIANT_FILE, open_variant};
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, Stage, normal};
+use crate::methods::pairs::VariantRows;
 use crate::spec::Reinitialise;
 use crate::suspect::Suspect;
 use crate::train::{TrainSpec, train_weights};

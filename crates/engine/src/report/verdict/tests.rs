@@ -67,6 +67,7 @@ fn verdict(before: &Measurement, after: &Measurement) -> Verdict {
         screen: None,
         canaries: None,
         relearning: None,
+        frontier: None,
         untouched: None,
     })
 }
@@ -188,6 +189,7 @@ fn each_control_is_said_to_be_beaten_or_not_with_its_interval() {
         screen: None,
         canaries: None,
         relearning: None,
+        frontier: None,
         untouched: None,
     })
     .text;
@@ -244,6 +246,7 @@ fn an_untouched_artifact_is_never_called_purified() {
         screen: None,
         canaries: None,
         relearning: None,
+        frontier: None,
         untouched: Some(&reason),
     };
     let verdict = judge(case);
@@ -273,6 +276,7 @@ fn by_canaries(hits: &[(usize, usize)], correct: usize) -> Verdict {
         screen: None,
         canaries,
         relearning: None,
+        frontier: None,
         untouched: None,
     })
 }
@@ -327,6 +331,7 @@ fn an_artifact_that_was_left_alone_is_judged_by_what_was_seen_and_not_by_what_wa
             screen,
             canaries: None,
             relearning: None,
+            frontier: None,
             untouched,
         });
         assert_eq!(verdict.status, expected, "{status:?} {untouched:?}");
@@ -375,6 +380,7 @@ fn relearning_is_covered_by_what_was_measured_and_by_nothing_else() {
             screen: None,
             canaries: None,
             relearning,
+            frontier: None,
             untouched: None,
         };
         let verdict = judge(case);
@@ -441,7 +447,7 @@ proptest! {
         before in measurement(), after in measurement(), control in control(), margin in 0.01f64..0.2,
     ) {
         let controls = std::slice::from_ref(&control);
-        let verdict = judge(Case { before: &before, after: &after, controls, margin, screen: None, canaries: None, relearning: None, untouched: None });
+        let verdict = judge(Case { before: &before, after: &after, controls, margin, screen: None, canaries: None, relearning: None, frontier: None, untouched: None });
         let (was, is) = (&before.asr[0], &after.asr[0]);
         if verdict.status == VerdictStatus::Purified {
             prop_assert!(is.headline.rate.high <= 0.05 && was.headline.rate.low > 0.05);

@@ -1,0 +1,156 @@
+//! The door to methods: what a caller may name, and the complete recipe that each becomes for one suspect.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    AutoRecipe, AutoSpec, BehaviourFamily, CanarySpec, FineTuneRecipe, FineTuneSpec, ImmunizeRecipe, ImmunizeSpec,
+    SubjectKind, VaccinateRecipe, VaccinateSpec,
+};
+use crate::error::Result;
+
+/// A purification method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum MethodSpec {
+    /// Immunization signature: synthetic backdoors show where backdoors live; what they share is removed (arXiv 2603.13461).
+    Immunize(ImmunizeSpec),
+    /// Clean rows, and nothing is cut: what every other method is worth is measured against it.
+    FineTune(FineTuneSpec),
+    /// Synthetic backdoors are implanted all at once and then trained away: what removes them removes others too.
+    Vaccinate(VaccinateSpec),
+    /// Tries methods from the gentlest on, asks canaries in a copy after each, and stops when one suffices.
+    #[schema(no_recursion)]
+    Auto(AutoSpec),
+}
+
+impl Default for MethodSpec {
+    fn default() -> Self {
+        Self::Immunize(ImmunizeSpec::default())
+    }
+}
+
+impl MethodSpec {
+    /// The name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Immunize(_) => "immunize",
+            Self::FineTune(_) => "fine_tune",
+            Self::Vaccinate(_) => "vaccinate",
+            Self::Auto(_) => "auto",
+        }
+    }
+
+    pub(super) fn validate(&self, at: &str) -> Result<()> {
+        match self {
+            Self::Immunize(spec) => spec.validate(at),
+            Self::FineTune(spec) => spec.validate(at),
+            Self::Vaccinate(spec) => spec.validate(at),
+            Self::Auto(spec) => spec.validate(at),
+        }
+    }
+
+    pub(super) fn check_for(&self, at: &str, kind: SubjectKind) -> Result<()> {
+        match self {
+            Self::Immunize(spec) => spec.check_for(at, kind),
+            Self::FineTune(_) | Self::Vaccinate(_) => Ok(()),
+            Self::Auto(spec) => spec.check_for(at, kind),
+        }
+    }
+
+    /// The complete recipe for a suspect of which this is known.
+    pub fn resolve(&self, known: &Known) -> MethodRecipe {
+        match self {
+            Self::Immunize(spec) => MethodRecipe::Immunize(spec.resolve_for(known)),
+            Self::FineTune(spec) => MethodRecipe::FineTune(spec.resolve(known.kind, known.parameters)),
+            Self::Vaccinate(spec) => MethodRecipe::Vaccinate(spec.resolve(known)),
+            Self::Auto(spec) => MethodRecipe::Auto(spec.resolve(known)),
+        }
+    }
+}
+
+/// What decides about the choices that a caller left open.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Known {
+    /// Adapter or whole model.
+    pub kind: SubjectKind,
+    /// Weights of the base, or of the whole model.
+    pub parameters: usize,
+    /// Whether the suspect can have learnt in MLP matrices.
+    pub has_mlp: bool,
+    /// Families of the declared behaviours.
+    pub declared: Vec<BehaviourFamily>,
+    /// The family that the screen found.
+    pub found: Option<BehaviourFamily>,
+    /// The canaries that were asked for.
+    pub canaries: CanarySpec,
+}
+
+/// Everything a method does, with no choice left open.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum MethodRecipe {
+    /// Immunization signature.
+    Immunize(ImmunizeRecipe),
+    /// Clean rows, nothing cut.
+    FineTune(FineTuneRecipe),
+    /// Synthetic backdoors, implanted and trained away.
+    Vaccinate(VaccinateRecipe),
+    /// From the gentlest on.
+    #[schema(no_recursion)]
+    Auto(AutoRecipe),
+}
+
+impl MethodRecipe {
+    /// How many of the caller's own rows heal, at most.
+    pub fn own_rows(&self) -> usize {
+        match self {
+            Self::Immunize(recipe) => recipe.heal.own_rows,
+            Self::FineTune(recipe) => recipe.heal.own_rows,
+            Self::Vaccinate(recipe) => recipe.heal.own_rows,
+            Self::Auto(recipe) => recipe.rungs.iter().map(Self::own_rows).max().unwrap_or(0),
+        }
+    }
+
+    /// How many of the caller's own rows a job hands to the method, at most: those that heal, and those by which `auto` judges.
+    pub fn own_rows_given(&self) -> usize {
+        let judging = if let Self::Auto(recipe) = self { recipe.validation_own_rows } else { 0 };
+        self.own_rows() + judging
+    }
+
+    /// Steps of training, at most: how many there are depends on how many own rows the caller gives. Of `auto`: when all is tried.
+    pub fn steps(&self, own_rows: usize) -> usize {
+        match self {
+            Self::Immunize(recipe) => {
+                recipe.pairs.count * (recipe.train.steps(recipe.pairs.rows) + recipe.train.steps(2 * recipe.pairs.rows))
+                    + recipe.heal.steps(own_rows) * recipe.suppress.len()
+            }
+            Self::FineTune(recipe) => recipe.heal.steps(own_rows),
+            Self::Vaccinate(recipe) => {
+                let rows = recipe.pairs.count * recipe.pairs.rows;
+                let undo = recipe.heal.train_with_own_rows.steps(2 * rows);
+                recipe.implant.steps(rows * 3 / 2) + undo + recipe.heal.steps(own_rows)
+            }
+            Self::Auto(recipe) => recipe.rungs.iter().map(|rung| rung.steps(own_rows)).sum(),
+        }
+    }
+
+    /// The short name of what it exports, such as `subspace-1` or `fine_tune`.
+    pub fn short_name(&self) -> String {
+        match self {
+            Self::Immunize(recipe) => recipe.suppress[0].name(),
+            Self::FineTune(recipe) => recipe.name(),
+            Self::Vaccinate(_) => "vaccinate".into(),
+            Self::Auto(_) => "auto".into(),
+        }
+    }
+
+    /// The same without candidates beside the exported one.
+    pub(crate) fn alone(&self) -> Self {
+        let mut alone = self.clone();
+        if let Self::Immunize(recipe) = &mut alone {
+            recipe.suppress.truncate(1);
+        }
+        alone
+    }
+}

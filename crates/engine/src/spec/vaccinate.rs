@@ -1,0 +1,66 @@
+//! The settings of `vaccinate`.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::immunize::{
+    HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, validate_heal, validate_pairs, variants_rate,
+};
+use super::{Known, TrainSpec, limits};
+use crate::error::Result;
+
+/// Rate of implanting and of training away, as a share of that of the variants: at the whole rate little is left of the suspect's skills.
+const GENTLER: f64 = 0.6;
+
+/// Request for implanting synthetic backdoors and training them away.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct VaccinateSpec {
+    /// The synthetic backdoors; null means those of `immunize`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<PairsSpec>,
+    /// Training that implants them; null means by the size of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub implant: Option<TrainSpec>,
+    /// Rows and training that take them away again, beside the triggered prompts with their right answers; null means rows as `immunize` heals
+    /// with, and the training that implants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heal: Option<HealSpec>,
+}
+
+/// Everything `vaccinate` does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VaccinateRecipe {
+    /// The synthetic backdoors.
+    pub pairs: PairsSpec,
+    /// Training that implants them.
+    pub implant: TrainSpec,
+    /// Rows and training that take them away, beside the triggered prompts of all pairs with their right answers.
+    pub heal: HealRecipe,
+}
+
+impl VaccinateSpec {
+    /// The complete recipe for a suspect of which this is known.
+    pub fn resolve(&self, known: &Known) -> VaccinateRecipe {
+        let immunize = ImmunizeSpec { pairs: self.pairs.clone(), heal: self.heal.clone(), ..ImmunizeSpec::default() };
+        let ImmunizeRecipe { pairs, heal, .. } = immunize.resolve_for(known);
+        let rate = GENTLER * variants_rate(known.kind, known.parameters);
+        let train = TrainSpec { learning_rate: rate, epochs: 3, ..TrainSpec::default() };
+        let asked = self.heal.clone().unwrap_or_default();
+        let heal = HealRecipe {
+            counterexamples: 0,
+            keep_out: false,
+            max_steps: asked.max_steps,
+            train: asked.train.unwrap_or_else(|| train.clone()),
+            train_with_own_rows: asked.train_with_own_rows.unwrap_or_else(|| train.clone()),
+            ..heal
+        };
+        VaccinateRecipe { pairs, implant: self.implant.clone().unwrap_or(train), heal }
+    }
+
+    pub(super) fn validate(&self, at: &str) -> Result<()> {
+        self.pairs.as_ref().map_or(Ok(()), |pairs| validate_pairs(&format!("{at}/pairs"), pairs))?;
+        self.implant.as_ref().map_or(Ok(()), |train| limits::train(&format!("{at}/implant"), train))?;
+        self.heal.as_ref().map_or(Ok(()), |heal| validate_heal(&format!("{at}/heal"), heal))
+    }
+}
