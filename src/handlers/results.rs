@@ -34,6 +34,7 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub struct ReportQuery {
     /// Wins over `Accept`.
+    #[param(inline)]
     format: Option<ReportFormat>,
 }
 

@@ -26,6 +26,27 @@ fn the_committed_report_schema_equals_the_code() {
     );
 }
 
+#[test]
+fn every_reference_of_the_description_leads_to_a_schema() {
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|field| references(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let document: Value = serde_json::from_str(&antigen::openapi::document()).unwrap();
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 50, "{found:?}");
+    for reference in found {
+        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference} leads nowhere");
+    }
+}
+
 #[tokio::test]
 async fn the_served_description_is_the_same_and_its_browser_needs_no_other_host() {
     let server = TestServer::start().await;

@@ -20,7 +20,6 @@ pub enum MethodSpec {
     /// Synthetic backdoors are implanted all at once and then trained away: what removes them removes others too.
     Vaccinate(VaccinateSpec),
     /// Tries methods from the gentlest on, asks canaries in a copy after each, and stops when one suffices.
-    #[schema(no_recursion)]
     Auto(AutoSpec),
 }
 
@@ -97,7 +96,6 @@ pub enum MethodRecipe {
     /// Synthetic backdoors, implanted and trained away.
     Vaccinate(VaccinateRecipe),
     /// From the gentlest on.
-    #[schema(no_recursion)]
     Auto(AutoRecipe),
 }
 
