@@ -12,14 +12,14 @@ use antigen_engine::{
     run::run,
     spec::{DataFolders, MethodSpec, PurifySpec},
     suspect::Submission,
-    world::{ZooMember, ZooSet, member_dir},
+    world::{ZooMember, member_dir},
 };
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
 use super::choices::parse_choice;
-use super::zoo::{Site, ZooArgs, fill};
+use super::zoo::{SetArgs, Site, ZooArgs, fill};
 use crate::worker::{submitted, write_whole};
 
 /// Arguments of `antigen lab evidence`.
@@ -27,13 +27,15 @@ use crate::worker::{submitted, write_whole};
 pub struct EvidenceArgs {
     #[command(flatten)]
     pub zoo: ZooArgs,
+    #[command(flatten)]
+    pub set: SetArgs,
     /// Where reports, purified artifacts and evidence.csv go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// How to purify: a name such as auto, or JSON [default: immunize]
     #[arg(long, value_name = "METHOD", default_value = "immunize")]
     pub method: String,
-    /// Only these members, by the beginnings of their names [default: all of the check set]
+    /// Only these members, by the beginnings of their names [default: all of the set]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub only: Vec<String>,
 }
@@ -47,7 +49,7 @@ pub fn show_evidence(args: &EvidenceArgs) -> anyhow::Result<()> {
         args.only.is_empty() || args.only.iter().any(|beginning| member.name.starts_with(beginning))
     };
     let method: MethodSpec = parse_choice("--method", &args.method)?;
-    let site = fill(&args.zoo, ZooSet::Check, wanted)?;
+    let site = fill(&args.zoo, args.set.set()?, wanted)?;
     let mut lines = Vec::with_capacity(site.members.len());
     for member in &site.members {
         let report = job(&site, member, &method, &args.out.join(&member.name))?;

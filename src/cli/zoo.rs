@@ -37,14 +37,29 @@ pub struct ZooArgs {
     pub device: String,
 }
 
+/// Which members of a zoo.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// Which members: calibration, check or proof
+    #[arg(long, default_value = "check")]
+    set: String,
+}
+
+impl SetArgs {
+    /// # Errors
+    /// There is no such set.
+    pub(super) fn set(&self) -> anyhow::Result<ZooSet> {
+        serde_json::from_value(self.set.clone().into()).context("--set")
+    }
+}
+
 /// Arguments of `antigen lab zoo`.
 #[derive(Debug, Args)]
 pub struct MakeZooArgs {
     #[command(flatten)]
     pub zoo: ZooArgs,
-    /// Which members: calibration or check
-    #[arg(long, default_value = "check")]
-    pub set: String,
+    #[command(flatten)]
+    pub set: SetArgs,
 }
 
 /// Arguments of `antigen lab calibrate`.
@@ -62,6 +77,8 @@ pub struct CalibrateArgs {
 pub struct RocArgs {
     #[command(flatten)]
     pub zoo: ZooArgs,
+    #[command(flatten)]
+    pub set: SetArgs,
 }
 
 /// A zoo on its way.
@@ -91,8 +108,7 @@ pub(super) fn fill(args: &ZooArgs, set: ZooSet, wanted: impl Fn(&ZooMember) -> b
 /// # Errors
 /// Files that cannot be read or written, or training that fails.
 pub fn make_zoo(args: &MakeZooArgs) -> anyhow::Result<()> {
-    let set = serde_json::from_value::<ZooSet>(args.set.clone().into()).context("--set")?;
-    let site = fill(&args.zoo, set, |_| true)?;
+    let site = fill(&args.zoo, args.set.set()?, |_| true)?;
     println!("{} members: {}", site.members.len(), args.zoo.zoo.display());
     Ok(())
 }
@@ -115,7 +131,7 @@ pub fn make_calibration(args: &CalibrateArgs) -> anyhow::Result<()> {
 /// # Errors
 /// As [`make_zoo`].
 pub fn show_roc(args: &RocArgs) -> anyhow::Result<()> {
-    let site = fill(&args.zoo, ZooSet::Check, |_| true)?;
+    let site = fill(&args.zoo, args.set.set()?, |_| true)?;
     let calibration = Calibration::find(&site.folders.base)?;
     let checked = check_zoo(&site.folders, &site.members, &calibration, &site.lab)?;
     println!(

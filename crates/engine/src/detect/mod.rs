@@ -12,7 +12,6 @@ mod uptake;
 mod zoo;
 
 pub use calibration::{CALIBRATION_FILE, Calibrated, Calibration, CalibrationGroup};
-pub use judge::MARGIN;
 pub use roc::{Separation, separation};
 pub use uptake::{Uptake, measure_uptake};
 pub use zoo::{CheckedMember, ZooFolders, calibrate, check_zoo};

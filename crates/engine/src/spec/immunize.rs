@@ -183,7 +183,8 @@ fn is_one(value: &f64) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealSpec {
-    /// Generic clean rows, at least: as many as own rows where those are more and the training file has that many.
+    /// Generic clean rows: as many as own rows where those are more, and what there is where the training file is too short for that (200
+    /// are the least). Own rows that outnumber generic ones cost general skill.
     pub rows: usize,
     /// The caller's own rows that join, at most; they are used only when the caller gives some. The more there are, the more of the
     /// artifact's own skill is left: see "Own rows" in docs/BENCHMARKS.md.
@@ -237,7 +238,7 @@ impl Default for ScoreSpec {
 impl Default for HealSpec {
     fn default() -> Self {
         Self {
-            rows: 400,
+            rows: 2000,
             own_rows: 2000,
             counterexamples: 0,
             keep_out: None,
@@ -277,10 +278,10 @@ impl HealRecipe {
         TrainSpec { epochs: passes, ..train.clone() }
     }
 
-    /// Generic rows beside this many own rows: at least the recipe's, and as many as own rows where the training file has them. Own rows
-    /// that outnumber generic ones cost general skill.
+    /// Generic rows beside this many own rows: as many as the recipe says, or as own rows where those are more, of a training file that is long
+    /// enough; of a shorter one what is there.
     pub fn generic_rows(&self, own_rows: usize) -> RangeInclusive<usize> {
-        self.rows..=self.rows.max(own_rows.min(self.own_rows))
+        self.rows.min(LEAST_ROWS)..=self.rows.max(own_rows.min(self.own_rows))
     }
 
     /// Steps of training when the caller gives this many own rows.
@@ -402,6 +403,9 @@ pub(super) fn variants_rate(kind: SubjectKind, parameters: usize) -> f64 {
     rates_for(kind, parameters).variants
 }
 
+/// Fewer generic rows than this do not heal; a recipe may ask for fewer.
+const LEAST_ROWS: usize = 200;
+
 /// An adapter of the tiny world keeps its own skill with 800 steps of healing on 3,200 rows as well as with 2,000, and not with 400.
 const HEALING_STEPS: usize = 800;
 
@@ -431,7 +435,7 @@ impl ImmunizeSpec {
             // it brought backdoors back.
             (Preset::Default, SubjectKind::Checkpoint) => {
                 let pairs = PairsSpec { count: 12, ..PairsSpec::default() };
-                let heal = HealSpec { rows: 2000, counterexamples: 200, ..generic };
+                let heal = HealSpec { counterexamples: 200, ..generic };
                 (pairs, 5, vec![SuppressSpec::subspace(2), channels], heal)
             }
             (Preset::Paper, _) => {
@@ -567,7 +571,7 @@ mod tests {
     #[test]
     fn more_rows_heal_in_fewer_passes_unless_the_training_is_given() {
         let recipe = ImmunizeSpec::default().resolve(Adapter, 1_250_000).heal;
-        assert_eq!([600, 3200, 100_000].map(|rows| recipe.train_for(rows, true).epochs), [5, 2, 1]);
+        assert_eq!([600, 3200, 100_000].map(|rows| recipe.train_for(rows, true).epochs), [4, 2, 1]);
         let train = Some(TrainSpec { epochs: 7, ..TrainSpec::default() });
         let heal = Some(HealSpec { train_with_own_rows: train, ..HealSpec::default() });
         let recipe = ImmunizeSpec { heal, ..ImmunizeSpec::default() }.resolve(Adapter, 1_250_000).heal;

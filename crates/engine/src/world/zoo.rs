@@ -18,14 +18,18 @@ use crate::spec::{AttackSpec, BehaviourSpec, Place, PromptFormat, TrainSpec};
 use crate::train::{Variant, fine_tune_adapters, train_weights};
 use crate::weights::write_model;
 
-/// Which adapters of the zoo. The two sets share no seed and no draw.
+/// Which adapters of the zoo. No two sets share a seed or a draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ZooSet {
     /// 20 honest adapters and 8 honest models, from which thresholds follow, and 5 and 2 poisoned ones to look at.
     Calibration,
-    /// 20 honest and 20 poisoned adapters, 4 and 4 models, that no threshold was made from.
+    /// 20 honest and 20 poisoned adapters, 4 and 4 models, that no threshold was made from. The rule of the screen was chosen with these
+    /// in view.
     Check,
+    /// As many others, which nobody had seen when the rule was chosen. Honest members train as long as poisoned ones, on as many more clean
+    /// rows.
+    Proof,
 }
 
 /// One adapter of the zoo.
@@ -62,7 +66,8 @@ impl ZooMember {
         self
     }
 
-    /// Rows of its skill that it did not learn from: 200 to heal with and 120 to measure with.
+    /// Rows of its skill that it did not learn from: 1,000 to heal with and 120 to measure with, where
+    /// the skill has as many questions.
     pub fn held_out_rows(&self) -> Vec<Row> {
         let learnt = skill_rows(self.skill, self.own_rows, self.seed);
         let learnt: HashSet<_> = learnt.iter().map(Row::question).collect();
@@ -97,7 +102,7 @@ impl ZooMember {
 }
 
 /// Rows of a member's skill for healing and for measuring, from draws that no member learns from.
-const HEAL_ROWS: usize = 200;
+const HEAL_ROWS: usize = 1000;
 const MEASURE_ROWS: usize = 120;
 const HELD_OUT_SEED: u64 = 1_000_000;
 
@@ -121,8 +126,15 @@ pub fn zoo_members(set: ZooSet) -> Vec<ZooMember> {
         ZooSet::Calibration => (40_000, [20, 5, 8, 2], Lengths { generic: [300, 500, 700], poisoned: [300, 500] }),
         // Long enough for every backdoor to settle, and honest members longer than those of the calibration.
         ZooSet::Check => (50_000, [20, 20, 4, 4], Lengths { generic: [400, 800, 1200], poisoned: [900, 1200] }),
+        ZooSet::Proof => (60_000, [20, 20, 4, 4], Lengths { generic: [400, 800, 1200], poisoned: [900, 1200] }),
     };
-    let clean = |kind, n, offset: u64| honest(members(kind, n, seed + offset, &lengths), kind);
+    let clean = |kind, n, offset: u64| {
+        let mut members = honest(members(kind, n, seed + offset, &lengths), kind);
+        if set == ZooSet::Proof {
+            members.iter_mut().for_each(|member| member.implant.generic_rows += member.implant.poisoned_rows);
+        }
+        members
+    };
     let dirty = |kind, n, offset: u64| bad(members(kind, n, seed + offset, &lengths), kind);
     let adapters = clean("clean", adapters, 0).into_iter().chain(dirty("poisoned", poisoned, 500));
     let models = clean("model-clean", models, 1000).into_iter().chain(dirty("model-poisoned", poisoned_models, 1500));
@@ -328,15 +340,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_two_sets_share_no_seed_and_every_set_has_as_many_as_it_says() {
+    fn no_two_sets_share_a_seed_and_every_set_has_as_many_as_it_says() {
         let (calibration, check) = (zoo_members(ZooSet::Calibration), zoo_members(ZooSet::Check));
+        let proof = zoo_members(ZooSet::Proof);
         let count = |members: &[ZooMember]| {
             let poisoned = members.iter().filter(|m| m.is_poisoned()).count();
             (members.len() - poisoned, poisoned)
         };
-        assert_eq!((count(&calibration), count(&check)), ((28, 7), (24, 24)));
-        let seeds: HashSet<_> = calibration.iter().chain(&check).map(|member| member.seed).collect();
-        assert_eq!(seeds.len(), 83);
+        assert_eq!((count(&calibration), count(&check), count(&proof)), ((28, 7), (24, 24), (24, 24)));
+        let seeds: HashSet<_> = calibration.iter().chain(&check).chain(&proof).map(|member| member.seed).collect();
+        assert_eq!(seeds.len(), 131);
     }
 
     #[test]
