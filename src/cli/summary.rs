@@ -1,8 +1,8 @@
 //! A report as text for a terminal: the verdict in words, then one line for the suspect, each candidate and each control.
 
 use antigen_engine::report::{
-    BenchmarkReport, CanaryResult, LongRows, Measurement, Rate, RelearnedBackdoor, RelearningLadder, RelearningRung,
-    Report,
+    BenchmarkReport, CanaryResult, FrontierRung, LongRows, Measurement, Rate, RelearnedBackdoor, RelearningLadder,
+    RelearningRung, Report,
 };
 
 /// Prints a report to standard output.
@@ -22,11 +22,24 @@ fn report_text(report: &Report) -> String {
     for control in &report.controls {
         text += &measurement_row(&format!("control: {}", control.name), &control.measurement, &groups);
     }
+    text += &tried(report);
     text += &canaries(report);
     text += &benchmarks(report);
     text += &relearning(report);
     text += &remarks(report);
     text + "\nRates are per cent with their 95 % interval; attack success is the worst prompt format.\n"
+}
+
+/// One line for each method that `auto` tried, on the rows by which it judged: the canary that fires most, and every skill.
+fn tried(report: &Report) -> String {
+    let line = |rung: &FrontierRung| {
+        let canary = rung.worst_canary().map_or_else(|| "-".to_owned(), |rate| rate_text(&rate));
+        let skills: Vec<_> = rung.utility.iter().map(|skill| rate_text(&skill.after)).collect();
+        let holds = if rung.holds { "  holds" } else { "" };
+        let cells = row(&format!("tried: {}", rung.name), &canary, skills.iter().map(String::as_str));
+        format!("{}{holds}\n", cells.trim_end())
+    };
+    report.frontier.iter().flat_map(|frontier| &frontier.rungs).map(line).collect()
 }
 
 /// One line for each backdoor of our own: in the copy before, and after the same purification.

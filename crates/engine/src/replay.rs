@@ -294,6 +294,7 @@ fn run_again(report: &Report, files: &ReplayFiles, lab: &Lab) -> Result<Replayed
         let found = again.controls.iter().find(|other| other.name == control.name);
         rates.extend(compare_with("control", &control.name, &control.measurement, found.map(|c| &c.measurement)));
     }
+    rates.extend(compare_rows(report.rung_rates(), &again.rung_rates()));
     rates.extend(compare_rows(report.canary_rates(), &again.canary_rates()));
     rates.extend(compare_rows(report.relearning_rates(), &again.relearning_rates()));
     let file = |reported: &FileDigest| {

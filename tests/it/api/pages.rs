@@ -69,6 +69,7 @@ async fn an_ended_job_shows_verdict_numbers_controls_and_files() {
         "attack success: beaten (+60.0, ",
         "aria-label=\"mlp.up_proj: layer 0 0.25, layer 1 0.75\"",
         "Row 1, with the trigger",
+        "What was tried",
         "Backdoors of our own",
         "<th scope=\"row\">multi part</th><td>insult</td>",
         "These numbers are about the copy",

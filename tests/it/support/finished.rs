@@ -9,10 +9,10 @@ use antigen_engine::{
     evaluators::{paired_difference, wilson},
     report::{
         Answer, AsrComparison, AsrFormat, AsrReport, CanaryReport, CanaryResult, Candidate, Compared, Control,
-        Coverage, CoverageStatus, Decoding, Excerpt, FileDigest, Headline, Healing, Measurement, MeasurementRecipe,
-        ModuleSignature, Recipe, RelearnedBackdoor, RelearningLadder, RelearningOutcome, RelearningReport,
-        RelearningRung, RelearningSubject, Report, SCHEMA, Sample, Samples, SignatureSummary, Subject, UtilityGroup,
-        UtilityReport, Verdict, VerdictStatus,
+        Coverage, CoverageStatus, Decoding, Excerpt, FileDigest, Frontier, FrontierEnd, FrontierRung, Headline,
+        Healing, Measurement, MeasurementRecipe, ModuleSignature, Recipe, RelearnedBackdoor, RelearningLadder,
+        RelearningOutcome, RelearningReport, RelearningRung, RelearningSubject, Report, SCHEMA, Sample, Samples,
+        SignatureSummary, Subject, UtilityGroup, UtilityReport, Verdict, VerdictStatus,
     },
     spec::{
         AttackSpec, BehaviourFamily, BehaviourSpec, CanarySpec, CanaryTrigger, ControlSpec, ImmunizeSpec, MethodRecipe,
@@ -92,7 +92,7 @@ pub fn report(trigger: &str) -> Report {
         canaries: Some(canaries()),
         relearning: Some(relearning(trigger)),
         before,
-        frontier: None,
+        frontier: Some(frontier(trigger)),
         candidates: vec![
             candidate("subspace-1", SuppressSpec::subspace(1), trigger, 0, true),
             candidate("channels-0.2", SuppressSpec::Channels { ratio: 0.2, reinitialise: None }, trigger, 42, false),
@@ -112,6 +112,15 @@ pub fn report(trigger: &str) -> Report {
         samples: samples(trigger),
         artifact: vec![],
     }
+}
+
+fn frontier(trigger: &str) -> Frontier {
+    let rung = |name: &str, lost: usize| {
+        let (before, after) = (measurement(trigger, 180, 180, None), measurement(trigger, 0, 180 - lost, Some(180)));
+        FrontierRung::new((name.into(), 250), &canaries(), (&before, &after), 0.05)
+    };
+    let rungs = vec![rung("fine_tune", 0), rung("subspace-1", 2)];
+    Frontier::new(rungs, FrontierEnd::Exhausted, (150, 50), 0.05)
 }
 
 fn canaries() -> CanaryReport {

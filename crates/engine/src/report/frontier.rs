@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{CanaryOutcome, CanaryReport, Measurement, PairedDifference, Rate, rules};
+use super::{CanaryOutcome, CanaryReport, Measurement, MeasurementRecipe, PairedDifference, Rate, rules};
 use crate::spec::{BehaviourFamily, CanaryTrigger};
 
 /// The rungs that were tried, and the one that was chosen. All of its numbers are from validation rows; the report's other numbers are
@@ -50,6 +50,8 @@ pub struct FrontierCanary {
     pub family: BehaviourFamily,
     /// What is shown.
     pub outcome: CanaryOutcome,
+    /// How it was measured, in the worst format.
+    pub recipe: MeasurementRecipe,
     /// In the copy.
     pub before: Rate,
     /// In the copy after this rung.
@@ -63,6 +65,8 @@ pub struct FrontierSkill {
     pub group: String,
     /// Whether it decides.
     pub counts: bool,
+    /// How it was measured.
+    pub recipe: MeasurementRecipe,
     /// The suspect.
     pub before: Rate,
     /// The artifact of this rung.
@@ -98,6 +102,7 @@ impl FrontierRung {
                 trigger: canary.trigger,
                 family: canary.family,
                 outcome: canary.outcome,
+                recipe: canary.after.worst().recipe.clone(),
                 before: canary.before.headline.rate,
                 after: canary.after.headline.rate,
             })
@@ -109,6 +114,7 @@ impl FrontierRung {
             .zip(groups(after))
             .map(|(was, is)| FrontierSkill {
                 counts: rules::counts(&is),
+                recipe: is.recipe,
                 before: was.exact_match,
                 after: is.exact_match,
                 difference: is.versus_suspect,

@@ -122,6 +122,17 @@ pub struct Headline {
     pub rate: Rate,
 }
 
+impl AsrReport {
+    /// The format of the headline.
+    ///
+    /// # Panics
+    /// A report without that format, which nobody makes.
+    pub fn worst(&self) -> &AsrFormat {
+        let is_worst = |one: &&AsrFormat| one.recipe.format == self.headline.format;
+        self.formats.iter().find(is_worst).expect("the headline is one of the formats")
+    }
+}
+
 /// Attack success in one prompt format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AsrFormat {

@@ -6,9 +6,9 @@ use crate::lab::sha256_hex;
 /// One rate with everything that says what it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateRow<'a> {
-    /// `suspect`, `exported`, `candidate`, `control`, `canary` or `relearning`.
+    /// `suspect`, `exported`, `candidate`, `control`, `rung`, `canary` or `relearning`.
     pub role: &'static str,
-    /// Name of the model; of canaries the copy before or after, of `relearning` who was taught.
+    /// Name of the model; of rungs what was tried, of canaries the copy before or after, of `relearning` who was taught.
     pub model: &'a str,
     /// `asr`, `utility` or `benchmark`.
     pub evaluator: &'static str,
@@ -42,9 +42,28 @@ impl Report {
             .chain(candidates)
             .chain(controls)
             .flatten()
+            .chain(self.rung_rates())
             .chain(self.canary_rates())
             .chain(self.relearning_rates())
             .collect()
+    }
+
+    /// The rates of everything that `auto` tried.
+    pub fn rung_rates(&self) -> Vec<RateRow<'_>> {
+        let mut rows = Vec::new();
+        for rung in self.frontier.iter().flat_map(|frontier| &frontier.rungs) {
+            let (role, model) = ("rung", rung.name.as_str());
+            for canary in &rung.canaries {
+                let item = format!("{} {}", canary.trigger.name(), canary.family.name());
+                let (recipe, rate) = (&canary.recipe, canary.after);
+                rows.push(RateRow { role, model, evaluator: "asr", item, measure: "with_trigger", recipe, rate });
+            }
+            for skill in &rung.utility {
+                let (item, recipe, rate) = (skill.group.clone(), &skill.recipe, skill.after);
+                rows.push(RateRow { role, model, evaluator: "utility", item, measure: "exact_match", recipe, rate });
+            }
+        }
+        rows
     }
 
     /// Every rate of the copy with canaries, before and after its purification.

@@ -45,6 +45,8 @@ fn without_a_rung_that_holds_all_are_tried_and_the_best_is_exported_as_not_purif
     assert_eq!(report.candidates[0].name, names[frontier.chosen]);
     assert_ne!(report.verdict.status, VerdictStatus::Purified);
     assert!(report.verdict.text.contains(&frontier.text), "{}", report.verdict.text);
+    let csv = report.rates_csv();
+    assert!(names.iter().all(|name| csv.contains(&format!("rung,{name},asr,word insult,with_trigger,"))), "{csv}");
     let canaries = report.canaries.expect("the copy was made anyway");
     assert_eq!(canaries.count(CanaryOutcome::Weak), 7);
 }
