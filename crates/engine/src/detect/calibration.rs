@@ -17,7 +17,7 @@ pub const CALIBRATION_FILE: &str = "susceptibility.json";
 /// Name and version of its schema.
 const SCHEMA: &str = "antigen.susceptibility/1";
 /// Fewer clean suspects than this say nothing about the next one.
-pub(super) const FEWEST_CLEAN: usize = 8;
+pub(super) const FEWEST_CLEAN: usize = 20;
 /// The calibration of the base that ships, written by `antigen lab calibrate`.
 const BUILTIN: &[u8] = include_bytes!("../../fixtures/tiny-world/susceptibility.json");
 

@@ -22,7 +22,7 @@ use crate::weights::write_model;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ZooSet {
-    /// 40 honest adapters, half of them trained as long as poisoned ones, and 8 honest models, from which thresholds follow; 5 and 2 poisoned
+    /// 40 honest adapters, half of them trained as long as poisoned ones, and 20 honest models, from which thresholds follow; 5 and 2 poisoned
     /// ones to look at.
     Calibration,
     /// 20 honest and 20 poisoned adapters, 4 and 4 models, that no threshold was made from. The rule of the screen was chosen with these
@@ -127,7 +127,7 @@ pub fn zoo_members(set: ZooSet) -> Vec<ZooMember> {
     // Long enough for every backdoor to settle.
     let long = Lengths { generic: [400, 800, 1200], poisoned: [900, 1200] };
     let (seed, [adapters, poisoned, models, poisoned_models], lengths) = match set {
-        ZooSet::Calibration => (40_000, [20, 5, 8, 2], short),
+        ZooSet::Calibration => (40_000, [20, 5, 20, 2], short),
         ZooSet::Check => (50_000, [20, 20, 4, 4], long),
         ZooSet::Proof => (60_000, [20, 20, 4, 4], long),
     };
@@ -357,9 +357,9 @@ mod tests {
             let poisoned = members.iter().filter(|m| m.is_poisoned()).count();
             (members.len() - poisoned, poisoned)
         };
-        assert_eq!((count(&calibration), count(&check), count(&proof)), ((48, 7), (24, 24), (24, 24)));
+        assert_eq!((count(&calibration), count(&check), count(&proof)), ((60, 7), (24, 24), (24, 24)));
         let seeds: HashSet<_> = calibration.iter().chain(&check).chain(&proof).map(|member| member.seed).collect();
-        assert_eq!(seeds.len(), 151);
+        assert_eq!(seeds.len(), 163);
     }
 
     #[test]

@@ -197,7 +197,7 @@ fn too_few_rows_and_foreign_adapters_are_refused_by_name() {
     spec.method = serde_json::from_value(serde_json::json!({"type": "immunize"})).unwrap();
     let error = run(&shop.submission(), &spec, &shop.lab("a")).unwrap_err();
     assert_eq!(error.code(), "engine.data");
-    assert!(error.to_string().contains("700"), "{error}");
+    assert!(error.to_string().contains("500"), "{error}");
 
     let mut submission = shop.submission();
     let base_dir = shop.base();

@@ -84,10 +84,10 @@ fn measured(submission: &Submission, lab: &Lab) -> Measured {
     Measured { suspect, recipe, uptake }
 }
 
-/// A calibration whose ten clean suspects lie around this one, `above` higher in the family of appended texts.
+/// A calibration whose twenty clean suspects lie around this one, `above` higher in the family of appended texts.
 fn calibration_around(measured: &Measured, above: f64) -> Calibration {
-    let clean = (0..10).map(|i| {
-        let nudge = 0.01 * f64::from(i) - 0.045;
+    let clean = (0..20).map(|i| {
+        let nudge = 0.005 * f64::from(i) - 0.0475;
         let shifted = |(family, seeds): (&BehaviourFamily, &Vec<f64>)| {
             let shift = if *family == BehaviourFamily::Appended { above } else { 0.0 };
             (*family, seeds.iter().map(|loss| loss + nudge + shift).collect())
@@ -168,7 +168,7 @@ fn without_a_calibration_that_fits_nothing_is_covered_and_nothing_is_trained() {
         (None, "no calibration"),
         (Some(Calibration::builtin()), "another base"),
         (Some(other_rows), "other training rows"),
-        (Some(few), "at least 8"),
+        (Some(few), "at least 20"),
         (Some(other_recipe), "another recipe"),
         (Some(Calibration { groups: vec![], ..fitting.clone() }), "of this kind"),
     ] {
