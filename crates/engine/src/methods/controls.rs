@@ -11,7 +11,7 @@ use crate::weights::Weights;
 /// What a control starts from.
 pub(super) enum Start {
     /// A model before it is healed, and what the control is, in words.
-    Model(String, Wounded),
+    Model(String, Box<Wounded>),
     /// It does not apply; the reason.
     LeftOut(&'static str),
 }
@@ -20,7 +20,7 @@ impl Start {
     /// The suspect as it came, healed like the method's candidates.
     pub fn plain(suspect: &Suspect) -> Self {
         let model = Wounded { weights: suspect.weights.clone(), kept_out: Vec::new() };
-        Self::Model("no suppression; the same rows, rate and steps as healing".into(), model)
+        Self::Model("no suppression; the same rows, rate and steps as healing".into(), Box::new(model))
     }
 }
 
@@ -42,13 +42,13 @@ pub(super) fn make_controls(
             }
             ControlSpec::AdapterDropped => {
                 let model = Wounded { weights: Weights::Base, kept_out: Vec::new() };
-                Start::Model("the base without the adapter".into(), model)
+                Start::Model("the base without the adapter".into(), Box::new(model))
             }
             ControlSpec::WithoutOwnRows if plan.healing.own_rows == 0 => continue,
             _ => start(control)?,
         };
         match start {
-            Start::Model(description, model) => models.push(Unhealed { control, description, model }),
+            Start::Model(description, model) => models.push(Unhealed { control, description, model: *model }),
             Start::LeftOut(why) => left_out.push(format!("{}: {why}", control.name())),
         }
     }

@@ -77,7 +77,8 @@ impl Vaccine {
 
 fn start(control: ControlSpec, suspect: &Suspect, implanted: &Weights) -> Start {
     let model = |description: &str| {
-        Start::Model(description.into(), Wounded { weights: implanted.clone(), kept_out: Vec::new() })
+        let implanted = Wounded { weights: implanted.clone(), kept_out: Vec::new() };
+        Start::Model(description.into(), Box::new(implanted))
     };
     match control {
         ControlSpec::PlainFineTuning => Start::plain(suspect),

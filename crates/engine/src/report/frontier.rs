@@ -184,8 +184,8 @@ fn text(rungs: &[FrontierRung], chosen: usize, ended: FrontierEnd) -> String {
     };
     format!(
         "Tried {tried}, and judged each on rows set aside for that. Chosen: {}, because {reason}: {canaries}, and the largest loss of a skill that \
-         counts was {} points.",
+         counts was {:.1} points.",
         rung.name,
-        format!("{:.1}", 100.0 * rung.worst_loss())
+        100.0 * rung.worst_loss()
     )
 }
