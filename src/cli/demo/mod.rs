@@ -28,7 +28,7 @@ use super::{block_on, print_report, start_logging, terminal_progress};
 use crate::{config::BUILTIN_TINY_WORLD, worker::materialise_builtin};
 
 /// Own rows that join healing; further ones are held out to measure the adapter's own skills.
-const OWN_ROWS_TO_HEAL: usize = 200;
+const OWN_ROWS_TO_HEAL: usize = 1000;
 /// Rows of each group that measure. With 120 a loss of two points could not be told from one of seven.
 const ROWS_TO_MEASURE: usize = 400;
 /// Seed of the own rows that measure.

@@ -183,8 +183,8 @@ fn is_one(value: &f64) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealSpec {
-    /// Generic clean rows: as many as own rows where those are more, and what there is where the training file is too short for that (200
-    /// are the least). Own rows that outnumber generic ones cost general skill.
+    /// Generic clean rows: twice as many as own rows where that is more, up to 2,000, and what there is where the training file is too short
+    /// for that (200 are the least). With fewer, own rows cost general skill; with more, few own rows no longer hold the own skill.
     pub rows: usize,
     /// The caller's own rows that join, at most; they are used only when the caller gives some. The more there are, the more of the
     /// artifact's own skill is left: see "Own rows" in docs/BENCHMARKS.md.
@@ -238,7 +238,7 @@ impl Default for ScoreSpec {
 impl Default for HealSpec {
     fn default() -> Self {
         Self {
-            rows: 2000,
+            rows: 400,
             own_rows: 2000,
             counterexamples: 0,
             keep_out: None,
@@ -278,10 +278,11 @@ impl HealRecipe {
         TrainSpec { epochs: passes, ..train.clone() }
     }
 
-    /// Generic rows beside this many own rows: as many as the recipe says, or as own rows where those are more, of a training file that is long
-    /// enough; of a shorter one what is there.
+    /// Generic rows beside this many own rows: what the recipe says, or twice as many as own rows where that is more, of a training file that
+    /// is long enough; of a shorter one what is there.
     pub fn generic_rows(&self, own_rows: usize) -> RangeInclusive<usize> {
-        self.rows.min(LEAST_ROWS)..=self.rows.max(own_rows.min(self.own_rows))
+        let twice = (2 * own_rows.min(self.own_rows)).min(MOST_ROWS);
+        self.rows.min(LEAST_ROWS)..=self.rows.max(twice)
     }
 
     /// Steps of training when the caller gives this many own rows.
@@ -403,6 +404,9 @@ pub(super) fn variants_rate(kind: SubjectKind, parameters: usize) -> f64 {
     rates_for(kind, parameters).variants
 }
 
+/// More generic rows than this nobody has measured.
+const MOST_ROWS: usize = 2000;
+
 /// Fewer generic rows than this do not heal; a recipe may ask for fewer.
 const LEAST_ROWS: usize = 200;
 
@@ -435,7 +439,7 @@ impl ImmunizeSpec {
             // it brought backdoors back.
             (Preset::Default, SubjectKind::Checkpoint) => {
                 let pairs = PairsSpec { count: 12, ..PairsSpec::default() };
-                let heal = HealSpec { counterexamples: 200, ..generic };
+                let heal = HealSpec { rows: MOST_ROWS, counterexamples: 200, ..generic };
                 (pairs, 5, vec![SuppressSpec::subspace(2), channels], heal)
             }
             (Preset::Paper, _) => {
@@ -571,7 +575,8 @@ mod tests {
     #[test]
     fn more_rows_heal_in_fewer_passes_unless_the_training_is_given() {
         let recipe = ImmunizeSpec::default().resolve(Adapter, 1_250_000).heal;
-        assert_eq!([600, 3200, 100_000].map(|rows| recipe.train_for(rows, true).epochs), [4, 2, 1]);
+        assert_eq!([600, 3200, 100_000].map(|rows| recipe.train_for(rows, true).epochs), [5, 2, 1]);
+        assert_eq!([0, 200, 700, 5000].map(|own| *recipe.generic_rows(own).end()), [400, 400, 1400, 2000]);
         let train = Some(TrainSpec { epochs: 7, ..TrainSpec::default() });
         let heal = Some(HealSpec { train_with_own_rows: train, ..HealSpec::default() });
         let recipe = ImmunizeSpec { heal, ..ImmunizeSpec::default() }.resolve(Adapter, 1_250_000).heal;
