@@ -95,3 +95,16 @@ fn auto_within_auto_and_auto_without_canaries_are_refused() {
         assert!(error.contains(pointer), "{error}");
     }
 }
+
+#[test]
+fn a_whole_model_goes_up_the_same_rungs() {
+    let shop = Workshop::new();
+    let outcome = run(&shop.whole_submission(), &spec(&shop, json!({})), &shop.lab("a")).unwrap();
+    let frontier = outcome.report.frontier.unwrap();
+    let names: Vec<_> = frontier.rungs.iter().map(|rung| rung.name.as_str()).collect();
+    assert_eq!(names, ["fine_tune", "fine_tune-counterexamples-4", "subspace-1", "vaccinate"]);
+    assert!(outcome.artifact_dir.join("model.safetensors").exists());
+    assert!(
+        outcome.report.left_out.iter().any(|note| note.starts_with("adapter_dropped: a whole model has no adapter"))
+    );
+}
