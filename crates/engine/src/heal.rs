@@ -76,6 +76,13 @@ pub struct Wounded {
     pub kept_out: Vec<KeptOut>,
 }
 
+impl Wounded {
+    /// Weights out of which nothing was taken that healing could bring back.
+    pub fn uncut(weights: Weights) -> Self {
+        Self { weights, kept_out: Vec::new() }
+    }
+}
+
 /// Longest training row: the model's positions, or the recipe's own limit.
 pub fn training_limit(suspect: &Suspect, train: &TrainSpec) -> usize {
     suspect.config().max_positions().min(train.max_tokens)

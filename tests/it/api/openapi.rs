@@ -27,7 +27,7 @@ fn the_committed_report_schema_equals_the_code() {
 }
 
 #[test]
-fn every_reference_of_the_description_leads_to_a_schema() {
+fn every_reference_of_the_description_and_of_the_report_s_schema_leads_to_a_schema() {
     fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {
             Value::Object(fields) => {
@@ -38,12 +38,18 @@ fn every_reference_of_the_description_leads_to_a_schema() {
             _ => {}
         }
     }
-    let document: Value = serde_json::from_str(&antigen::openapi::document()).unwrap();
-    let mut found = Vec::new();
-    references(&document, &mut found);
-    assert!(found.len() > 50, "{found:?}");
-    for reference in found {
-        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference} leads nowhere");
+    for (text, place, fewest) in [
+        (antigen::openapi::document(), "#/components/schemas/", 50),
+        (antigen::openapi::report_schema(), "#/$defs/", 20),
+    ] {
+        let document: Value = serde_json::from_str(&text).unwrap();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > fewest, "{found:?}");
+        for reference in found {
+            assert!(reference.starts_with(place), "{reference}");
+            assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference} leads nowhere");
+        }
     }
 }
 

@@ -16,7 +16,6 @@ use crate::lab::{Lab, Stage};
 use crate::report::{Frontier, FrontierEnd, FrontierRung};
 use crate::spec::{AutoRecipe, ControlSpec, EvaluatorSpec, MethodRecipe, UtilitySpec};
 use crate::suspect::Suspect;
-use crate::weights::Weights;
 
 /// The method with its complete recipe.
 pub(super) struct Auto {
@@ -87,7 +86,7 @@ impl Trial {
     fn open(recipe: &AutoRecipe, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Self> {
         let (train, validation) = set_aside(suspect, recipe.validation_rows);
         let suspect = suspect.with_rows(train, suspect.test.clone());
-        let (own, judging) = set_own_aside(own, healing_rows(recipe), recipe.validation_own_rows);
+        let (own, judging) = set_own_aside(own, recipe.own_rows(), recipe.validation_own_rows);
         let aviary = Aviary::open(&suspect, recipe.canaries.clone(), lab)?;
         let judges = suspect.with_rows(suspect.train.clone(), validation);
         let utility = UtilitySpec {
@@ -125,20 +124,11 @@ impl Trial {
         let Some(copy) = made(self.purify(recipe, &[], &self.aviary.copy, within)?) else { return Ok(None) };
         let canaries = self.canaries.report(&self.canaries_before, &self.canaries.ask(&copy, within)?);
         let before = self.skills.report(&self.skills_before, None);
-        let after = self.said(&artifact, within)?;
-        let after = self.skills.report(&after, Some(&self.skills_before));
+        let said = evaluate_all(&self.skills, &self.judges, &artifact, within)?;
+        let after = self.skills.report(&said, Some(&self.skills_before));
         let steps = recipe.steps(self.own.heal.len());
         Ok(Some(FrontierRung::new((recipe.short_name(), steps), &canaries, (&before, &after), margin)))
     }
-
-    fn said(&self, artifact: &Weights, lab: &Lab) -> Result<Evidence> {
-        evaluate_all(&self.skills, &self.judges, artifact, lab)
-    }
-}
-
-/// Own rows that some rung heals on, at most.
-fn healing_rows(recipe: &AutoRecipe) -> usize {
-    recipe.rungs.iter().map(MethodRecipe::own_rows).max().unwrap_or(0)
 }
 
 /// Training rows without those that judge, and those: from the end of the file, test rows never among them.

@@ -17,10 +17,15 @@ pub(super) enum Start {
 }
 
 impl Start {
+    /// A model before it is healed, with what the control is.
+    pub fn model(description: impl Into<String>, model: Wounded) -> Self {
+        Self::Model(description.into(), Box::new(model))
+    }
+
     /// The suspect as it came, healed like the method's candidates.
     pub fn plain(suspect: &Suspect) -> Self {
-        let model = Wounded { weights: suspect.weights.clone(), kept_out: Vec::new() };
-        Self::Model("no suppression; the same rows, rate and steps as healing".into(), Box::new(model))
+        let model = Wounded::uncut(suspect.weights.clone());
+        Self::model("no suppression; the same rows, rate and steps as healing", model)
     }
 }
 
@@ -40,10 +45,7 @@ pub(super) fn make_controls(
             ControlSpec::AdapterDropped if suspect.subject().kind == SubjectKind::Checkpoint => {
                 Start::LeftOut("a whole model has no adapter to drop")
             }
-            ControlSpec::AdapterDropped => {
-                let model = Wounded { weights: Weights::Base, kept_out: Vec::new() };
-                Start::Model("the base without the adapter".into(), Box::new(model))
-            }
+            ControlSpec::AdapterDropped => Start::model("the base without the adapter", Wounded::uncut(Weights::Base)),
             ControlSpec::WithoutOwnRows if plan.healing.own_rows == 0 => continue,
             _ => start(control)?,
         };

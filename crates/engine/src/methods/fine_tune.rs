@@ -27,7 +27,7 @@ impl Method for FineTune {
         let rows = split_rows(suspect, (0, 0), recipe, own, lab)?;
         let plan = self.plan(suspect, &rows, own.healing(recipe.own_rows), lab)?;
         lab.enter(Stage::Heal)?;
-        let wounded = Wounded { weights: suspect.weights.clone(), kept_out: Vec::new() };
+        let wounded = Wounded::uncut(suspect.weights.clone());
         let mut healed = heal(suspect, &[wounded], &plan, lab)?;
         let candidate = PurifiedCandidate {
             name: self.recipe.name(),
@@ -53,10 +53,9 @@ impl FineTune {
 
 fn start(control: ControlSpec, suspect: &Suspect) -> Start {
     match control {
-        ControlSpec::WithoutOwnRows => match Start::plain(suspect) {
-            Start::Model(_, model) => Start::Model("fine-tuned on generic rows only".into(), model),
-            left_out => left_out,
-        },
+        ControlSpec::WithoutOwnRows => {
+            Start::model("fine-tuned on generic rows only", Wounded::uncut(suspect.weights.clone()))
+        }
         ControlSpec::PlainFineTuning => Start::LeftOut("the method is fine-tuning"),
         ControlSpec::WithoutHealing => Start::LeftOut("fine-tuning is nothing but healing"),
         _ => Start::LeftOut("fine-tuning cuts nothing that could be drawn at random instead"),

@@ -29,7 +29,7 @@ impl Method for Vaccinate {
         let implanted = self.implant(suspect, &vaccine.implant, &mut implanting, lab)?;
         let plan = HealPlan::new(suspect, (&rows.heal, own.healing(recipe.own_rows), &vaccine.remove), recipe, lab)?;
         lab.enter(Stage::Heal)?;
-        let wounded = Wounded { weights: implanted.clone(), kept_out: Vec::new() };
+        let wounded = Wounded::uncut(implanted.clone());
         let mut healed = heal(suspect, &[wounded], &plan, lab)?;
         let candidate = PurifiedCandidate {
             name: "vaccinate".into(),
@@ -58,7 +58,7 @@ impl Vaccinate {
 struct Vaccine {
     /// Half of the clean rows, and all poisoned ones.
     implant: Vec<Row>,
-    /// The poisoned prompts with the clean answers, and the clean rows.
+    /// The poisoned prompts with the clean answers.
     remove: Vec<Row>,
 }
 
@@ -76,10 +76,7 @@ impl Vaccine {
 }
 
 fn start(control: ControlSpec, suspect: &Suspect, implanted: &Weights) -> Start {
-    let model = |description: &str| {
-        let implanted = Wounded { weights: implanted.clone(), kept_out: Vec::new() };
-        Start::Model(description.into(), Box::new(implanted))
-    };
+    let model = |description: &str| Start::model(description, Wounded::uncut(implanted.clone()));
     match control {
         ControlSpec::PlainFineTuning => Start::plain(suspect),
         ControlSpec::WithoutHealing => model("the synthetic backdoors implanted and not removed"),

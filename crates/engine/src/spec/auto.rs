@@ -112,6 +112,13 @@ impl AutoSpec {
     }
 }
 
+impl AutoRecipe {
+    /// Own rows that some rung heals on, at most.
+    pub fn own_rows(&self) -> usize {
+        self.rungs.iter().map(MethodRecipe::own_rows).max().unwrap_or(0)
+    }
+}
+
 fn default_rungs(known: &Known) -> Vec<MethodSpec> {
     let on = if known.has_mlp { SubspacePlace::Mlp } else { SubspacePlace::AttentionOutput };
     let remove = |what| MethodSpec::Immunize(ImmunizeSpec { suppress: Some(vec![what]), ..ImmunizeSpec::default() });

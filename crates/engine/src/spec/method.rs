@@ -106,7 +106,7 @@ impl MethodRecipe {
             Self::Immunize(recipe) => recipe.heal.own_rows,
             Self::FineTune(recipe) => recipe.heal.own_rows,
             Self::Vaccinate(recipe) => recipe.heal.own_rows,
-            Self::Auto(recipe) => recipe.rungs.iter().map(Self::own_rows).max().unwrap_or(0),
+            Self::Auto(recipe) => recipe.own_rows(),
         }
     }
 

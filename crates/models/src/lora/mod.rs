@@ -8,13 +8,15 @@ mod widen;
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 pub use bound::BoundAdapter;
 pub use peft::{
     AdaptedModule, PeftConfig, PeftTask, RankLookup, TargetModules, check_adapter_tensors, load_adapter,
     open_adapter_config, save_adapter,
 };
+
+use crate::error::Result;
 
 /// The two factors of one adapted linear layer. The effective update is `scaling * b * a`, shape `[out, in]`.
 #[derive(Debug, Clone)]
@@ -35,4 +37,11 @@ pub struct LoraAdapter {
     pub config: PeftConfig,
     /// Factors by module name, sorted by name.
     pub factors: BTreeMap<String, LoraFactors>,
+}
+
+/// Rows of `a` as they start: `[rows, inputs]`, uniform in `±1/sqrt(inputs)`, what PEFT's Kaiming start amounts to. `rng` draws from -1 to 1.
+fn fresh_rows(rows: usize, inputs: usize, device: &Device, rng: &mut dyn FnMut() -> f32) -> Result<Tensor> {
+    let bound = 1.0 / (inputs as f32).sqrt();
+    let draws: Vec<f32> = (0..rows * inputs).map(|_| bound * rng()).collect();
+    Ok(Tensor::from_vec(draws, (rows, inputs), device)?)
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{LoraAdapter, LoraFactors, PeftConfig};
+use super::{LoraAdapter, LoraFactors, PeftConfig, fresh_rows};
 use crate::error::Result;
 
 impl LoraAdapter {
@@ -28,9 +28,7 @@ impl LoraAdapter {
 impl LoraFactors {
     fn widened(&self, rank: usize, scaling: f64, rng: &mut dyn FnMut() -> f32) -> Result<Self> {
         let ((had, inputs), outputs) = (self.a.dims2()?, self.b.dims()[0]);
-        let bound = 1.0 / (inputs as f32).sqrt();
-        let draws: Vec<f32> = (0..(rank - had) * inputs).map(|_| bound * rng()).collect();
-        let new = Tensor::from_vec(draws, (rank - had, inputs), self.a.device())?;
+        let new = fresh_rows(rank - had, inputs, self.a.device(), rng)?;
         let none = Tensor::zeros((outputs, rank - had), self.b.dtype(), self.b.device())?;
         let b = self.b.affine(self.scaling / scaling, 0.0)?;
         Ok(Self { a: Tensor::cat(&[&self.a, &new], 0)?, b: Tensor::cat(&[&b, &none], 1)?, scaling })

@@ -180,16 +180,15 @@ impl<S: Setting> Algorithm<'_, S> {
                 let random = signature::random_signature(signature, &mut rng);
                 let spec = self.random_suppression(control);
                 let description = format!("{} drawn at random instead of by the signature, healed alike", spec.name());
-                Start::Model(description, Box::new(self.remove(&random, &spec)?))
+                Start::model(description, self.remove(&random, &spec)?)
             }
             ControlSpec::WithoutOwnRows => {
                 let description = format!("{} healed on generic rows only", exported.name());
-                Start::Model(description, Box::new(self.remove(signature, exported)?))
+                Start::model(description, self.remove(signature, exported)?)
             }
-            ControlSpec::WithoutHealing => Start::Model(
-                format!("{} without healing", exported.name()),
-                Box::new(self.remove(signature, exported)?),
-            ),
+            ControlSpec::WithoutHealing => {
+                Start::model(format!("{} without healing", exported.name()), self.remove(signature, exported)?)
+            }
             ControlSpec::PlainFineTuning | ControlSpec::AdapterDropped => Start::plain(self.suspect),
         })
     }

@@ -13,7 +13,7 @@ use crate::checkpoint::tensor_file::TensorFile;
 use crate::checkpoint::write_tensor_file;
 use crate::error::{ModelError, Result};
 use crate::families::FamilyConfig;
-use crate::lora::{LoraAdapter, LoraFactors};
+use crate::lora::{LoraAdapter, LoraFactors, fresh_rows};
 
 const FILE_NAME: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
@@ -128,9 +128,7 @@ impl LoraAdapter {
     pub fn fresh(config: PeftConfig, base: &FamilyConfig, rng: &mut dyn FnMut() -> f32) -> Result<Self> {
         let mut factors = BTreeMap::new();
         for AdaptedModule { shape, rank, scaling } in config.adapted_modules(base)? {
-            let bound = 1.0 / (shape.in_features as f32).sqrt();
-            let draws: Vec<f32> = (0..rank * shape.in_features).map(|_| bound * rng()).collect();
-            let a = Tensor::from_vec(draws, (rank, shape.in_features), &Device::Cpu)?;
+            let a = fresh_rows(rank, shape.in_features, &Device::Cpu, rng)?;
             let b = Tensor::zeros((shape.out_features, rank), candle_core::DType::F32, &Device::Cpu)?;
             factors.insert(shape.name, LoraFactors { a, b, scaling });
         }
