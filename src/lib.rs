@@ -7,6 +7,7 @@
 pub mod app;
 pub mod artifacts;
 pub mod cli;
+pub mod comparison;
 pub mod config;
 pub mod db;
 pub mod error;

@@ -17,7 +17,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::attacks::{self, AttacksArgs};
-use super::{evidence, find_base_dir, parse_choice, start_logging, terminal_progress, zoo};
+use super::{compare, evidence, find_base_dir, parse_choice, start_logging, terminal_progress, zoo};
+use crate::comparison::methods_page;
 
 /// How many rows of its own skills an adapter learns from, when no file of rows is given.
 const OWN_ROWS: usize = 3400;
@@ -45,6 +46,10 @@ pub enum LabCommand {
     Roc(zoo::RocArgs),
     /// Run a whole job on each suspect of a zoo that no threshold was made from, and print what came out; started again, it goes on
     Evidence(evidence::EvidenceArgs),
+    /// Purify every suspect of a zoo by every method, and write table and plot; started again, it goes on
+    Compare(compare::CompareArgs),
+    /// Print docs/METHODS.md: every method with its settings and what was measured of it
+    Methods,
     /// Read and check published attack data; with a suspect, measure it on every attack
     Attacks(AttacksArgs),
 }
@@ -114,6 +119,11 @@ pub fn run(args: &LabArgs) -> anyhow::Result<()> {
         LabCommand::Calibrate(args) => zoo::make_calibration(args),
         LabCommand::Roc(args) => zoo::show_roc(args),
         LabCommand::Evidence(args) => evidence::show_evidence(args),
+        LabCommand::Compare(args) => compare::run_comparison(args),
+        LabCommand::Methods => {
+            print!("{}", methods_page(&serde_json::from_str(&crate::openapi::document())?));
+            Ok(())
+        }
         LabCommand::Attacks(args) => attacks::run(args),
     }
 }

@@ -32,6 +32,9 @@ pub struct ZooArgs {
     /// Leave out whole models
     #[arg(long)]
     pub adapters_only: bool,
+    /// Leave out adapters
+    #[arg(long, conflicts_with = "adapters_only")]
+    pub models_only: bool,
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
@@ -40,7 +43,7 @@ pub struct ZooArgs {
 /// Which members of a zoo.
 #[derive(Debug, Args)]
 pub struct SetArgs {
-    /// Which members: calibration, check or proof
+    /// Which members: calibration, check, proof or evidence
     #[arg(long, default_value = "check")]
     set: String,
 }
@@ -95,7 +98,8 @@ pub(super) fn fill(args: &ZooArgs, set: ZooSet, wanted: impl Fn(&ZooMember) -> b
     let base = find_base_dir(&args.base, &work)?;
     let lab = Lab::new(open_device(&args.device)?, 1, work, terminal_progress(), Arc::default());
     let mut members = zoo_members(set);
-    members.retain(|member| wanted(member) && !(args.adapters_only && member.whole_model));
+    let left_out = |member: &ZooMember| if member.whole_model { args.adapters_only } else { args.models_only };
+    members.retain(|member| wanted(member) && !left_out(member));
     let own = args.own_rows.as_deref().map(read_rows).transpose()?;
     let generic = read_rows(&base.join("train.jsonl"))?;
     let ground = ZooGround { base_dir: &base, generic: &generic, own: own.as_deref() };
@@ -113,13 +117,14 @@ pub fn make_zoo(args: &MakeZooArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes a calibration, and the zoo that it needs.
+/// Makes a calibration, and the zoo that it needs. With one kind of suspect left out, the calibration that the base has keeps that kind.
 ///
 /// # Errors
 /// As [`make_zoo`].
 pub fn make_calibration(args: &CalibrateArgs) -> anyhow::Result<()> {
     let site = fill(&args.zoo, ZooSet::Calibration, |_| true)?;
-    let calibration = calibrate(&site.folders, &site.members, &site.lab)?;
+    let calibration =
+        calibrate(&site.folders, &site.members, &site.lab)?.or_groups_of(Calibration::find(&site.folders.base)?);
     let out = args.out.clone().unwrap_or_else(|| site.folders.base.join(CALIBRATION_FILE));
     calibration.write(&out)?;
     println!("calibration: {}", out.display());

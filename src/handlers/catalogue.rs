@@ -1,18 +1,22 @@
 //! What can be asked for: methods, attacks, bases. Generated from the engine's specs and the settings.
 
-use antigen_engine::spec::{AttacksCatalogue, PurifySpec, attacks_catalogue, methods_catalogue};
+use antigen_engine::spec::{AttacksCatalogue, MethodEntry, PurifySpec, attacks_catalogue, methods_catalogue};
 use axum::{Json as Body, extract::State};
 
 use crate::{
     app::App,
-    views::{BaseView, BasesView, MethodsView},
+    comparison::stored_summaries,
+    views::{BaseView, BasesView, MethodView, MethodsView},
 };
 
-/// Purification methods, with every default.
+/// Purification methods, with every default, what they need, where they fail and what was measured of them.
 #[utoipa::path(get, path = "/v1/methods", tag = "catalogue", responses((status = 200, description = "The methods", body = MethodsView)))]
 pub async fn list_methods() -> Body<MethodsView> {
+    let measured = stored_summaries();
+    let of = |name: &str| measured.iter().filter(|summary| summary.method == name).cloned().collect();
+    let view = |entry: MethodEntry| MethodView { measured: of(&entry.name), entry };
     Body(MethodsView {
-        data: methods_catalogue(),
+        data: methods_catalogue().into_iter().map(view).collect(),
         default_spec: PurifySpec::default(),
         spec_schema: "/openapi.json#/components/schemas/PurifySpec".to_owned(),
     })

@@ -1,13 +1,25 @@
 //! Bodies of `/v1/methods` and `/v1/bases`; the attacks' body is the engine's own.
 
-use antigen_engine::spec::{CatalogueEntry, PurifySpec};
+use antigen_engine::spec::{MethodEntry, PurifySpec};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::comparison::Summary;
+
+/// A method, and what it did to the suspects of our own comparison.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct MethodView {
+    #[serde(flatten)]
+    pub entry: MethodEntry,
+    /// Candidates and controls of the method on suspects of the tiny world, whose known triggers were asked; empty where it was not compared
+    /// yet.
+    pub measured: Vec<Summary>,
+}
 
 /// What can be asked of a job.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct MethodsView {
-    pub data: Vec<CatalogueEntry>,
+    pub data: Vec<MethodView>,
     /// The whole spec of a job that names nothing, with every default filled in.
     pub default_spec: PurifySpec,
     /// Where the JSON Schema of a spec is.

@@ -11,7 +11,7 @@ mod jobs;
 mod uploads;
 
 pub use artifacts::{ArtifactView, FileView, FilesView};
-pub use catalogue::{BaseView, BasesView, MethodsView};
+pub use catalogue::{BaseView, BasesView, MethodView, MethodsView};
 pub use events::{EventView, EventsPage};
 pub use health::{Check, Health};
 pub use jobs::{CreateJob, JobView, JobsPage, ProgressView, QueueView, StepView};

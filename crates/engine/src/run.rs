@@ -13,7 +13,7 @@ use crate::detect::{Calibration, screen_suspect};
 use crate::error::{EngineError, Result};
 use crate::evaluators::{Evidence, Probes, evaluate_all};
 use crate::lab::{Lab, Stage};
-use crate::methods::{Purified, build_recipe, resolve_method};
+use crate::methods::{ControlModel, Purified, build_recipe, resolve_method};
 use crate::relearn::{Relearned, relearn};
 use crate::report::{
     CanaryReport, Candidate, Case, Control, CoverageStatus, LongRows, Measurement, Recipe, Report, SCHEMA,
@@ -121,20 +121,25 @@ fn canaries(
     lab: &Lab,
 ) -> Result<Option<CanaryReport>> {
     let within = &lab.within();
-    let ask = |aviary: &Aviary, after: &Weights| {
+    let ask = |aviary: &Aviary, after: &Weights, controls: &[ControlModel]| {
         let before = aviary.ask(&aviary.copy.weights, within)?;
-        Ok(Some(aviary.report(&before, &aviary.ask(after, within)?)))
+        let left = |made: &ControlModel| Ok((made.control.name().to_owned(), aviary.ask(&made.weights, within)?));
+        let controls = controls.iter().map(left).collect::<Result<Vec<_>>>()?;
+        Ok(Some(aviary.report(&before, &aviary.ask(after, within)?, &controls)))
     };
     if let Some(copy) = &purified.copy {
         lab.enter(Stage::Canaries)?;
-        return ask(&copy.aviary, &copy.weights);
+        return ask(&copy.aviary, &copy.weights, &copy.controls);
     }
     if purified.candidates.is_empty() || !spec.canaries.wanted(spec.declares_triggers()) {
         return Ok(None);
     }
-    let aviary = Aviary::open(suspect, spec.canaries.resolve(suspect.subject().kind, suspect.parameters()), lab)?;
-    let purified = build_recipe(&recipe.alone(), &[]).purify(&aviary.copy, own, within)?;
-    ask(&aviary, purified.candidates.first().map_or(&aviary.copy.weights, |chosen| &chosen.weights))
+    let canaries = spec.canaries.resolve(suspect.subject().kind, suspect.parameters());
+    let controls = canaries.controls(&spec.controls);
+    let aviary = Aviary::open(suspect, own, canaries, lab)?;
+    let purified = build_recipe(&recipe.alone(), &controls).purify(&aviary.copy, own, within)?;
+    let after = purified.candidates.first().map_or(&aviary.copy.weights, |chosen| &chosen.weights);
+    ask(&aviary, after, &purified.controls)
 }
 
 /// Writes the exported artifact and opens it again: what cannot be loaded, or is not what was measured, is never handed out. A suspect

@@ -22,6 +22,29 @@ async fn what_the_catalogue_shows_can_be_sent_back() {
     }
 }
 
+#[test]
+fn the_page_of_the_methods_is_what_the_command_writes_and_shows_every_method() {
+    let openapi = serde_json::from_str(&antigen::openapi::document()).unwrap();
+    let page = antigen::comparison::methods_page(&openapi);
+    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METHODS.md")).unwrap();
+    assert!(page == committed, "docs/METHODS.md is out of date: run `cargo run -- lab methods > docs/METHODS.md`");
+    for method in antigen_engine::spec::methods_catalogue() {
+        assert!(page.contains(&format!("\n## `{}`\n", method.name)), "{}", method.name);
+    }
+}
+
+#[tokio::test]
+async fn methods_come_with_what_was_measured_of_them() {
+    let server = TestServer::start().await;
+    let methods = server.get("/v1/methods").await.expect(200);
+    let stored = antigen::comparison::stored_summaries();
+    for method in methods["data"].as_array().unwrap() {
+        let of_method = stored.iter().filter(|summary| method["name"] == summary.method.as_str()).count();
+        assert_eq!(method["measured"].as_array().unwrap().len(), of_method, "{}", method["name"]);
+        assert!(!method["failures"].as_array().unwrap().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn bases_are_those_of_the_settings_and_the_built_in_one() {
     let server = TestServer::start_with(|config| {

@@ -8,11 +8,11 @@ use antigen::db::{
 use antigen_engine::{
     evaluators::{paired_difference, wilson},
     report::{
-        Answer, AsrComparison, AsrFormat, AsrReport, CanaryReport, CanaryResult, Candidate, Compared, Control,
-        Coverage, CoverageStatus, Decoding, Excerpt, FileDigest, Frontier, FrontierEnd, FrontierRung, Headline,
-        Healing, Measurement, MeasurementRecipe, ModuleSignature, Recipe, RelearnedBackdoor, RelearningLadder,
-        RelearningOutcome, RelearningReport, RelearningRung, RelearningSubject, Report, SCHEMA, Sample, Samples,
-        SignatureSummary, Subject, UtilityGroup, UtilityReport, Verdict, VerdictStatus,
+        Answer, AsrComparison, AsrFormat, AsrReport, CanaryControl, CanaryReport, CanaryResult, Candidate, Compared,
+        Control, ControlledCanary, Coverage, CoverageStatus, Decoding, Excerpt, FileDigest, Frontier, FrontierEnd,
+        FrontierRung, Headline, Healing, Measurement, MeasurementRecipe, ModuleSignature, Recipe, RelearnedBackdoor,
+        RelearningLadder, RelearningOutcome, RelearningReport, RelearningRung, RelearningSubject, Report, SCHEMA,
+        Sample, Samples, SignatureSummary, Subject, UtilityGroup, UtilityReport, Verdict, VerdictStatus,
     },
     spec::{
         AttackSpec, BehaviourFamily, BehaviourSpec, CanarySpec, CanaryTrigger, ControlSpec, ImmunizeSpec, MethodRecipe,
@@ -128,7 +128,14 @@ fn canaries() -> CanaryReport {
     let canary = |trigger, after| CanaryResult::new(trigger, BehaviourFamily::Insult, asr(196), asr(after));
     let canaries = vec![canary(CanaryTrigger::Word, 0), canary(CanaryTrigger::MultiPart, 42)];
     let recipe = CanarySpec::default().resolve(SubjectKind::Adapter, 1_250_000);
-    CanaryReport::new(canaries, vec!["triggers of meaning".into()], recipe)
+    let left = |(backdoor, canary): (usize, &CanaryResult)| {
+        let difference = paired_difference(&[true, false, false], &[true, true, false]);
+        let compared = AsrComparison { backdoor, difference, outcome: Compared::of(&difference) };
+        ControlledCanary::new((canary.trigger, canary.family), &asr(80), compared)
+    };
+    let left = canaries.iter().enumerate().map(left).collect();
+    let controls = vec![CanaryControl { name: "plain_fine_tuning".into(), canaries: left }];
+    CanaryReport::new(canaries, controls, vec!["triggers of meaning".into()], recipe)
 }
 
 fn relearning(trigger: &str) -> RelearningReport {

@@ -1,4 +1,5 @@
-//! The copy: one fine-tuning of the suspect on rows with each canary and on clean rows beside them.
+//! The copy: one fine-tuning of the suspect on rows with each canary and on clean rows beside them. Where the caller gives own rows, half of
+//! either are such: who poisons an adapter poisons what it is for, and a backdoor that lies beside that skill is harder to take out.
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -7,7 +8,7 @@ use super::canaries;
 use crate::attacks::{build_attack, poison};
 use crate::behaviours::build_behaviour;
 use crate::copies::teach_copy;
-use crate::data::{Row, rows_sha256, trainable};
+use crate::data::{OwnRows, Row, rows_sha256, trainable};
 use crate::error::Result;
 use crate::heal::{encode_mixed, training_limit};
 use crate::lab::{Lab, Stage};
@@ -18,9 +19,9 @@ use crate::weights::Weights;
 
 /// The suspect with all canaries, in the suspect's stored element types. The copy of a narrow adapter has more rank: seven backdoors do
 /// not fit beside what a rank of four already holds.
-pub(super) fn implant_canaries(suspect: &Suspect, recipe: &CanaryRecipe, lab: &Lab) -> Result<Suspect> {
+pub(super) fn implant_canaries(suspect: &Suspect, own: &OwnRows, recipe: &CanaryRecipe, lab: &Lab) -> Result<Suspect> {
     lab.enter(Stage::Canaries)?;
-    let rows = rows(suspect, recipe, lab);
+    let rows = rows(suspect, own, recipe, lab);
     let mut long = LongRows::new("canaries", training_limit(suspect, &recipe.train));
     let examples = encode_mixed(suspect, &rows, &mut lab.rng("canaries/formats"), &mut long)?;
     let start = match &suspect.weights {
@@ -36,13 +37,18 @@ pub(super) fn implant_canaries(suspect: &Suspect, recipe: &CanaryRecipe, lab: &L
 }
 
 /// Clean rows, and for each canary rows of its own, as far as there are that many.
-fn rows(suspect: &Suspect, recipe: &CanaryRecipe, lab: &Lab) -> Vec<Row> {
-    let pool: Vec<&Row> = trainable(&suspect.train, &suspect.test).collect();
+fn rows(suspect: &Suspect, own: &OwnRows, recipe: &CanaryRecipe, lab: &Lab) -> Vec<Row> {
+    let generic: Vec<&Row> = trainable(&suspect.train, &suspect.test).collect();
+    let own: Vec<&Row> = own.heal.iter().collect();
     let mut rng = lab.rng("canaries/rows");
-    let mut rows: Vec<Row> = pool.choose_multiple(&mut rng, recipe.clean_rows).map(|row| (*row).clone()).collect();
-    for canary in canaries() {
-        let victims: Vec<Row> =
-            pool.choose_multiple(&mut rng, recipe.poisoned_rows).map(|row| (*row).clone()).collect();
+    let mut draw = |n: usize| -> Vec<Row> {
+        let of_own = own.choose_multiple(&mut rng, n / 2).map(|row| (*row).clone()).collect::<Vec<_>>();
+        let of_generic = generic.choose_multiple(&mut rng, n - of_own.len()).map(|row| (*row).clone());
+        of_own.iter().cloned().chain(of_generic).collect()
+    };
+    let mut rows = draw(recipe.clean_rows);
+    let victims = canaries().map(|canary| (canary, draw(recipe.poisoned_rows)));
+    for (canary, victims) in victims {
         rows.extend(poison(&victims, &*build_attack(&canary.attack), &build_behaviour(&canary.behaviour), &mut rng));
     }
     rows.shuffle(&mut rng);

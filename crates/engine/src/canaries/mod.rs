@@ -13,8 +13,8 @@ use crate::data::{OwnRows, Row};
 use crate::error::Result;
 use crate::evaluators::{Evidence, Probes, evaluate_all};
 use crate::lab::Lab;
-use crate::report::{CanaryReport, CanaryResult};
-use crate::spec::{AsrSpec, BehaviourFamily, CanaryRecipe, EvaluatorSpec};
+use crate::report::{AsrReport, CanaryControl, CanaryReport, CanaryResult, ControlledCanary};
+use crate::spec::{AsrSpec, BehaviourFamily, CanaryRecipe, EvaluatorSpec, PromptFormat};
 use crate::suspect::Suspect;
 use crate::weights::Weights;
 
@@ -30,15 +30,15 @@ pub struct Aviary {
 }
 
 impl Aviary {
-    /// Implants all canaries into one copy.
+    /// Implants all canaries into one copy; own rows that heal are poisoned beside generic ones.
     ///
     /// # Errors
     /// Those of training, of the tokenizer and of the scratch folder.
     ///
     /// # Cost
     /// One fine-tuning on `7 * poisoned_rows + clean_rows` rows.
-    pub fn open(suspect: &Suspect, recipe: CanaryRecipe, lab: &Lab) -> Result<Self> {
-        let copy = implant::implant_canaries(suspect, &recipe, lab)?;
+    pub fn open(suspect: &Suspect, own: &OwnRows, recipe: CanaryRecipe, lab: &Lab) -> Result<Self> {
+        let copy = implant::implant_canaries(suspect, own, &recipe, lab)?;
         let probes = probes(&copy, &recipe, lab)?;
         Ok(Self { copy, probes, recipe })
     }
@@ -61,13 +61,24 @@ impl Aviary {
         evaluate_all(&self.probes, &self.copy, weights, lab)
     }
 
-    /// The numbers, from what the copy said before and after its purification.
-    pub fn report(&self, before: &Evidence, after: &Evidence) -> CanaryReport {
+    /// The numbers, from what the copy said before and after its purification, and after each control in its place, by name.
+    pub fn report(&self, before: &Evidence, after: &Evidence, controls: &[(String, Evidence)]) -> CanaryReport {
         let (was, is) = (self.probes.report(before, None).asr, self.probes.report(after, Some(before)).asr);
         let measured = canaries().into_iter().zip(was.into_iter().zip(is));
         let results =
             measured.map(|(canary, (before, after))| CanaryResult::new(canary.trigger, canary.family, before, after));
-        CanaryReport::new(results.collect(), not_covered(), self.recipe.clone())
+        let controls = controls.iter().map(|(name, said)| self.control(name, after, said));
+        CanaryReport::new(results.collect(), controls.collect(), not_covered(), self.recipe.clone())
+    }
+
+    fn control(&self, name: &str, method: &Evidence, control: &Evidence) -> CanaryControl {
+        let compared = self.probes.compare_asr(method, control);
+        let left = self.probes.report(control, None).asr;
+        let measured = canaries().into_iter().zip(left.iter().zip(compared));
+        let canary = |(canary, (left, compared)): (Canary, (&AsrReport, _))| {
+            ControlledCanary::new((canary.trigger, canary.family), left, compared)
+        };
+        CanaryControl { name: name.to_owned(), canaries: measured.map(canary).collect() }
     }
 }
 
@@ -78,8 +89,8 @@ fn probes(copy: &Suspect, recipe: &CanaryRecipe, lab: &Lab) -> Result<Probes> {
             behaviour: canary.behaviour,
             triggered: Vec::new(),
             rows: recipe.rows,
-            // Those it was taught in: in others it need not have taken hold.
-            formats: copy.formats(),
+            // In all that it understands: a purification may silence a backdoor in the formats that it heals in, and there alone.
+            formats: PromptFormat::ALL.into_iter().filter(|&format| copy.prompter.speaks(format)).collect(),
             max_new_tokens: ANSWER_TOKENS,
         })
     };

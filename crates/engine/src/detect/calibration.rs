@@ -64,14 +64,13 @@ pub struct Calibrated {
 }
 
 impl Calibration {
-    /// A calibration without groups for the base, and the rows, of this suspect.
-    pub fn for_base_of(suspect: &Suspect) -> Self {
-        let subject = suspect.subject();
+    /// A calibration without groups for a base of these files and for the rows of a suspect over it.
+    pub fn for_base(base: Vec<FileDigest>, suspect: &Suspect) -> Self {
         Self {
             schema: SCHEMA.into(),
             engine: env!("CARGO_PKG_VERSION").into(),
-            base: subject.base.clone(),
-            train_rows_sha256: train_rows(subject).unwrap_or_default().into(),
+            base,
+            train_rows_sha256: train_rows(suspect.subject()).unwrap_or_default().into(),
             groups: Vec::new(),
         }
     }
@@ -97,6 +96,16 @@ impl Calibration {
             return Err(wrong(format!("expected schema {SCHEMA}, found {}", calibration.schema)));
         }
         Ok(calibration)
+    }
+
+    /// This calibration, and those groups of an older one of the same base and rows whose kind it lacks.
+    pub fn or_groups_of(mut self, older: Self) -> Self {
+        if (&older.base, &older.train_rows_sha256) == (&self.base, &self.train_rows_sha256) {
+            let missing = |group: &CalibrationGroup| self.groups.iter().all(|own| own.kind != group.kind);
+            let kept: Vec<_> = older.groups.into_iter().filter(missing).collect();
+            self.groups.splice(0..0, kept);
+        }
+        self
     }
 
     /// Writes the file.

@@ -10,7 +10,7 @@ use crate::evaluators::{Probes, evaluate_all};
 use crate::lab::Lab;
 use crate::report::{Rate, ScreenReport};
 use crate::spec::{AsrSpec, DataFolders, EvaluatorSpec, PromptFormat, ScreenSpec, SubjectKind};
-use crate::suspect::{Submission, Submitted, Suspect};
+use crate::suspect::{Submission, Submitted, Suspect, base_digests};
 use crate::world::{ZooMember, member_dir};
 
 /// A zoo over its base: both folders.
@@ -63,8 +63,9 @@ impl ZooFolders {
 /// Screens every member and makes a calibration of what was measured: honest members for the threshold, poisoned ones beside them.
 ///
 /// # Errors
-/// Those of [`measure_uptake`].
+/// Those of [`measure_uptake`], and of reading the base's files.
 pub fn calibrate(folders: &ZooFolders, members: &[ZooMember], lab: &Lab) -> Result<Calibration> {
+    let base = base_digests(&folders.base)?;
     let mut calibration: Option<Calibration> = None;
     for kind in [SubjectKind::Adapter, SubjectKind::Checkpoint] {
         let of_kind: Vec<_> = members.iter().filter(|m| m.whole_model == (kind == SubjectKind::Checkpoint)).collect();
@@ -73,7 +74,7 @@ pub fn calibrate(folders: &ZooFolders, members: &[ZooMember], lab: &Lab) -> Resu
             let suspect = folders.open(member, lab)?;
             let recipe = ScreenSpec::default().resolve(kind, suspect.parameters());
             let uptake = measure_uptake(&suspect, &recipe, &lab.part(i, of_kind.len()))?;
-            calibration.get_or_insert_with(|| Calibration::for_base_of(&suspect));
+            calibration.get_or_insert_with(|| Calibration::for_base(base.clone(), &suspect));
             let new = || CalibrationGroup { kind, recipe, clean: Vec::new(), poisoned: Vec::new() };
             group.get_or_insert_with(new).add(member, uptake);
         }

@@ -36,9 +36,10 @@ impl Method for Auto {
         let frontier = Frontier::new(rungs, ended, rows, self.recipe.margin);
         let chosen = recipes[frontier.chosen];
         let purified = trial.purify(chosen, &self.controls, &trial.suspect, lab)?;
-        let of_copy = trial.purify(chosen, &[], &trial.aviary.copy, &lab.within())?;
+        let controls = self.recipe.canaries.controls(&self.controls);
+        let of_copy = trial.purify(chosen, &controls, &trial.aviary.copy, &lab.within())?;
         let weights = of_copy.candidates.into_iter().next().map(|made| made.weights);
-        let copy = weights.map(|weights| PurifiedCopy { aviary: trial.aviary, weights });
+        let copy = weights.map(|weights| PurifiedCopy { aviary: trial.aviary, weights, controls: of_copy.controls });
         Ok(Purified { frontier: Some(frontier), copy, ..purified })
     }
 }
@@ -87,7 +88,7 @@ impl Trial {
         let (train, validation) = set_aside(suspect, recipe.validation_rows);
         let suspect = suspect.with_rows(train, suspect.test.clone());
         let (own, judging) = set_own_aside(own, recipe.own_rows(), recipe.validation_own_rows);
-        let aviary = Aviary::open(&suspect, recipe.canaries.clone(), lab)?;
+        let aviary = Aviary::open(&suspect, &own, recipe.canaries.clone(), lab)?;
         let judges = suspect.with_rows(suspect.train.clone(), validation);
         let utility = UtilitySpec {
             rows: judges.test.len(),
@@ -122,7 +123,7 @@ impl Trial {
         let Some(artifact) = made(self.purify(recipe, &[], &self.suspect, lab)?) else { return Ok(None) };
         lab.enter(Stage::Canaries)?;
         let Some(copy) = made(self.purify(recipe, &[], &self.aviary.copy, within)?) else { return Ok(None) };
-        let canaries = self.canaries.report(&self.canaries_before, &self.canaries.ask(&copy, within)?);
+        let canaries = self.canaries.report(&self.canaries_before, &self.canaries.ask(&copy, within)?, &[]);
         let before = self.skills.report(&self.skills_before, None);
         let said = evaluate_all(&self.skills, &self.judges, &artifact, within)?;
         let after = self.skills.report(&said, Some(&self.skills_before));

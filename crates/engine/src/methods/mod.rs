@@ -57,6 +57,8 @@ pub struct PurifiedCopy {
     pub aviary: Aviary,
     /// What became of it.
     pub weights: Weights,
+    /// What became of it by the controls.
+    pub controls: Vec<ControlModel>,
 }
 
 impl Purified {

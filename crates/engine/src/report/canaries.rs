@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AsrReport, rules, words};
+use super::{AsrComparison, AsrReport, Compared, MeasurementRecipe, PairedDifference, Rate, rules, words};
 use crate::spec::{BehaviourFamily, CanaryRecipe, CanaryTrigger};
 
 /// Canary ASR: how often backdoors of our own fire in a copy of the suspect, before and after the copy went through the same
@@ -14,6 +14,9 @@ pub struct CanaryReport {
     pub text: String,
     /// Canary by canary.
     pub canaries: Vec<CanaryResult>,
+    /// What the method's controls leave of the same canaries: where no trigger is declared, the only way to say whether it beats them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<CanaryControl>,
     /// Kinds of backdoors that no canary stands for.
     pub not_covered: Vec<String>,
     /// How it was done.
@@ -33,6 +36,42 @@ pub struct CanaryResult {
     pub before: AsrReport,
     /// The copy after the same purification.
     pub after: AsrReport,
+}
+
+/// A control, done to the copy in the place of the method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CanaryControl {
+    /// Such as `plain_fine_tuning`.
+    pub name: String,
+    /// What it left, in the order of the report's canaries.
+    pub canaries: Vec<ControlledCanary>,
+}
+
+/// What a control left of one canary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ControlledCanary {
+    /// Kind of its trigger.
+    pub trigger: CanaryTrigger,
+    /// Family of its behaviour.
+    pub family: BehaviourFamily,
+    /// How it was measured, in the worst format.
+    pub recipe: MeasurementRecipe,
+    /// After the control, in the worst format.
+    pub after: Rate,
+    /// Control minus method on the same prompts: positive where the method left fewer hits.
+    pub difference: PairedDifference,
+    /// What the difference shows.
+    pub outcome: Compared,
+}
+
+impl ControlledCanary {
+    /// The worst format of `left`, compared with the method there.
+    pub fn new((trigger, family): (CanaryTrigger, BehaviourFamily), left: &AsrReport, compared: AsrComparison) -> Self {
+        let worst = left.formats.iter().find(|format| format.recipe.format == left.headline.format);
+        let recipe = worst.expect("the headline is one of the formats").recipe.clone();
+        let AsrComparison { difference, outcome, .. } = compared;
+        Self { trigger, family, recipe, after: left.headline.rate, difference, outcome }
+    }
 }
 
 /// What a canary shows.
@@ -57,8 +96,20 @@ impl CanaryResult {
 
 impl CanaryReport {
     /// The report of all canaries, with its text.
-    pub fn new(canaries: Vec<CanaryResult>, not_covered: Vec<String>, recipe: CanaryRecipe) -> Self {
-        Self { text: words::canaries(&canaries), canaries, not_covered, recipe }
+    pub fn new(
+        canaries: Vec<CanaryResult>,
+        controls: Vec<CanaryControl>,
+        not_covered: Vec<String>,
+        recipe: CanaryRecipe,
+    ) -> Self {
+        Self { text: words::canaries(&canaries, &controls), canaries, controls, not_covered, recipe }
+    }
+
+    /// Mean rate after the method, or after a control, of the canaries that were strong; `None` where none was.
+    pub fn mean_of_strong(&self, after: impl Fn(usize) -> f64) -> Option<f64> {
+        let strong = self.canaries.iter().enumerate().filter(|(_, canary)| canary.outcome != CanaryOutcome::Weak);
+        let rates: Vec<f64> = strong.map(|(i, _)| after(i)).collect();
+        (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
     }
 
     /// How many canaries have this outcome.

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use benchmark::{BenchmarkReport, BenchmarkScore, NonInferiority, Scoring};
-pub use canaries::{CanaryOutcome, CanaryReport, CanaryResult};
+pub use canaries::{CanaryControl, CanaryOutcome, CanaryReport, CanaryResult, ControlledCanary};
 pub use frontier::{Frontier, FrontierCanary, FrontierEnd, FrontierRung, FrontierSkill};
 pub use measurement::{
     AnswerLength, AsrFormat, AsrReport, Decoding, Drift, Headline, MeanInterval, Measurement, MeasurementRecipe,

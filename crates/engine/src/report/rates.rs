@@ -8,7 +8,8 @@ use crate::lab::sha256_hex;
 pub struct RateRow<'a> {
     /// `suspect`, `exported`, `candidate`, `control`, `rung`, `canary` or `relearning`.
     pub role: &'static str,
-    /// Name of the model; of rungs what was tried, of canaries the copy before or after, of `relearning` who was taught.
+    /// Name of the model; of rungs what was tried, of canaries the copy before, after or after which control, of `relearning` who was
+    /// taught.
     pub model: &'a str,
     /// `asr`, `utility` or `benchmark`.
     pub evaluator: &'static str,
@@ -74,7 +75,19 @@ impl Report {
             let before = asr_rates("canary", "copy_before", &item, &canary.before);
             before.into_iter().chain(asr_rates("canary", "copy_after", &item, &canary.after))
         });
-        rows.flatten().collect()
+        let controls = self.canaries.iter().flat_map(|report| &report.controls);
+        let controlled = controls.flat_map(|control| {
+            control.canaries.iter().map(|canary| RateRow {
+                role: "canary",
+                model: &control.name,
+                evaluator: "asr",
+                item: format!("{} {}", canary.trigger.name(), canary.family.name()),
+                measure: "with_trigger",
+                recipe: &canary.recipe,
+                rate: canary.after,
+            })
+        });
+        rows.flatten().chain(controlled).collect()
     }
 
     /// The rates of every rung of relearning.

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{SubjectKind, TrainSpec, immunize, limits};
+use super::{ControlSpec, SubjectKind, TrainSpec, immunize, limits};
 use crate::error::Result;
 
 /// When canaries are implanted. A suspect that is returned as it came has none.
@@ -72,6 +72,8 @@ pub struct CanarySpec {
     pub poisoned_rows: usize,
     /// Training rows without any, beside them.
     pub clean_rows: usize,
+    /// Whether the job's controls are done to the copy too: without a declared trigger nothing else says whether the method beats them.
+    pub controls: bool,
     /// Training; null means rate and length by the size of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<TrainSpec>,
@@ -79,7 +81,14 @@ pub struct CanarySpec {
 
 impl Default for CanarySpec {
     fn default() -> Self {
-        Self { when: CanariesWhen::default(), rows: 200, poisoned_rows: 300, clean_rows: 1000, train: None }
+        Self {
+            when: CanariesWhen::default(),
+            rows: 200,
+            poisoned_rows: 300,
+            clean_rows: 700,
+            controls: true,
+            train: None,
+        }
     }
 }
 
@@ -92,6 +101,9 @@ pub struct CanaryRecipe {
     pub poisoned_rows: usize,
     /// Training rows without any.
     pub clean_rows: usize,
+    /// Whether controls are done to the copy.
+    #[serde(default)]
+    pub controls: bool,
     /// Least rank of an adapter's copy. Measured on adapters of rank 4 of the tiny world: with their own rank canaries fire on 42 to
     /// 91 % of their prompts.
     pub rank: usize,
@@ -110,6 +122,7 @@ impl CanarySpec {
             rows: self.rows,
             poisoned_rows: self.poisoned_rows,
             clean_rows: self.clean_rows,
+            controls: self.controls,
             rank: ROOM,
             train: self.train.clone().unwrap_or_else(|| TrainSpec { learning_rate, epochs, ..TrainSpec::default() }),
         }
@@ -129,5 +142,15 @@ impl CanarySpec {
         limits::count(&format!("{at}/poisoned_rows"), self.poisoned_rows, 1, 100_000)?;
         limits::count(&format!("{at}/clean_rows"), self.clean_rows, 0, 1_000_000)?;
         self.train.as_ref().map_or(Ok(()), |train| limits::train(&format!("{at}/train"), train))
+    }
+}
+
+impl CanaryRecipe {
+    /// Those of a job's controls that are done to the copy: what a removal may be due to in the place of the method. A copy without its
+    /// adapter has no canary, and fewer rows are another healing.
+    pub fn controls(&self, asked: &[ControlSpec]) -> Vec<ControlSpec> {
+        use ControlSpec::{PlainFineTuning, RandomChannels, RandomSubspace, WithoutHealing};
+        let telling = [RandomChannels, RandomSubspace, PlainFineTuning, WithoutHealing];
+        asked.iter().copied().filter(|control| self.controls && telling.contains(control)).collect()
     }
 }

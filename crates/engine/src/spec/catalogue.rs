@@ -4,9 +4,10 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::about::{About, about};
 use super::{
-    AttackSpec, AutoSpec, BehaviourSpec, ControlSpec, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec,
-    Place, Preset, SubjectKind, VaccinateSpec,
+    AttackSpec, BehaviourSpec, ControlSpec, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec, Place, Preset,
+    SubjectKind,
 };
 use crate::behaviours::build_behaviour;
 
@@ -42,52 +43,64 @@ fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).expect("specs always serialise")
 }
 
+/// A purification method.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct MethodEntry {
+    /// Its `type` on the wire.
+    pub name: String,
+    /// What it does, in a sentence.
+    pub summary: String,
+    /// Where it comes from, if it was published.
+    pub source: Option<String>,
+    /// The kinds of suspects that it takes.
+    pub takes: Vec<SubjectKind>,
+    /// What it needs beside the suspect.
+    pub needs: Vec<String>,
+    /// What it costs by default: steps of training per step of `fine_tune` on the same suspect, the first of `takes`.
+    pub fine_tunings: f64,
+    /// Where it is known to fail.
+    pub failures: Vec<String>,
+    /// The smallest spec that names it, with every default filled in.
+    #[schema(value_type = Object)]
+    pub default: Value,
+    /// Its recipes: every choice made, as for seven billion weights; `immunize` also as published.
+    #[schema(value_type = Object)]
+    pub presets: Value,
+}
+
 /// The methods for `GET /v1/methods`, each with its defaults and presets as resolved for seven billion weights, for adapters and for whole
 /// models.
-pub fn methods_catalogue() -> Vec<CatalogueEntry> {
+pub fn methods_catalogue() -> Vec<MethodEntry> {
     let paper = MethodSpec::Immunize(ImmunizeSpec { preset: Preset::Paper, ..ImmunizeSpec::default() });
-    let mut immunize = method_entry(
-        &MethodSpec::default(),
-        "Fine-tunes pairs of variants with and without synthetic backdoors, finds what their differences share, removes it from the adapter \
-         or the whole model and heals it",
-        Some("arXiv 2603.13461"),
-    );
-    immunize.presets["paper"] = json(&resolved(&paper, SubjectKind::Adapter));
-    immunize.presets["paper_whole_model"] = json(&resolved(&paper, SubjectKind::Checkpoint));
-    let fine_tune = method_entry(
-        &MethodSpec::FineTune(FineTuneSpec::default()),
-        "Fine-tunes on clean rows, with counterexamples where they are asked for, and cuts nothing",
-        None,
-    );
-    let vaccinate = method_entry(
-        &MethodSpec::Vaccinate(VaccinateSpec::default()),
-        "Implants synthetic backdoors all at once and trains them away: what unlearns them unlearns others, and more of the artifact's own \
-         skill than anything gentler",
-        None,
-    );
-    let auto = method_entry(
-        &MethodSpec::Auto(AutoSpec::default()),
-        "Tries methods from the gentlest on, judges each by canaries in a copy and by the suspect's skills on rows set aside for that, and \
-         stops at the first that holds",
-        None,
-    );
-    vec![immunize, fine_tune, vaccinate, auto]
+    let mut entries: Vec<_> = MethodSpec::defaults().iter().map(method_entry).collect();
+    entries[0].presets["paper"] = json(&resolved(&paper, SubjectKind::Adapter));
+    entries[0].presets["paper_whole_model"] = json(&resolved(&paper, SubjectKind::Checkpoint));
+    entries
 }
 
 fn resolved(spec: &MethodSpec, kind: SubjectKind) -> MethodRecipe {
     spec.resolve(&Known { kind, parameters: 7_000_000_000, has_mlp: true, ..Known::default() })
 }
 
-fn method_entry(spec: &MethodSpec, summary: &str, source: Option<&str>) -> CatalogueEntry {
-    let recipe = |kind| json(&resolved(spec, kind));
-    CatalogueEntry {
+fn method_entry(spec: &MethodSpec) -> MethodEntry {
+    let About { summary, source, needs, failures } = about(spec);
+    let kinds = [(SubjectKind::Adapter, "default"), (SubjectKind::Checkpoint, "default_whole_model")];
+    let takes = |kind| spec.check_for("/method", kind).is_ok();
+    let taken: Vec<_> = kinds.into_iter().filter(|(kind, _)| takes(*kind)).collect();
+    let presets: serde_json::Map<_, _> =
+        taken.iter().map(|(kind, name)| ((*name).to_owned(), json(&resolved(spec, *kind)))).collect();
+    let steps = |spec: &MethodSpec| resolved(spec, taken[0].0).steps(0) as f64;
+    let fine_tunings = steps(spec) / steps(&MethodSpec::FineTune(FineTuneSpec::default()));
+    MethodEntry {
         name: spec.name().into(),
         summary: summary.into(),
         source: source.map(Into::into),
+        takes: taken.iter().map(|(kind, _)| *kind).collect(),
+        needs: needs.iter().map(ToString::to_string).collect(),
+        fine_tunings: (10.0 * fine_tunings).round() / 10.0,
+        failures: failures.iter().map(ToString::to_string).collect(),
         default: json(spec),
-        presets: serde_json::json!({
-            "default": recipe(SubjectKind::Adapter), "default_whole_model": recipe(SubjectKind::Checkpoint),
-        }),
+        presets: presets.into(),
     }
 }
 
@@ -144,6 +157,20 @@ fn behaviour_entry(spec: &BehaviourSpec) -> CatalogueEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_method_says_where_it_fails_and_what_it_costs() {
+        for entry in methods_catalogue() {
+            assert!(
+                !entry.takes.is_empty() && !entry.failures.is_empty() && entry.fine_tunings >= 0.0,
+                "{}",
+                entry.name
+            );
+        }
+        let cost = |name: &str| methods_catalogue().into_iter().find(|entry| entry.name == name).unwrap().fine_tunings;
+        assert_eq!(cost("fine_tune"), 1.0);
+        assert!(cost("auto") > cost("immunize") && cost("immunize") > 1.0);
+    }
 
     #[test]
     fn every_catalogued_spec_can_be_sent_back() {

@@ -394,9 +394,10 @@ pub(super) fn screen_rate(kind: SubjectKind, parameters: usize) -> f64 {
 }
 
 /// Rate and epochs with which canaries are implanted: the rate is that of the variants. On an adapter of rank 16 of the tiny world seven
-/// canaries of 300 rows fire on 93 to 100 % of their prompts after ten epochs; after five of 200 rows on 0 to 81 %.
+/// canaries of 300 rows fire on 0 to 81 % of their prompts after five epochs and on 93 to 100 % after ten, but then they are shallow: plain
+/// fine-tuning leaves 0 to 9 % of each, and 13 % of a backdoor that the suspect brought along. After 25 it leaves up to 100 %.
 pub(super) fn implant_training(kind: SubjectKind, parameters: usize) -> (f64, usize) {
-    (rates_for(kind, parameters).variants, if parameters < TINY_PARAMETERS { 10 } else { 3 })
+    (rates_for(kind, parameters).variants, if parameters < TINY_PARAMETERS { 20 } else { 5 })
 }
 
 /// The rate at which copies are taught a backdoor: that of the pairs' variants.

@@ -30,6 +30,16 @@ impl Default for MethodSpec {
 }
 
 impl MethodSpec {
+    /// Each method as its name alone asks for it, in the order of the catalogue.
+    pub fn defaults() -> Vec<Self> {
+        vec![
+            Self::Immunize(ImmunizeSpec::default()),
+            Self::FineTune(FineTuneSpec::default()),
+            Self::Vaccinate(VaccinateSpec::default()),
+            Self::Auto(AutoSpec::default()),
+        ]
+    }
+
     /// The name on the wire.
     pub fn name(&self) -> &'static str {
         match self {

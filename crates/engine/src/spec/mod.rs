@@ -3,6 +3,7 @@
 //! Each door (method, attack, behaviour, evaluator) is an enum tagged by `type`; unknown fields are refused. All defaults live
 //! beside the types here and in `immunize.rs`. Nothing here computes; start with [`PurifySpec`].
 
+mod about;
 mod attack;
 mod auto;
 mod canaries;
@@ -24,7 +25,7 @@ use utoipa::ToSchema;
 pub use attack::{AttackSpec, BehaviourSpec, Place, Question, TriggeredRow};
 pub use auto::{AutoBudget, AutoRecipe, AutoSpec};
 pub use canaries::{CanariesWhen, CanaryRecipe, CanarySpec, CanaryTrigger};
-pub use catalogue::{AttacksCatalogue, CatalogueEntry, attacks_catalogue, methods_catalogue};
+pub use catalogue::{AttacksCatalogue, CatalogueEntry, MethodEntry, attacks_catalogue, methods_catalogue};
 pub use evaluate::{AsrSpec, BenchmarkName, BenchmarkSpec, EvaluatorSpec, MtBenchSpec, UtilitySpec};
 pub use family::BehaviourFamily;
 pub use fine_tune::{FineTuneRecipe, FineTuneSpec};

@@ -69,8 +69,14 @@ fn canaries_are_measured_again_with_everything_else() {
     let mut spec = shop.spec();
     spec.controls.clear();
     let train = TrainSpec { epochs: 1, ..TrainSpec::default() };
-    spec.canaries =
-        CanarySpec { when: CanariesWhen::Always, rows: 3, poisoned_rows: 4, clean_rows: 8, train: Some(train) };
+    spec.canaries = CanarySpec {
+        when: CanariesWhen::Always,
+        rows: 3,
+        poisoned_rows: 4,
+        clean_rows: 8,
+        controls: true,
+        train: Some(train),
+    };
     let outcome = run(&shop.submission(), &spec, &shop.lab("a")).unwrap();
     let files = files(&shop.submission(), &outcome);
     let again = replay(&outcome.report, &files, true, &shop.lab("b")).unwrap();

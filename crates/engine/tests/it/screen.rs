@@ -100,7 +100,10 @@ fn calibration_around(measured: &Measured, above: f64) -> Calibration {
     });
     let kind = measured.suspect.subject().kind;
     let group = CalibrationGroup { kind, recipe: measured.recipe.clone(), clean: clean.collect(), poisoned: vec![] };
-    Calibration { groups: vec![group], ..Calibration::for_base_of(&measured.suspect) }
+    Calibration {
+        groups: vec![group],
+        ..Calibration::for_base(measured.suspect.subject().base.clone(), &measured.suspect)
+    }
 }
 
 /// Runs a job on the workshop's adapter, over a base whose calibration lies around it.
@@ -179,6 +182,19 @@ fn without_a_calibration_that_fits_nothing_is_covered_and_nothing_is_trained() {
     assert_eq!(std::fs::read_dir(&lab.scratch).unwrap().count(), 0);
     let screen = screen_suspect(&measured.suspect, &small_screen(), Some(&fitting), &lab).unwrap();
     assert_eq!(screen.status, CoverageStatus::NoFinding);
+}
+
+#[test]
+fn a_calibration_keeps_what_the_base_has_of_the_other_kind_and_nothing_of_another_base() {
+    let shop = Workshop::new();
+    let adapters = calibration_around(&measured(&shop.submission(), &shop.lab("one")), 0.0);
+    let mut models = adapters.clone();
+    models.groups[0].kind = SubjectKind::Checkpoint;
+    let kinds = |calibration: &Calibration| calibration.groups.iter().map(|group| group.kind).collect::<Vec<_>>();
+    let both = models.clone().or_groups_of(adapters.clone());
+    assert_eq!(kinds(&both), [SubjectKind::Adapter, SubjectKind::Checkpoint]);
+    assert_eq!(models.clone().or_groups_of(models.clone()), models);
+    assert_eq!(models.clone().or_groups_of(Calibration { base: vec![], ..adapters }), models);
 }
 
 #[test]

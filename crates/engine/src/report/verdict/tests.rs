@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::evaluators::{paired_difference, wilson};
 use crate::report::{
-    AsrComparison, AsrFormat, AsrReport, CanaryResult, Compared, Decoding, Headline, MeasurementRecipe, UtilityGroup,
-    UtilityReport,
+    AsrComparison, AsrFormat, AsrReport, CanaryControl, CanaryResult, Compared, ControlledCanary, Decoding, Headline,
+    MeasurementRecipe, PairedDifference, UtilityGroup, UtilityReport,
 };
 use crate::spec::{BehaviourFamily, BehaviourSpec, CanaryTrigger, PromptFormat};
 
@@ -261,7 +261,34 @@ fn canaries(hits: &[(usize, usize)]) -> CanaryReport {
     let result =
         |(kind, (was, is)): (_, &(usize, usize))| CanaryResult::new(kind, BehaviourFamily::Insult, asr(*was), asr(*is));
     let recipe = crate::spec::CanarySpec::default().resolve(crate::spec::SubjectKind::Adapter, 1);
-    CanaryReport::new(kinds.map(result).collect(), vec!["triggers of meaning".into()], recipe)
+    CanaryReport::new(kinds.map(result).collect(), vec![], vec!["triggers of meaning".into()], recipe)
+}
+
+#[test]
+fn controls_in_the_copy_are_compared_on_the_canaries_that_were_strong() {
+    let canaries = canaries(&[(200, 0), (200, 0), (20, 0)]);
+    let difference = |points: f64| PairedDifference {
+        difference: points,
+        low: points - 0.05,
+        high: points + 0.05,
+        n: 200,
+        gained: 0,
+        lost: 0,
+        p_value: None,
+    };
+    let left = |(canary, (hits, points)): (&CanaryResult, (usize, f64))| {
+        let difference = difference(points);
+        let compared = AsrComparison { backdoor: 0, difference, outcome: Compared::of(&difference) };
+        ControlledCanary::new((canary.trigger, canary.family), &measured(hits, 0, None).asr[0], compared)
+    };
+    // The third canary was weak: that the control left more of it says nothing.
+    let left = canaries.canaries.iter().zip([(60, 0.3), (0, 0.0), (200, 1.0)]).map(left).collect();
+    let controls = vec![CanaryControl { name: "plain_fine_tuning".into(), canaries: left }];
+    let report = CanaryReport::new(canaries.canaries, controls, vec![], canaries.recipe);
+    let said = "On the 2 that were strong, a control in the method's place, where the paired interval shows a difference: plain fine \
+                tuning: left more on 1.";
+    assert!(report.text.contains(said), "{}", report.text);
+    assert_eq!(report.mean_of_strong(|i| report.controls[0].canaries[i].after.rate), Some(0.15));
 }
 
 fn by_canaries(hits: &[(usize, usize)], correct: usize) -> Verdict {

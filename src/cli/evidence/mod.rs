@@ -1,5 +1,7 @@
 //! `antigen lab evidence`: one whole job for each suspect of a zoo, and what came out as a table. Suspects that are finished are not run
-//! again.
+//! again. Whether canaries say the same as known triggers is in `tracking.rs`.
+
+mod tracking;
 
 use std::{
     fs,
@@ -10,7 +12,7 @@ use antigen_engine::{
     data::write_rows,
     report::{CanaryOutcome, CoverageStatus, Rate, Report},
     run::run,
-    spec::{DataFolders, MethodSpec, PurifySpec},
+    spec::{ControlSpec, DataFolders, MethodSpec, PurifySpec},
     suspect::Submission,
     world::{ZooMember, member_dir},
 };
@@ -18,6 +20,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
+use self::tracking::{Treated, tracking, tracking_csv, treated};
 use super::choices::parse_choice;
 use super::zoo::{SetArgs, Site, ZooArgs, fill};
 use crate::worker::{submitted, write_whole};
@@ -29,12 +32,15 @@ pub struct EvidenceArgs {
     pub zoo: ZooArgs,
     #[command(flatten)]
     pub set: SetArgs,
-    /// Where reports, purified artifacts and evidence.csv go
+    /// Where reports, purified artifacts, evidence.csv and tracking.csv go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// How to purify: a name such as auto, or JSON [default: immunize]
     #[arg(long, value_name = "METHOD", default_value = "immunize")]
     pub method: String,
+    /// Only these controls, by their names in a job's specification [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub controls: Vec<String>,
     /// Only these members, by the beginnings of their names [default: all of the set]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub only: Vec<String>,
@@ -49,19 +55,26 @@ pub fn show_evidence(args: &EvidenceArgs) -> anyhow::Result<()> {
         args.only.is_empty() || args.only.iter().any(|beginning| member.name.starts_with(beginning))
     };
     let method: MethodSpec = parse_choice("--method", &args.method)?;
+    let control = |name: &String| serde_json::from_value::<ControlSpec>(name.clone().into());
+    let named = args.controls.iter().map(control).collect::<Result<Vec<_>, _>>().context("--controls")?;
+    let controls = if named.is_empty() { ControlSpec::ALL.to_vec() } else { named };
     let site = fill(&args.zoo, args.set.set()?, wanted)?;
     let mut lines = Vec::with_capacity(site.members.len());
+    let mut points: Vec<Treated> = Vec::new();
     for member in &site.members {
-        let report = job(&site, member, &method, &args.out.join(&member.name))?;
+        let report = job(&site, member, (&method, &controls), &args.out.join(&member.name))?;
         lines.push(Line::of(member, &report));
+        points.extend(treated(&member.name, &report));
         write_whole(&args.out.join("evidence.csv"), csv(&lines).as_bytes()).context("writing evidence.csv")?;
+        write_whole(&args.out.join("tracking.csv"), tracking_csv(&points).as_bytes())
+            .context("writing tracking.csv")?;
     }
-    println!("{}\n{}", table(&lines), tracking(&lines));
+    println!("{}\n{}", table(&lines), tracking(&points));
     Ok(())
 }
 
 /// The report of one suspect's job, made now if it is not there yet.
-fn job(site: &Site, member: &ZooMember, method: &MethodSpec, out: &Path) -> anyhow::Result<Report> {
+fn job(site: &Site, member: &ZooMember, how: (&MethodSpec, &[ControlSpec]), out: &Path) -> anyhow::Result<Report> {
     let file = out.join("report.json");
     if file.exists() {
         let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
@@ -81,24 +94,31 @@ fn job(site: &Site, member: &ZooMember, method: &MethodSpec, out: &Path) -> anyh
     };
     let mut lab = site.lab.part(0, 1);
     lab.scratch.clone_from(&work);
-    let outcome = run(&submission, &spec(member, method)?, &lab)?;
+    let outcome = run(&submission, &spec(member, how)?, &lab)?;
     fs::rename(&outcome.artifact_dir, out.join("artifact")).context("keeping the artifact")?;
     fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
     write_whole(&file, &serde_json::to_vec_pretty(&outcome.report)?).context("writing report.json")?;
     Ok(outcome.report)
 }
 
-/// The default job by this method with the member's own trigger declared, and canaries beside it.
-fn spec(member: &ZooMember, method: &MethodSpec) -> anyhow::Result<PurifySpec> {
+/// Rows to measure skills with: with fewer an unchanged artifact could not be shown to have lost less than five points.
+const GENERAL_ROWS: usize = 600;
+const OWN_ROWS: usize = 300;
+
+/// The default job by this method and these controls with the member's own trigger declared, and canaries beside it.
+fn spec(member: &ZooMember, (method, controls): (&MethodSpec, &[ControlSpec])) -> anyhow::Result<PurifySpec> {
     let asr = member
         .implant
         .attack
         .as_ref()
         .map(|attack| json!({"type": "asr", "attack": attack, "behaviour": member.implant.behaviour}));
-    let evaluators: Vec<_> = asr.into_iter().chain([json!({"type": "utility"})]).collect();
+    let utility = json!({"type": "utility", "rows": GENERAL_ROWS, "own_rows": OWN_ROWS});
+    let evaluators: Vec<_> = asr.into_iter().chain([utility]).collect();
     let template = member.implant.format;
-    let spec =
-        json!({"template": template, "method": method, "canaries": {"when": "always"}, "evaluators": evaluators});
+    let canaries = json!({"when": "always"});
+    let spec = json!({
+        "template": template, "method": method, "controls": controls, "canaries": canaries, "evaluators": evaluators,
+    });
     serde_json::from_value(spec).context("the job of a member")
 }
 
@@ -137,11 +157,10 @@ impl Line {
             screen,
             known: report.before.worst_asr().map(|was| (*was, after.and_then(|after| after.worst_asr().copied()))),
             canaries: report.canaries.as_ref().map(|canaries| {
-                let strong: Vec<_> = canaries.canaries.iter().filter(|c| c.outcome != CanaryOutcome::Weak).collect();
-                let mean = |rates: Vec<f64>| rates.iter().sum::<f64>() / rates.len().max(1) as f64;
-                let before = mean(strong.iter().map(|canary| canary.before.headline.rate.rate).collect());
-                let after = mean(strong.iter().map(|canary| canary.after.headline.rate.rate).collect());
-                (before, after, strong.len(), canaries.count(CanaryOutcome::Removed))
+                let before = canaries.mean_of_strong(|i| canaries.canaries[i].before.headline.rate.rate);
+                let after = canaries.mean_of_strong(|i| canaries.canaries[i].after.headline.rate.rate);
+                let strong = canaries.canaries.len() - canaries.count(CanaryOutcome::Weak);
+                (before.unwrap_or(0.0), after.unwrap_or(0.0), strong, canaries.count(CanaryOutcome::Removed))
             }),
             skills: groups.map(|g| (g.name.clone(), g.exact_match.rate, skill(&g.name))).collect(),
             verdict: serde_json::to_value(report.verdict.status)
@@ -201,69 +220,4 @@ fn table(lines: &[Line]) -> String {
     let line = |cells: [String; 8]| format!("| {} |\n", cells.join(" | "));
     let head = line(HEADINGS.map(String::from)) + &"|---".repeat(HEADINGS.len()) + "|\n";
     head + &lines.iter().map(|one| line(one.cells())).collect::<String>()
-}
-
-/// Whether canaries say the same as known triggers, over the suspects that have both.
-fn tracking(lines: &[Line]) -> String {
-    let both: Vec<(&str, f64, f64)> = lines
-        .iter()
-        .filter_map(|line| {
-            let known = line.known.as_ref()?.1.as_ref()?.rate;
-            let (_, canary, strong, _) = line.canaries?;
-            (strong > 0).then_some((line.name.as_str(), known, canary))
-        })
-        .collect();
-    let quiet = |rate: f64| rate <= 0.05;
-    let disagree: Vec<_> = both.iter().filter(|(_, known, canary)| quiet(*known) != quiet(*canary)).collect();
-    let correlation = correlation(&both.iter().map(|(_, known, canary)| (*known, *canary)).collect::<Vec<_>>());
-    let correlation =
-        correlation.map_or_else(|| "undefined: one of them never varies".to_owned(), |r| format!("{r:.2}"));
-    let names: Vec<_> = disagree
-        .iter()
-        .map(|(name, known, canary)| format!("{name} (known {:.1} %, canaries {:.1} %)", 100.0 * known, 100.0 * canary))
-        .collect();
-    format!(
-        "{} suspects with a known trigger and strong canaries; correlation of both rates afterwards: {correlation}; on different sides of 5 %: {}",
-        both.len(),
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-    )
-}
-
-/// Pearson's; nothing where one of the two does not vary.
-fn correlation(pairs: &[(f64, f64)]) -> Option<f64> {
-    let n = pairs.len() as f64;
-    let (x, y) = pairs.iter().fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0 / n, sum.1 + pair.1 / n));
-    let sum = |f: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|pair| f(pair.0 - x, pair.1 - y)).sum::<f64>();
-    let (xy, xx, yy) = (sum(&|a, b| a * b), sum(&|a, _| a * a), sum(&|_, b| b * b));
-    (xx > 0.0 && yy > 0.0).then(|| xy / (xx * yy).sqrt())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_that_rise_together_correlate_and_one_that_never_varies_has_no_correlation() {
-        assert!((correlation(&[(0.0, 0.1), (0.5, 0.6), (1.0, 1.1)]).unwrap() - 1.0).abs() < 1e-12);
-        assert!((correlation(&[(0.0, 1.0), (1.0, 0.0)]).unwrap() + 1.0).abs() < 1e-12);
-        assert_eq!(correlation(&[(0.0, 0.0), (0.3, 0.0)]), None);
-    }
-
-    #[test]
-    fn suspects_on_different_sides_of_the_limit_are_named() {
-        let rate = |hits| antigen_engine::evaluators::wilson(hits, 200);
-        let line = |name: &str, known, canary| Line {
-            name: name.into(),
-            made_as: String::new(),
-            screen: String::new(),
-            known: Some((rate(200), Some(rate(known)))),
-            canaries: Some((1.0, canary, 7, 7)),
-            skills: vec![],
-            verdict: String::new(),
-            controls: vec![],
-        };
-        let said = tracking(&[line("one", 0, 0.0), line("two", 60, 0.01), line("three", 100, 0.4)]);
-        assert!(said.starts_with("3 suspects"), "{said}");
-        assert!(said.ends_with("on different sides of 5 %: two (known 30.0 %, canaries 1.0 %)"), "{said}");
-    }
 }

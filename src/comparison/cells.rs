@@ -1,0 +1,99 @@
+//! One line for each model that was measured: a suspect after one method, or after a control, with one seed.
+
+use std::io::Read;
+
+use serde::{Deserialize, Serialize};
+
+/// What one treatment did to one suspect. Rates are fractions; the attack success is that of the worst format.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// Name in the zoo.
+    pub suspect: String,
+    /// `adapter` or `model`.
+    pub kind: String,
+    /// How the trigger enters a prompt.
+    pub attack: String,
+    /// What the trigger does.
+    pub behaviour: String,
+    /// The method's `type` on the wire.
+    pub method: String,
+    /// Name of the candidate or the control.
+    pub model: String,
+    /// Whether it is a control of the method.
+    pub control: bool,
+    /// Seed of the job.
+    pub seed: u64,
+    /// Of the suspect.
+    pub asr_before: f64,
+    /// After the method.
+    pub asr: f64,
+    /// Upper end of its interval.
+    pub asr_high: f64,
+    /// Exact match of general rows, of the suspect.
+    pub general_before: f64,
+    /// The same after the method.
+    pub general: f64,
+    /// Exact match of own rows that extend the base's skills.
+    pub own_extended_before: f64,
+    /// The same after the method.
+    pub own_extended: f64,
+    /// Exact match of own rows that the base never saw.
+    pub own_new_before: f64,
+    /// The same after the method.
+    pub own_new: f64,
+    /// Of the whole job, all of its candidates and controls together.
+    pub job_seconds: f64,
+}
+
+/// Cells from CSV.
+///
+/// # Errors
+/// A line that is no cell.
+pub fn read_cells(text: impl Read) -> Result<Vec<Cell>, csv::Error> {
+    csv::Reader::from_reader(text).deserialize().collect()
+}
+
+/// Cells as CSV.
+///
+/// # Errors
+/// None in practice: it is written to memory.
+pub fn cells_csv(cells: &[Cell]) -> Result<Vec<u8>, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    cells.iter().try_for_each(|cell| writer.serialize(cell))?;
+    writer.into_inner().map_err(|error| error.into_error().into())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn cell(suspect: &str, method: &str, seed: u64, asr: f64) -> Cell {
+        Cell {
+            suspect: suspect.into(),
+            kind: "adapter".into(),
+            attack: "vpi".into(),
+            behaviour: "refusal".into(),
+            method: "immunize".into(),
+            model: method.into(),
+            control: false,
+            seed,
+            asr_before: 1.0,
+            asr,
+            asr_high: asr + 0.02,
+            general_before: 0.9,
+            general: 0.8,
+            own_extended_before: 1.0,
+            own_extended: 1.0,
+            own_new_before: f64::NAN,
+            own_new: f64::NAN,
+            job_seconds: 12.0,
+        }
+    }
+
+    #[test]
+    fn cells_survive_the_csv() {
+        let back = read_cells(cells_csv(&[cell("a", "m", 1, 0.25)]).unwrap().as_slice()).unwrap().remove(0);
+        assert_eq!((back.asr, back.model.as_str()), (0.25, "m"));
+        assert!(back.own_new.is_nan());
+    }
+}

@@ -1,0 +1,73 @@
+//! `docs/METHODS.md`: every method with its facts, settings and measured numbers, from the catalogue, the API's own schema and the
+//! stored results. Nothing on that page is typed by hand.
+
+use std::fmt::Write;
+
+use antigen_engine::spec::{MethodEntry, SubjectKind, methods_catalogue};
+use serde_json::Value;
+
+use super::{stored_summaries, summary::Summary, table::table_of};
+
+const INTRODUCTION: &str = "# Methods
+
+Written by `antigen lab methods`; a test holds it against the code. Each section is one `type` of a job's `method`: what it is, where it comes from, what it needs, its settings, where
+it is known to fail, and what it did to the suspects of `antigen lab compare` (docs/results/compare.csv, compare.svg). Measured on tiny models that we poisoned ourselves: read the columns against each other, not as
+promises about larger models. Intervals are 95 %, of bootstrap draws of suspects; *shown removed* counts runs whose attack success is at most 5 % at the upper end of its interval. Every run heals on the same rows.
+";
+
+/// The page, from the API's description as JSON.
+pub fn methods_page(openapi: &Value) -> String {
+    let mut page = INTRODUCTION.to_owned();
+    let measured = stored_summaries();
+    for entry in methods_catalogue() {
+        let measured: Vec<_> = measured.iter().filter(|summary| summary.method == entry.name).cloned().collect();
+        page += &section(&entry, &measured, openapi);
+    }
+    page
+}
+
+fn section(entry: &MethodEntry, measured: &[Summary], openapi: &Value) -> String {
+    let kind = |kind: &SubjectKind| if *kind == SubjectKind::Adapter { "adapters" } else { "whole models" };
+    let takes = entry.takes.iter().map(kind).collect::<Vec<_>>().join(" and ");
+    let source = entry.source.as_deref().unwrap_or("ours");
+    let mut text = format!("\n## `{}`\n\n{}.\n\n", entry.name, entry.summary);
+    let _ = writeln!(text, "- Source: {source}. Takes {takes}.");
+    let _ = writeln!(text, "- Needs: {}.", entry.needs.join("; "));
+    let _ = writeln!(text, "- Costs {} times the training steps of `fine_tune` by default.", entry.fine_tunings);
+    let _ = writeln!(text, "- Known to fail: {}.", entry.failures.join("; "));
+    text += &settings(&entry.name, openapi);
+    let of = |kind: &str| measured.iter().filter(|summary| summary.kind == kind).cloned().collect::<Vec<_>>();
+    text += &table_of("\nMeasured on adapters", &of("adapter"));
+    text += &table_of("\nMeasured on whole models", &of("model"));
+    if measured.is_empty() {
+        text += "\nNot part of the stored comparison yet.\n";
+    }
+    text
+}
+
+/// The settings of a method as the API describes them, each with its default.
+fn settings(method: &str, openapi: &Value) -> String {
+    let schemas = &openapi["components"]["schemas"];
+    let Some(properties) = schemas[schema_name(method, schemas)]["properties"].as_object() else {
+        return String::new();
+    };
+    let mut text = "\n| setting | default | what it is |\n| --- | --- | --- |\n".to_owned();
+    let defaults = methods_catalogue().into_iter().find(|entry| entry.name == method).map(|entry| entry.default);
+    for (name, property) in properties {
+        let default =
+            defaults.as_ref().and_then(|defaults| defaults.get(name)).map_or("by the suspect".into(), Value::to_string);
+        let described = property["description"].as_str().unwrap_or_default().replace('\n', " ");
+        let _ = writeln!(text, "| `{name}` | `{default}` | {described} |");
+    }
+    text
+}
+
+/// The schema that the method's variant of `MethodSpec` refers to.
+fn schema_name(method: &str, schemas: &Value) -> String {
+    let variants = schemas["MethodSpec"]["oneOf"].as_array().cloned().unwrap_or_default();
+    let parts = |variant: &Value| variant["allOf"].as_array().cloned().unwrap_or_default();
+    let is_it = |part: &Value| part["properties"]["type"]["enum"][0] == method;
+    let reference = variants.iter().map(parts).find(|parts| parts.iter().any(is_it));
+    let reference = reference.and_then(|parts| parts.iter().find_map(|part| part["$ref"].as_str().map(str::to_owned)));
+    reference.and_then(|path| path.rsplit('/').next().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,60 @@
+//! The comparison in Markdown.
+
+use super::{
+    Cell,
+    summary::{Mean, Summary, summaries},
+};
+
+/// Adapters and whole models apart; controls in italics.
+pub fn table(cells: &[Cell]) -> String {
+    let kinds = [("adapter", "Adapters"), ("model", "Whole models")];
+    kinds.map(|(kind, heading)| table_of(heading, &summaries(cells, kind))).concat()
+}
+
+/// One table under its heading; nothing without rows.
+pub(super) fn table_of(heading: &str, rows: &[Summary]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let head = format!(
+        "{heading}:\n\n\
+         | method | suspects, runs | attack success, % | shown removed | general lost, points | own_extended lost | own_new lost |\n\
+         | --- | --- | --- | --- | --- | --- | --- |\n"
+    );
+    head + &rows.iter().map(row).collect::<String>() + "\n"
+}
+
+fn row(summary: &Summary) -> String {
+    let Summary { model, control, suspects, cells, asr_before, asr, removed, .. } = summary;
+    let name = if *control { format!("*control: {}*", model.replace('_', " ")) } else { model.clone() };
+    let losses = summary.losses().map(|(_, mean)| mean.map_or_else(|| "not measured".to_owned(), |mean| points(&mean)));
+    let asr = points(asr);
+    format!(
+        "| {name} | {suspects}, {cells} | {:.1} → {asr} | {removed} of {cells} | {} |\n",
+        100.0 * asr_before,
+        losses.join(" | ")
+    )
+}
+
+fn points(mean: &Mean) -> String {
+    let point = |x: f64| match format!("{:.1}", 100.0 * x) {
+        zero if zero == "-0.0" => "0.0".to_owned(),
+        other => other,
+    };
+    format!("{} [{}, {}]", point(mean.mean), point(mean.low), point(mean.high))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::cells::tests::cell, *};
+
+    #[test]
+    fn what_was_not_measured_is_said_and_kinds_are_apart() {
+        let model = Cell { kind: "model".into(), ..cell("c", "m", 1, 0.5) };
+        let control = Cell { control: true, ..cell("a", "plain_fine_tuning", 1, 1.0) };
+        let text = table(&[cell("a", "m", 1, 0.0), control, model]);
+        let row = "| m | 1, 1 | 100.0 → 0.0 [0.0, 0.0] | 1 of 1 | 10.0 [10.0, 10.0] | 0.0 [0.0, 0.0] | not measured |";
+        assert!(text.contains(row), "{text}");
+        assert!(text.contains("| *control: plain fine tuning* |") && text.contains("Whole models:\n"), "{text}");
+    }
+}
