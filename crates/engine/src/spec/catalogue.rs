@@ -5,8 +5,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
-    AttackSpec, AutoSpec, BehaviourSpec, ControlSpec, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec,
-    Place, Preset, SubjectKind, VaccinateSpec,
+    AttackSpec, AutoSpec, BehaviourSpec, ControlSpec, FinePruneSpec, FineTuneSpec, ImmunizeSpec, Known,
+    MagnitudePruneSpec, MergeWithBaseSpec, MethodRecipe, MethodSpec, Place, Preset, PruneStructure, QuantizeSpec,
+    SubjectKind, VaccinateSpec, WandaSpec,
 };
 use crate::behaviours::build_behaviour;
 
@@ -71,7 +72,55 @@ pub fn methods_catalogue() -> Vec<CatalogueEntry> {
          stops at the first that holds",
         None,
     );
-    vec![immunize, fine_tune, vaccinate, auto]
+    let mut methods = vec![immunize, fine_tune, vaccinate, auto];
+    methods.extend(weight_edits());
+    methods
+}
+
+/// Methods that edit the weights once.
+fn weight_edits() -> Vec<CatalogueEntry> {
+    let mut magnitude = method_entry(
+        &MethodSpec::MagnitudePrune(MagnitudePruneSpec::default()),
+        "Zeroes the channels, or the single weights, of the smallest magnitude",
+        Some("arXiv 2603.13461, its baseline; the single weights as in arXiv 2306.11695"),
+    );
+    let structure = PruneStructure::Weights;
+    let weights = MagnitudePruneSpec { structure, healed: false, ..MagnitudePruneSpec::default() };
+    magnitude.presets["weights_published"] =
+        json(&resolved(&MethodSpec::MagnitudePrune(weights), SubjectKind::Checkpoint));
+    let wanda = method_entry(
+        &MethodSpec::Wanda(WandaSpec::default()),
+        "Zeroes in every output row the weights that are smallest by their size times that of what they read, block by block",
+        Some("arXiv 2306.11695"),
+    );
+    let fine_prune = method_entry(
+        &MethodSpec::FinePrune(FinePruneSpec::default()),
+        "Cuts channels that clean rows leave dormant, of an adapter as published any at random, and fine-tunes the rest",
+        Some("arXiv 1805.12185, as a baseline of arXiv 2603.13461"),
+    );
+    let quantize = MethodSpec::Quantize(QuantizeSpec::default());
+    let recipe = json(&resolved(&quantize, SubjectKind::Checkpoint));
+    let quantize = CatalogueEntry {
+        presets: serde_json::json!({ "default_whole_model": recipe }),
+        ..method_entry(
+            &quantize,
+            "Rounds the weights of a whole model to what a few bits keep of them; adapters are refused, because their published form \
+             quantises the base alone",
+            Some("arXiv 2305.14314, as a baseline of arXiv 2603.13461"),
+        )
+    };
+    let merge = MethodSpec::MergeWithBase(MergeWithBaseSpec::default());
+    let recipe = json(&resolved(&merge, SubjectKind::Adapter));
+    let merge_with_base = CatalogueEntry {
+        presets: serde_json::json!({ "default": recipe }),
+        ..method_entry(
+            &merge,
+            "Scales an adapter's update down, which mixes the model with its base, and fine-tunes; whole models are refused, because the base \
+             that a job names need not be the one they grew from",
+            Some("arXiv 2210.09545"),
+        )
+    };
+    vec![magnitude, wanda, fine_prune, quantize, merge_with_base]
 }
 
 fn resolved(spec: &MethodSpec, kind: SubjectKind) -> MethodRecipe {
