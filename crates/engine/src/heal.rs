@@ -1,10 +1,11 @@
 //! Healing, shared by methods: which rows heal, in which formats, and the training that does it. Adapters heal in one pass over their
 //! frozen base; whole models one after another.
 
-use antigen_models::{Example, LoraAdapter, load_adapter, save_adapter};
+use antigen_models::{Example, LoraAdapter, Model, load_adapter, save_adapter};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
+use crate::attacks::synthetic_key;
 use crate::data::{OwnRows, Row, TrainSplit, rows_sha256, split_train_rows};
 use crate::error::{EngineError, Result};
 use crate::lab::{Lab, PieceKey};
@@ -50,7 +51,38 @@ impl HealPlan {
         };
         Ok(Self { examples, healing, long_rows })
     }
+
+    /// As [`HealPlan::new`] on a split's generic rows and its counterexamples, which share six synthetic keys.
+    ///
+    /// # Errors
+    /// Those of [`HealPlan::new`].
+    pub fn of_split(suspect: &Suspect, rows: &TrainSplit, own: &[Row], recipe: &HealRecipe, lab: &Lab) -> Result<Self> {
+        let keys: Vec<_> = (0..SYNTHETIC_KEYS).map(synthetic_key).collect();
+        let counterexamples = counterexamples(&rows.counterexamples, &keys, lab);
+        Self::new(suspect, (&rows.heal, own, &counterexamples), recipe, lab)
+    }
+
+    /// No rows and no training: what [`heal`] is given comes back, rounded to the suspect's stored element type.
+    pub fn none() -> Self {
+        let healing = Healing {
+            generic_rows: 0,
+            own_rows: 0,
+            counterexamples: 0,
+            keep_out: false,
+            rows_sha256: rows_sha256(&[]),
+            train: TrainSpec { epochs: 0, ..TrainSpec::default() },
+        };
+        Self { examples: Vec::new(), healing, long_rows: LongRows::new("healing", 0) }
+    }
+
+    /// Whether anything is trained.
+    pub fn heals(&self) -> bool {
+        !self.examples.is_empty()
+    }
 }
+
+/// How many synthetic keys counterexamples share where a method has no pairs of its own.
+const SYNTHETIC_KEYS: usize = 6;
 
 /// Training rows of a method that has this many pairs of this many rows and heals by this recipe.
 ///
@@ -142,18 +174,25 @@ fn heal_adapters(suspect: &Suspect, adapters: &[&LoraAdapter], plan: &HealPlan, 
     let starts = adapters.iter().map(|adapter| adapter_sha256(adapter)).collect::<Result<Vec<_>>>()?;
     let key = PieceKey::new("healed", &(suspect.key(), suspect.formats(), starts, &plan.healing, lab.seed));
     let folder = lab.piece(&key, |folder| {
-        let variants = adapters
-            .iter()
-            .map(|start| Variant { start, examples: &plan.examples, shuffle: lab.rng("heal/order") })
-            .collect();
-        let trained = fine_tune_adapters(base, variants, &plan.healing.train, lab)?;
-        for (i, trained) in trained.into_iter().enumerate() {
-            save_adapter(&trained.adapter, &folder.join(i.to_string()))?;
+        let healed = if plan.heals() { train_adapters(base, adapters, plan, lab)? } else { copies(adapters) };
+        for (i, adapter) in healed.iter().enumerate() {
+            save_adapter(adapter, &folder.join(i.to_string()))?;
         }
         Ok(())
     })?;
     let load = |i: usize| Ok(load_adapter(&folder.join(i.to_string()), suspect.config(), suspect.device())?);
     (0..adapters.len()).map(load).collect()
+}
+
+fn copies(adapters: &[&LoraAdapter]) -> Vec<LoraAdapter> {
+    adapters.iter().map(|&adapter| adapter.clone()).collect()
+}
+
+fn train_adapters(base: &Model, starts: &[&LoraAdapter], plan: &HealPlan, lab: &Lab) -> Result<Vec<LoraAdapter>> {
+    let variants =
+        starts.iter().map(|start| Variant { start, examples: &plan.examples, shuffle: lab.rng("heal/order") });
+    let trained = fine_tune_adapters(base, variants.collect(), &plan.healing.train, lab)?;
+    Ok(trained.into_iter().map(|trained| trained.adapter).collect())
 }
 
 /// # Cost
@@ -165,6 +204,9 @@ fn heal_checkpoint(
     plan: &HealPlan,
     lab: &Lab,
 ) -> Result<CheckpointFolder> {
+    if !plan.heals() {
+        return Ok(start.clone());
+    }
     let key = PieceKey::new("healed-model", &(&start.digest, suspect.formats(), kept_out, &plan.healing, lab.seed));
     let dir = lab.piece(&key, |folder| {
         let mut model = suspect.load_whole(start)?;

@@ -11,6 +11,7 @@ pub mod canaries;
 mod copies;
 pub mod data;
 pub mod detect;
+mod edit;
 pub mod error;
 pub mod evaluators;
 pub mod heal;

@@ -198,8 +198,12 @@ impl Suspect {
 
     /// Whether the suspect can have learnt in a layer of some kind: an adapter where it sits, a whole model everywhere.
     pub fn changes(&self, kind: impl Fn(ModuleKind) -> bool) -> bool {
-        let sits_on = |module: &&ModuleShape| self.subject.modules.binary_search(&module.name).is_ok();
-        self.modules.iter().filter(sits_on).any(|module| kind(module.kind))
+        self.changed_modules().any(|module| kind(module.kind))
+    }
+
+    /// The linear layers that the suspect can have learnt in.
+    pub fn changed_modules(&self) -> impl Iterator<Item = &ModuleShape> {
+        self.modules.iter().filter(|module| self.subject.modules.binary_search(&module.name).is_ok())
     }
 
     /// Where to compute.

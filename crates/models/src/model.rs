@@ -127,6 +127,26 @@ impl Model {
         Ok(hidden)
     }
 
+    /// What the first block reads: the first step of [`Model::forward`], for those who take block by block. `[t, d]` -> `[t, d]`.
+    ///
+    /// # Errors
+    /// Those of [`Model::forward`].
+    pub fn enter(&self, embedded: Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        self.check_positions(pass)?;
+        Ok(self.wiring.stem.forward(embedded, pass)?.0)
+    }
+
+    /// The output of block `layer` from its input, `[t, d]` -> `[t, d]`; `tap` sees what its linear layers read.
+    ///
+    /// # Panics
+    /// Without such a block.
+    pub fn run_block(&self, layer: usize, hidden: &Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Result<Tensor> {
+        let block = &self.wiring.blocks[layer];
+        let (next, trace) = block.forward(hidden, layer, pass)?;
+        block.show_inputs(&trace, tap);
+        Ok(next)
+    }
+
     /// As [`Model::forward`], and keeps what [`Model::backward`] needs.
     pub fn forward_traced(&self, embedded: Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Result<(Tensor, Trace)> {
         self.forward_keeping(embedded, pass, tap, None)
@@ -184,6 +204,7 @@ impl Model {
         for (layer, block) in self.wiring.blocks.iter().enumerate() {
             tap.hidden_state(layer, &hidden);
             let (next, trace) = block.forward(&hidden, layer, pass)?;
+            block.show_inputs(&trace, tap);
             keep(&hidden, trace);
             hidden = next;
         }

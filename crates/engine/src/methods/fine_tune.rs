@@ -3,17 +3,13 @@
 
 use super::controls::{Start, make_controls};
 use super::{Method, Purified, PurifiedCandidate};
-use crate::attacks::synthetic_key;
-use crate::data::{OwnRows, Row, TrainSplit};
+use crate::data::OwnRows;
 use crate::error::Result;
-use crate::heal::{HealPlan, Wounded, counterexamples, heal, split_rows};
+use crate::heal::{HealPlan, Wounded, heal, split_rows};
 use crate::lab::{Lab, Stage};
 use crate::report::LongRows;
 use crate::spec::{ControlSpec, FineTuneRecipe};
 use crate::suspect::Suspect;
-
-/// How many synthetic keys the counterexamples share.
-const KEYS: usize = 6;
 
 /// The method with its complete recipe.
 pub(super) struct FineTune {
@@ -25,7 +21,7 @@ impl Method for FineTune {
     fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
         let recipe = &self.recipe.heal;
         let rows = split_rows(suspect, (0, 0), recipe, own, lab)?;
-        let plan = self.plan(suspect, &rows, own.healing(recipe.own_rows), lab)?;
+        let plan = HealPlan::of_split(suspect, &rows, own.healing(recipe.own_rows), recipe, lab)?;
         lab.enter(Stage::Heal)?;
         let wounded = Wounded::uncut(suspect.weights.clone());
         let mut healed = heal(suspect, &[wounded], &plan, lab)?;
@@ -36,18 +32,10 @@ impl Method for FineTune {
             weights: healed.remove(0),
         };
         let start = |control| Ok(start(control, suspect));
-        let generic = || self.plan(suspect, &rows, &[], lab);
+        let generic = || HealPlan::of_split(suspect, &rows, &[], recipe, lab);
         let (controls, left_out) = make_controls(&self.controls, start, suspect, (&plan, generic), lab)?;
         let long_rows = Some(plan.long_rows).into_iter().filter(LongRows::any).collect();
         Ok(Purified { candidates: vec![candidate], controls, left_out, long_rows, ..Purified::default() })
-    }
-}
-
-impl FineTune {
-    fn plan(&self, suspect: &Suspect, rows: &TrainSplit, own: &[Row], lab: &Lab) -> Result<HealPlan> {
-        let keys: Vec<_> = (0..KEYS).map(synthetic_key).collect();
-        let counterexamples = counterexamples(&rows.counterexamples, &keys, lab);
-        HealPlan::new(suspect, (&rows.heal, own, &counterexamples), &self.recipe.heal, lab)
     }
 }
 

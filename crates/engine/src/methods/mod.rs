@@ -1,12 +1,20 @@
 //! Purification methods. A door: `MethodSpec`, [`resolve_method`] and [`build_recipe`]; one folder or file per method. Methods never import
-//! each other (`auto` builds others through the door); what several of them use is in `pairs.rs`, `controls.rs` and the healing room.
+//! each other (`auto` builds others through the door); what several of them use is in `pairs.rs`,
+//! `controls.rs`, `edit.rs` (the course of methods that edit weights once) and the healing room.
 
 mod auto;
+mod calibration;
 mod controls;
+mod edit;
+mod fine_prune;
 mod fine_tune;
 mod immunize;
+mod magnitude_prune;
+mod merge_with_base;
 mod pairs;
+mod quantize;
 mod vaccinate;
+mod wanda;
 
 use std::path::PathBuf;
 
@@ -123,5 +131,10 @@ pub fn build_recipe(recipe: &MethodRecipe, controls: &[ControlSpec]) -> Box<dyn 
         MethodRecipe::FineTune(recipe) => Box::new(fine_tune::FineTune { recipe, controls }),
         MethodRecipe::Vaccinate(recipe) => Box::new(vaccinate::Vaccinate { recipe, controls }),
         MethodRecipe::Auto(recipe) => Box::new(auto::Auto { recipe, controls }),
+        MethodRecipe::MergeWithBase(recipe) => Box::new(merge_with_base::MergeWithBase { recipe, controls }),
+        MethodRecipe::Quantize(recipe) => Box::new(quantize::Quantize { recipe, controls }),
+        MethodRecipe::FinePrune(recipe) => Box::new(fine_prune::FinePrune { recipe, controls }),
+        MethodRecipe::Wanda(recipe) => Box::new(wanda::Wanda { recipe, controls }),
+        MethodRecipe::MagnitudePrune(recipe) => Box::new(magnitude_prune::MagnitudePrune { recipe, controls }),
     }
 }

@@ -222,7 +222,7 @@ pub struct Candidate {
     pub chosen: bool,
 }
 
-/// How something was healed.
+/// How something was healed; without any row, nothing was trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Healing {
     /// Generic clean rows.

@@ -53,6 +53,57 @@ pub(super) fn about(spec: &MethodSpec) -> About {
             needs: &[CLEAN_ROWS, OWN_ROWS],
             failures: &["instructions that only the artifact knew are mostly lost"],
         },
+        MethodSpec::MagnitudePrune(_) => About {
+            summary: "Zeroes the channels, or the single weights, of the smallest magnitude",
+            source: Some("arXiv 2603.13461, its baseline; the single weights as in arXiv 2306.11695"),
+            needs: &["nothing, or clean rows where it heals"],
+            failures: &["backdoors do not sit in small weights: published and own runs leave most of the attack success"],
+        },
+        MethodSpec::Wanda(_) => About {
+            summary: "Zeroes in every output row the weights that are smallest by their size times that of what they read, block by block",
+            source: Some("arXiv 2306.11695"),
+            needs: &["clean rows to look at activations"],
+            failures: &["a compression method that was never meant to remove anything: it keeps what the model does, backdoors included"],
+        },
+        MethodSpec::FinePrune(_) => About {
+            summary: "Cuts channels that clean rows leave dormant, of an adapter as published any at random, and fine-tunes the rest",
+            source: Some("arXiv 1805.12185, as a baseline of arXiv 2603.13461"),
+            needs: &["clean rows to look at activations", CLEAN_ROWS, OWN_ROWS],
+            failures: &["a backdoor that uses the channels of ordinary rows, as those of language models do"],
+        },
+        MethodSpec::Quantize(_) => About {
+            summary: "Rounds the weights of a whole model to what a few bits keep of them; adapters are refused, because their published form \
+                      quantises the base alone",
+            source: Some("arXiv 2305.14314, as a baseline of arXiv 2603.13461"),
+            needs: &["nothing"],
+            failures: &["rounding keeps what the model does, backdoors included; in the published form the adapter that holds the backdoor is not rounded at all"],
+        },
+        MethodSpec::MergeWithBase(_) => About {
+            summary: "Scales an adapter's update down, which mixes the model with its base, and fine-tunes; whole models are refused, because the \
+                      base that a job names need not be the one they grew from",
+            source: Some("arXiv 2210.09545"),
+            needs: &["a base that is trusted", CLEAN_ROWS, OWN_ROWS],
+            failures: &["the artifact's own skill shrinks with its backdoor"],
+        },
+        MethodSpec::Crow(_) => About {
+            summary: "Fine-tunes on clean rows while hidden states are kept together from block to block under a perturbation of the embeddings, and \
+                      cuts nothing",
+            source: Some("arXiv 2411.12768"),
+            needs: &[CLEAN_ROWS, OWN_ROWS],
+            failures: &[
+                "its published rate is five to ten times an ordinary one: fine-tuning alone at that rate removes much; compare it with that control",
+                "a backdoor that was trained to keep hidden states together",
+            ],
+        },
+        MethodSpec::SoftTriggers(_) => About {
+            summary: "Fine-tunes on clean rows under free vectors in the prompt that make the right answer unlikely, and cuts nothing",
+            source: Some("after arXiv 2407.15549 and arXiv 2406.17092"),
+            needs: &[CLEAN_ROWS, OWN_ROWS],
+            failures: &[
+                "instructions that only the artifact knew suffer as from counterexamples",
+                "stronger settings (a rate of 1e-3, one bank for all rows, steps of 0.3) break small models",
+            ],
+        },
         MethodSpec::Auto(_) => About {
             summary: "Tries methods from the gentlest on, judges each by canaries in a copy and by the suspect's skills on rows set aside for that, \
                       and stops at the first that holds",

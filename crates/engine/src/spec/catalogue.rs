@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use super::about::{About, about};
 use super::{
-    AttackSpec, BehaviourSpec, ControlSpec, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec, Place, Preset,
-    SubjectKind,
+    AttackSpec, BehaviourSpec, ControlSpec, FineTuneSpec, ImmunizeSpec, Known, MagnitudePruneSpec, MethodRecipe,
+    MethodSpec, Place, Preset, PruneStructure, SubjectKind,
 };
 use crate::behaviours::build_behaviour;
 
@@ -75,6 +75,11 @@ pub fn methods_catalogue() -> Vec<MethodEntry> {
     let mut entries: Vec<_> = MethodSpec::defaults().iter().map(method_entry).collect();
     entries[0].presets["paper"] = json(&resolved(&paper, SubjectKind::Adapter));
     entries[0].presets["paper_whole_model"] = json(&resolved(&paper, SubjectKind::Checkpoint));
+    let weights =
+        MagnitudePruneSpec { structure: PruneStructure::Weights, healed: false, ..MagnitudePruneSpec::default() };
+    let weights = json(&resolved(&MethodSpec::MagnitudePrune(weights), SubjectKind::Checkpoint));
+    let pruning = entries.iter_mut().find(|entry| entry.name == "magnitude_prune");
+    pruning.expect("it is among the methods").presets["weights_published"] = weights;
     entries
 }
 

@@ -416,11 +416,17 @@ const HEALING_STEPS: usize = 800;
 
 impl SubjectKind {
     /// The published share of the channels: an adapter's hold its update alone, a whole model's everything that it knows.
-    pub(crate) fn published_channels(self) -> SuppressSpec {
+    pub(super) fn published_ratio(self) -> f64 {
         match self {
-            Self::Adapter => SuppressSpec::Channels { ratio: 0.35, reinitialise: None },
-            Self::Checkpoint => SuppressSpec::Channels { ratio: 0.03, reinitialise: Some(Reinitialise::default()) },
+            Self::Adapter => 0.35,
+            Self::Checkpoint => 0.03,
         }
+    }
+
+    /// The published suppression of channels.
+    pub(crate) fn published_channels(self) -> SuppressSpec {
+        let reinitialise = (self == Self::Checkpoint).then(Reinitialise::default);
+        SuppressSpec::Channels { ratio: self.published_ratio(), reinitialise }
     }
 }
 

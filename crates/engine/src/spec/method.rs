@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    AutoRecipe, AutoSpec, BehaviourFamily, CanarySpec, FineTuneRecipe, FineTuneSpec, ImmunizeRecipe, ImmunizeSpec,
-    SubjectKind, VaccinateRecipe, VaccinateSpec,
+    AutoRecipe, AutoSpec, BehaviourFamily, CanarySpec, FinePruneRecipe, FinePruneSpec, FineTuneRecipe, FineTuneSpec,
+    ImmunizeRecipe, ImmunizeSpec, MagnitudePruneRecipe, MagnitudePruneSpec, MergeWithBaseRecipe, MergeWithBaseSpec,
+    QuantizeRecipe, QuantizeSpec, SubjectKind, VaccinateRecipe, VaccinateSpec, WandaRecipe, WandaSpec, healing,
 };
 use crate::error::Result;
 
@@ -21,6 +22,16 @@ pub enum MethodSpec {
     Vaccinate(VaccinateSpec),
     /// Tries methods from the gentlest on, asks canaries in a copy after each, and stops when one suffices.
     Auto(AutoSpec),
+    /// The channels or the single weights of the smallest magnitude become zero.
+    MagnitudePrune(MagnitudePruneSpec),
+    /// The weights of each output row become zero that are smallest by their size times that of what they read (arXiv 2306.11695).
+    Wanda(WandaSpec),
+    /// Channels that clean rows leave dormant are cut, and the rest is fine-tuned (arXiv 1805.12185).
+    FinePrune(FinePruneSpec),
+    /// Every weight of a whole model's linear layers becomes what a few bits keep of it.
+    Quantize(QuantizeSpec),
+    /// An adapter's update is scaled down, which mixes the model with its base (arXiv 2210.09545).
+    MergeWithBase(MergeWithBaseSpec),
 }
 
 impl Default for MethodSpec {
@@ -35,8 +46,15 @@ impl MethodSpec {
         vec![
             Self::Immunize(ImmunizeSpec::default()),
             Self::FineTune(FineTuneSpec::default()),
+            Self::SoftTriggers(SoftTriggersSpec::default()),
             Self::Vaccinate(VaccinateSpec::default()),
             Self::Auto(AutoSpec::default()),
+            Self::Crow(CrowSpec::default()),
+            Self::MagnitudePrune(MagnitudePruneSpec::default()),
+            Self::Wanda(WandaSpec::default()),
+            Self::FinePrune(FinePruneSpec::default()),
+            Self::Quantize(QuantizeSpec::default()),
+            Self::MergeWithBase(MergeWithBaseSpec::default()),
         ]
     }
 
@@ -47,6 +65,11 @@ impl MethodSpec {
             Self::FineTune(_) => "fine_tune",
             Self::Vaccinate(_) => "vaccinate",
             Self::Auto(_) => "auto",
+            Self::MagnitudePrune(_) => "magnitude_prune",
+            Self::Wanda(_) => "wanda",
+            Self::FinePrune(_) => "fine_prune",
+            Self::Quantize(_) => "quantize",
+            Self::MergeWithBase(_) => "merge_with_base",
         }
     }
 
@@ -56,6 +79,11 @@ impl MethodSpec {
             Self::FineTune(spec) => spec.validate(at),
             Self::Vaccinate(spec) => spec.validate(at),
             Self::Auto(spec) => spec.validate(at),
+            Self::MagnitudePrune(spec) => spec.validate(at),
+            Self::Wanda(spec) => spec.validate(at),
+            Self::FinePrune(spec) => spec.validate(at),
+            Self::Quantize(spec) => spec.validate(at),
+            Self::MergeWithBase(spec) => spec.validate(at),
         }
     }
 
@@ -64,6 +92,11 @@ impl MethodSpec {
             Self::Immunize(spec) => spec.check_for(at, kind),
             Self::FineTune(_) | Self::Vaccinate(_) => Ok(()),
             Self::Auto(spec) => spec.check_for(at, kind),
+            Self::MagnitudePrune(_) => Ok(()),
+            Self::Wanda(_) => Ok(()),
+            Self::FinePrune(_) => Ok(()),
+            Self::Quantize(spec) => spec.check_for(at, kind),
+            Self::MergeWithBase(spec) => spec.check_for(at, kind),
         }
     }
 
@@ -74,6 +107,11 @@ impl MethodSpec {
             Self::FineTune(spec) => MethodRecipe::FineTune(spec.resolve(known.kind, known.parameters)),
             Self::Vaccinate(spec) => MethodRecipe::Vaccinate(spec.resolve(known)),
             Self::Auto(spec) => MethodRecipe::Auto(spec.resolve(known)),
+            Self::MagnitudePrune(spec) => MethodRecipe::MagnitudePrune(spec.resolve(known)),
+            Self::Wanda(spec) => MethodRecipe::Wanda(spec.resolve(known)),
+            Self::FinePrune(spec) => MethodRecipe::FinePrune(spec.resolve(known)),
+            Self::Quantize(spec) => MethodRecipe::Quantize(spec.resolve(known)),
+            Self::MergeWithBase(spec) => MethodRecipe::MergeWithBase(spec.resolve(known)),
         }
     }
 }
@@ -107,6 +145,16 @@ pub enum MethodRecipe {
     Vaccinate(VaccinateRecipe),
     /// From the gentlest on.
     Auto(AutoRecipe),
+    /// The smallest channels or weights, zeroed.
+    MagnitudePrune(MagnitudePruneRecipe),
+    /// Weights that matter least by size and activation, zeroed.
+    Wanda(WandaRecipe),
+    /// Dormant channels cut, the rest fine-tuned.
+    FinePrune(FinePruneRecipe),
+    /// Weights rounded to a few bits.
+    Quantize(QuantizeRecipe),
+    /// An adapter's update, scaled down.
+    MergeWithBase(MergeWithBaseRecipe),
 }
 
 impl MethodRecipe {
@@ -117,6 +165,11 @@ impl MethodRecipe {
             Self::FineTune(recipe) => recipe.heal.own_rows,
             Self::Vaccinate(recipe) => recipe.heal.own_rows,
             Self::Auto(recipe) => recipe.own_rows(),
+            Self::MagnitudePrune(recipe) => healing::own_rows(recipe.heal.as_ref()),
+            Self::Wanda(recipe) => healing::own_rows(recipe.heal.as_ref()),
+            Self::FinePrune(recipe) => healing::own_rows(recipe.heal.as_ref()),
+            Self::Quantize(_) => 0,
+            Self::MergeWithBase(recipe) => healing::own_rows(recipe.heal.as_ref()),
         }
     }
 
@@ -140,6 +193,11 @@ impl MethodRecipe {
                 recipe.implant.steps(rows * 3 / 2) + undo + recipe.heal.steps(own_rows)
             }
             Self::Auto(recipe) => recipe.rungs.iter().map(|rung| rung.steps(own_rows)).sum(),
+            Self::MagnitudePrune(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
+            Self::Wanda(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
+            Self::FinePrune(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
+            Self::Quantize(_) => 0,
+            Self::MergeWithBase(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
         }
     }
 
@@ -150,6 +208,11 @@ impl MethodRecipe {
             Self::FineTune(recipe) => recipe.name(),
             Self::Vaccinate(_) => "vaccinate".into(),
             Self::Auto(_) => "auto".into(),
+            Self::MagnitudePrune(recipe) => recipe.name(),
+            Self::Wanda(recipe) => recipe.name(),
+            Self::FinePrune(recipe) => recipe.name(),
+            Self::Quantize(recipe) => recipe.name(),
+            Self::MergeWithBase(recipe) => recipe.name(),
         }
     }
 

@@ -10,14 +10,20 @@ mod canaries;
 mod catalogue;
 mod evaluate;
 mod family;
+mod fine_prune;
 mod fine_tune;
 pub(crate) mod folders;
+mod healing;
 mod immunize;
 mod limits;
+mod magnitude_prune;
+mod merge_with_base;
 mod method;
+mod quantize;
 mod relearning;
 mod screen;
 mod vaccinate;
+mod wanda;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -28,16 +34,21 @@ pub use canaries::{CanariesWhen, CanaryRecipe, CanarySpec, CanaryTrigger};
 pub use catalogue::{AttacksCatalogue, CatalogueEntry, MethodEntry, attacks_catalogue, methods_catalogue};
 pub use evaluate::{AsrSpec, BenchmarkName, BenchmarkSpec, EvaluatorSpec, MtBenchSpec, UtilitySpec};
 pub use family::BehaviourFamily;
+pub use fine_prune::{FinePruneRecipe, FinePruneSpec};
 pub use fine_tune::{FineTuneRecipe, FineTuneSpec};
 pub use folders::DataFolders;
 pub use immunize::{
     HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, Preset,
     Reinitialise, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
 };
+pub use magnitude_prune::{MagnitudePruneRecipe, MagnitudePruneSpec, PruneStructure};
+pub use merge_with_base::{MergeWithBaseRecipe, MergeWithBaseSpec};
 pub use method::{Known, MethodRecipe, MethodSpec};
+pub use quantize::{QuantizeBits, QuantizeRecipe, QuantizeSpec};
 pub use relearning::{RelearningRecipe, RelearningSpec};
 pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
 pub use vaccinate::{VaccinateRecipe, VaccinateSpec};
+pub use wanda::{WandaRecipe, WandaSpec};
 
 use crate::error::{EngineError, Result};
 pub use crate::train::TrainSpec;

@@ -4,6 +4,7 @@
 mod algorithm_one;
 mod auto;
 mod evaluation;
+mod methods;
 mod relearning;
 mod replay;
 mod screen;

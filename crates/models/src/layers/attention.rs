@@ -66,7 +66,7 @@ pub struct AttentionTrace {
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    heads: Tensor,
+    pub(super) heads: Tensor,
     output: LinearTrace,
 }
 
@@ -148,6 +148,14 @@ impl SelfAttention {
 }
 
 impl AttentionInputs {
+    /// The layers, in this order.
+    pub(super) fn layers(&self) -> Vec<&Linear> {
+        match self {
+            Self::Separate { query, key, value } => vec![query, key, value],
+            Self::Fused { all, .. } => vec![all],
+        }
+    }
+
     /// Queries, keys and values of the rows `x`.
     fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Result<([Tensor; 3], Vec<LinearTrace>)> {
         match self {

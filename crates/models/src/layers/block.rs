@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use super::{AttentionTrace, Gradients, Mlp, MlpTrace, Norm, Pass, SelfAttention};
 use crate::error::Result;
 use crate::kernels::add;
+use crate::taps::Tap;
 
 /// Attention and MLP on the residual stream.
 #[derive(Debug, Clone)]
@@ -62,6 +63,20 @@ impl Block {
         let (written, mlp) = self.mlp.forward(&mlp_input, pass)?;
         let (y, written) = self.mlp_norms.leave(&middle, written, pass)?;
         Ok((y, BlockTrace { x: x.clone(), attention_input, attention, attended, middle, mlp_input, mlp, written }))
+    }
+
+    /// Shows what each of the block's linear layers was given.
+    pub(crate) fn show_inputs(&self, trace: &BlockTrace, tap: &mut dyn Tap) {
+        let reading = self.attention.inputs.layers().into_iter().map(|layer| (layer, &trace.attention_input));
+        let output = std::iter::once((&self.attention.output, &trace.attention.heads));
+        let (mlp_reading, down) = self.mlp.layers();
+        let mlp = mlp_reading.into_iter().map(|layer| (layer, &trace.mlp_input));
+        let down = std::iter::once((down, &trace.mlp.activated));
+        for (layer, input) in reading.chain(output).chain(mlp).chain(down) {
+            if let Some(module) = layer.module {
+                tap.linear_input(module, input);
+            }
+        }
     }
 
     /// Gradient of the block's input.

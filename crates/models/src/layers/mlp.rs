@@ -47,7 +47,7 @@ pub struct MlpTrace {
     before: Before,
     /// What the reading layers kept.
     reading: Vec<LinearTrace>,
-    activated: Tensor,
+    pub(super) activated: Tensor,
     down: LinearTrace,
 }
 
@@ -87,6 +87,15 @@ impl Mlp {
                 (Before::Plain(up), vec![trace])
             }
         })
+    }
+
+    /// The layers that read the block's stream, and the one that writes to it.
+    pub(super) fn layers(&self) -> (Vec<&Linear>, &Linear) {
+        match self {
+            Self::Gated { gate, up, down, .. } => (vec![gate, up], down),
+            Self::GatedFused { gate_up, down, .. } => (vec![gate_up], down),
+            Self::Plain { up, down, .. } => (vec![up], down),
+        }
     }
 
     fn writing(&self) -> (Activation, &Linear) {

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use antigen_models::checkpoint::write_tensor_file;
-use antigen_models::layers::{Gradients, LabelTarget, Pass, Rows, Target};
-use antigen_models::taps::NoTap;
+use antigen_models::layers::{Gradients, LabelTarget, ModuleIdx, Pass, Rows, Target};
+use antigen_models::taps::{NoTap, Tap};
 use antigen_models::{
-    BoundAdapter, FamilyConfig, GenerateOptions, LoraAdapter, Model, ModelError, Stored, generate_greedy, load_adapter,
-    load_model, save_adapter,
+    BoundAdapter, FamilyConfig, GenerateOptions, LoraAdapter, Model, ModelError, Stored, Tensor, generate_greedy,
+    load_adapter, load_model, save_adapter,
 };
 use serde_json::{Value, json};
 
@@ -407,4 +407,74 @@ fn rotary_settings_are_read_where_old_and_new_files_have_them() {
     assert_eq!(slowed, hidden(json!({ "rope_parameters": { "rope_type": "linear", "factor": 4.0 } })));
     assert!(relative_distance(&slowed, &plain) > 1e-3);
     assert_eq!(plain, hidden(json!({ "rope_scaling": { "type": "linear", "factor": 1.0 } })));
+}
+
+/// Everything that a tap is shown.
+#[derive(Default)]
+struct Seen {
+    hidden: Vec<Tensor>,
+    inputs: Vec<(ModuleIdx, Tensor)>,
+}
+
+impl Tap for Seen {
+    fn hidden_state(&mut self, _: usize, hidden: &Tensor) {
+        self.hidden.push(hidden.clone());
+    }
+
+    fn linear_input(&mut self, module: ModuleIdx, input: &Tensor) {
+        self.inputs.push((module, input.clone()));
+    }
+}
+
+#[test]
+fn in_every_family_a_tap_sees_what_each_linear_layer_reads_once_and_in_their_order() {
+    for (name, model) in tiny_models() {
+        let rows = Rows::packed([5, 4]);
+        let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+        let mut seen = Seen::default();
+        model.forward(model.embed(&[3, 1, 4, 1, 5, 9, 2, 6, 5]).unwrap(), pass, &mut seen).unwrap();
+        let order: Vec<_> = seen.inputs.iter().map(|(module, _)| module.0).collect();
+        assert_eq!(order, (0..model.linear_modules().len()).collect::<Vec<_>>(), "{name}");
+        for ((_, input), module) in seen.inputs.iter().zip(model.linear_modules()) {
+            assert_eq!(input.dims(), [9, module.in_features], "{name} {}", module.name);
+        }
+    }
+}
+
+#[test]
+fn what_a_tap_sees_of_attention_output_and_down_projection_makes_the_step_of_each_block() {
+    let model = random_model(&tiny_decoders()[0]);
+    let rows = Rows::packed([5, 4]);
+    let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+    let mut seen = Seen::default();
+    model.forward(model.embed(&[3, 1, 4, 1, 5, 9, 2, 6, 5]).unwrap(), pass, &mut seen).unwrap();
+    let written = |(module, input): &(ModuleIdx, Tensor)| {
+        let module = &model.linear_modules()[module.0];
+        let weight = model.params().get(model.params().find(&format!("{}.weight", module.name)).unwrap());
+        module.kind.writes_residual().then(|| input.matmul(&weight.t().unwrap()).unwrap())
+    };
+    // The last hidden state has gone through the final norm, so that the last block's step is not among the differences.
+    for layer in 0..2 {
+        let of_block = seen.inputs.iter().filter(|(module, _)| model.linear_modules()[module.0].layer == layer);
+        let step = of_block.filter_map(written).reduce(|a, b| (a + b).unwrap()).unwrap();
+        let expected = (&seen.hidden[layer + 1] - &seen.hidden[layer]).unwrap();
+        assert!(relative_distance(&numbers(&step), &numbers(&expected)) < 1e-5, "block {layer}");
+    }
+}
+
+#[test]
+fn block_by_block_a_model_computes_what_it_computes_at_once() {
+    for (name, model) in tiny_models() {
+        let rows = Rows::packed([5, 4]).in_one_group();
+        let adapters = [BoundAdapter::bind(&random_adapter(&model, 2, 3), model.linear_modules()).unwrap()];
+        let pass = Pass { params: model.params(), rows: &rows, adapters: &adapters, cache: None };
+        let embedded = model.embed(&[3, 1, 4, 1, 5, 9, 2, 6, 5]).unwrap();
+        let mut seen = Seen::default();
+        model.forward(embedded.clone(), pass, &mut seen).unwrap();
+        let mut hidden = model.enter(embedded, pass).unwrap();
+        for layer in 0..model.config().layers() {
+            assert_eq!(numbers(&hidden), numbers(&seen.hidden[layer]), "{name}, block {layer}");
+            hidden = model.run_block(layer, &hidden, pass, &mut NoTap).unwrap();
+        }
+    }
 }

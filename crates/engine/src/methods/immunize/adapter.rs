@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 use super::deltas::{FactorDeltas, delta};
 use super::removal::{ModuleRemoval, Removal};
 use super::setting::Setting;
+use crate::edit::zero_channels;
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::methods::pairs::VariantRows;
@@ -108,22 +109,6 @@ fn remove_directions(factors: &mut LoraFactors, writes: bool, removal: &ModuleRe
             let part = a.matmul(&v)?.matmul(&v.t()?)?.affine(removal.strength, 0.0)?;
             factors.a = (&a - part)?.to_dtype(DType::F32)?;
         }
-    }
-    Ok(())
-}
-
-fn zero_channels(factors: &mut LoraFactors, writes: bool, channels: &[usize]) -> Result<()> {
-    if channels.is_empty() {
-        return Ok(());
-    }
-    let count = if writes { factors.a.dim(1)? } else { factors.b.dim(0)? };
-    let mut keep = vec![1f32; count];
-    channels.iter().for_each(|&j| keep[j] = 0.0);
-    let keep = Tensor::from_vec(keep, count, factors.a.device())?;
-    if writes {
-        factors.a = factors.a.broadcast_mul(&keep.unsqueeze(0)?)?;
-    } else {
-        factors.b = factors.b.broadcast_mul(&keep.unsqueeze(1)?)?;
     }
     Ok(())
 }

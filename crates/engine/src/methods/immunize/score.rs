@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use crate::edit::channel_count;
 use crate::error::Result;
 use crate::spec::ScoreSpec;
 
@@ -81,7 +82,7 @@ fn root(square: f64) -> f64 {
 
 /// The highest-scoring channels of a matrix: `max(1, floor(n * ratio))` of them, as released; ties go to the lower index.
 pub fn select_channels(scores: &[f32], ratio: f64) -> Vec<usize> {
-    let count = ((scores.len() as f64 * ratio) as usize).clamp(1, scores.len());
+    let count = channel_count(scores.len(), ratio);
     let mut order: Vec<_> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
     order.truncate(count);

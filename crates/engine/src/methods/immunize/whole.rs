@@ -11,19 +11,18 @@
 //! As in our reference experiments the projection is applied to the weights W themselves: what gate and up read loses the shared
 //! directions (`W - W V V^T`), and so does what down writes (`W - V V^T W`). Channels are drawn anew, as published.
 
-use std::collections::BTreeMap;
-
 use antigen_models::checkpoint::header::Dtype;
 use antigen_models::checkpoint::tensor_file::TensorFile;
-use antigen_models::checkpoint::{copy_checkpoint, open_checkpoint, write_tensor_file};
+use antigen_models::checkpoint::write_tensor_file;
 use antigen_models::families::Stored;
-use antigen_models::{Device, Model, ModuleShape, Tensor};
+use antigen_models::{Model, ModuleShape, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::removal::{ModuleRemoval, Removal, channels_are_rows};
 use super::setting::Setting;
 use super::stored::{StoredDeltas, VARIANT_FILE, open_variant};
+use crate::edit::rewrite_matrices;
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, Stage, normal};
 use crate::methods::pairs::VariantRows;
@@ -105,21 +104,13 @@ impl Setting for WholeSetting<'_> {
     /// Copies the suspect's files and changes the named matrices in them, one at a time.
     fn suppress(&self, removal: &Removal, lab: &Lab) -> Result<Weights> {
         let key = PieceKey::new("suppressed-model", &(&self.folder.digest, removal, lab.seed));
-        let dir = lab.piece(&key, |folder| {
-            let changed: BTreeMap<String, (&ModuleShape, &ModuleRemoval)> = self
-                .modules()
-                .filter_map(|m| Some((format!("{}.weight", m.name), (m, removal.modules.get(&m.name)?))))
-                .collect();
-            let suspect = open_checkpoint(&self.folder.dir)?;
-            Ok(copy_checkpoint(&self.folder.dir, folder, |entry| {
-                let Some((module, part)) = changed.get(&entry.name) else { return Ok(None) };
-                let matrix = suspect.load(&entry.name, &Device::Cpu)?;
-                let mut rng = lab.rng(&format!("immunize/reinitialise/{}", module.name));
-                let numbers = changed_matrix(module, matrix.flatten_all()?.to_vec1()?, part, removal, &mut rng);
-                Ok(Some(Tensor::from_vec(numbers, matrix.shape(), &Device::Cpu)?))
-            })?)
-        })?;
-        Ok(Weights::Checkpoint(CheckpointFolder { dir, digest: key.as_str().to_owned() }))
+        let changed: Vec<_> = self.modules().filter(|module| removal.modules.contains_key(&module.name)).collect();
+        rewrite_matrices(self.folder, &changed, &key, lab, |module, matrix| {
+            let part = &removal.modules[&module.name];
+            let mut rng = lab.rng(&format!("immunize/reinitialise/{}", module.name));
+            let numbers = changed_matrix(module, matrix.flatten_all()?.to_vec1()?, part, removal, &mut rng);
+            Ok(Tensor::from_vec(numbers, matrix.shape(), matrix.device())?)
+        })
     }
 }
 
@@ -185,6 +176,8 @@ fn draw(how: Reinitialise, (width, both): (usize, usize), rng: &mut ChaCha8Rng) 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use antigen_models::ModuleKind;
 
     use super::super::signature::random_direction;

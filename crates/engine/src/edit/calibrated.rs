@@ -1,0 +1,197 @@
+//! Edits that look at activations: calibration rows go through the model block by block, each block is edited by what its linear layers read of
+//! them, and what the next one reads comes out of the edited block, as in Wanda's code.
+//!
+//! # Memory
+//! The model, and one hidden state for each token of the rows.
+
+use std::collections::BTreeMap;
+
+use antigen_models::kernels::on_worker;
+use antigen_models::layers::{ModuleIdx, Pass, Rows};
+use antigen_models::taps::{NoTap, Tap};
+use antigen_models::{
+    BoundAdapter, Example, LoraAdapter, LoraFactors, Model, ModuleShape, Packed, load_adapter, save_adapter,
+};
+use candle_core::{DType, Tensor};
+
+use super::Matrix;
+use crate::error::Result;
+use crate::lab::{Lab, PieceKey};
+use crate::suspect::Suspect;
+use crate::weights::{CheckpointFolder, Weights, write_model};
+
+/// Rows of one pass.
+const ROWS_AT_A_TIME: usize = 8;
+
+/// What one linear layer read of the calibration rows: means over their tokens, from float64 sums.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reads {
+    /// Mean square of each of its inputs, `[in]`.
+    pub input: Vec<f64>,
+    /// Mean square of each of the numbers that an adapter's B reads there, `x A^T`: `[r]`; empty without an adapter.
+    pub reduced: Vec<f64>,
+}
+
+/// The whole model in `folder` with every linear layer of its blocks as `change` leaves it: the piece `key`, which must hold whatever decides
+/// about the change. `change` sees a weight and the mean square of each of its inputs.
+///
+/// # Errors
+/// Those of the model and of the scratch folder; [`crate::error::EngineError::Cancelled`] between two blocks.
+pub fn rewrite_calibrated(
+    suspect: &Suspect,
+    folder: &CheckpointFolder,
+    key: &PieceKey,
+    examples: &[Example],
+    lab: &Lab,
+    change: impl Fn(&ModuleShape, &mut Matrix, &[f64]),
+) -> Result<Weights> {
+    let dir = lab.piece(key, |to| {
+        let mut model = suspect.load_whole(folder)?;
+        let mut stream = Stream::enter(&model, examples)?;
+        for layer in 0..model.config().layers() {
+            lab.check_cancel()?;
+            for (module, reads) in stream.reads(&model, None, layer)? {
+                change_weight(&mut model, module, |shape, matrix| change(shape, matrix, &reads.input))?;
+            }
+            stream.advance(&model, None, layer)?;
+            lab.advance(layer as u64 + 1, model.config().layers() as u64);
+        }
+        write_model(&model, &folder.dir, to)
+    })?;
+    Ok(Weights::Checkpoint(CheckpointFolder { dir, digest: key.as_str().to_owned() }))
+}
+
+fn change_weight(model: &mut Model, module: ModuleIdx, change: impl FnOnce(&ModuleShape, &mut Matrix)) -> Result<()> {
+    let shape = model.linear_modules()[module.0].clone();
+    let Some(id) = model.params().find(&format!("{}.weight", shape.name)) else { return Ok(()) };
+    let mut matrix = Matrix::read(model.params().get(id), shape.stored)?;
+    change(&shape, &mut matrix);
+    let weight = matrix.write(shape.stored, model.device())?;
+    model.params_mut().set(id, weight);
+    Ok(())
+}
+
+/// As [`rewrite_calibrated`], of an adapter over its base: `change` sees the factors on one layer and what both of them read.
+///
+/// # Errors
+/// As [`rewrite_calibrated`], and what `change` returns.
+pub fn edit_calibrated(
+    base: &Model,
+    adapter: &LoraAdapter,
+    key: &PieceKey,
+    examples: &[Example],
+    lab: &Lab,
+    change: impl Fn(&mut LoraFactors, &Reads) -> Result<()>,
+) -> Result<Weights> {
+    let folder = lab.piece(key, |to| {
+        let mut edited = adapter.clone();
+        let mut stream = Stream::enter(base, examples)?;
+        for layer in 0..base.config().layers() {
+            lab.check_cancel()?;
+            let bound = BoundAdapter::bind(&edited, base.linear_modules())?;
+            for (module, reads) in stream.reads(base, Some(&bound), layer)? {
+                if let Some(factors) = edited.factors.get_mut(&base.linear_modules()[module.0].name) {
+                    change(factors, &reads)?;
+                }
+            }
+            let bound = BoundAdapter::bind(&edited, base.linear_modules())?;
+            stream.advance(base, Some(&bound), layer)?;
+            lab.advance(layer as u64 + 1, base.config().layers() as u64);
+        }
+        Ok(save_adapter(&edited, to)?)
+    })?;
+    Ok(Weights::Adapter(load_adapter(&folder, base.config(), base.device())?))
+}
+
+/// The calibration rows on their way through the blocks.
+struct Stream {
+    /// Rows of each pass and the hidden states in front of the next block, `[t, d]`.
+    passes: Vec<(Rows, Tensor)>,
+}
+
+impl Stream {
+    /// In front of the first block. Every token counts once: nothing that rows begin with is shared.
+    fn enter(model: &Model, examples: &[Example]) -> Result<Self> {
+        let enter = |examples: &[Example]| {
+            let packed = Packed::new(examples, 1.0);
+            let rows = packed.rows.in_one_group();
+            let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+            let hidden = model.enter(model.embed(&packed.tokens)?, pass)?;
+            Ok((rows, hidden))
+        };
+        Ok(Self { passes: examples.chunks(ROWS_AT_A_TIME).map(enter).collect::<Result<_>>()? })
+    }
+
+    /// What every linear layer of the block reads.
+    fn reads(&self, model: &Model, adapter: Option<&BoundAdapter>, layer: usize) -> Result<BTreeMap<ModuleIdx, Reads>> {
+        let mut sums = SquareSums { adapter, reads: BTreeMap::new(), failure: None };
+        let mut tokens = 0;
+        for (rows, hidden) in &self.passes {
+            run_block(model, adapter, layer, (rows, hidden), &mut sums)?;
+            tokens += rows.len();
+        }
+        if let Some(error) = sums.failure {
+            return Err(error);
+        }
+        let mut reads = sums.reads;
+        for read in reads.values_mut() {
+            read.input.iter_mut().chain(&mut read.reduced).for_each(|sum| *sum /= tokens as f64);
+        }
+        Ok(reads)
+    }
+
+    /// Through the block.
+    fn advance(&mut self, model: &Model, adapter: Option<&BoundAdapter>, layer: usize) -> Result<()> {
+        for (rows, hidden) in &mut self.passes {
+            *hidden = run_block(model, adapter, layer, (rows, hidden), &mut NoTap)?;
+        }
+        Ok(())
+    }
+}
+
+fn run_block(
+    model: &Model,
+    adapter: Option<&BoundAdapter>,
+    layer: usize,
+    (rows, hidden): (&Rows, &Tensor),
+    tap: &mut (dyn Tap + Send),
+) -> Result<Tensor> {
+    let adapters = adapter.map(std::slice::from_ref).unwrap_or_default();
+    let pass = Pass { params: model.params(), rows, adapters, cache: None };
+    Ok(on_worker(|| model.run_block(layer, hidden, pass, tap))?)
+}
+
+/// Adds up the squares of what linear layers read.
+struct SquareSums<'a> {
+    adapter: Option<&'a BoundAdapter>,
+    reads: BTreeMap<ModuleIdx, Reads>,
+    failure: Option<crate::error::EngineError>,
+}
+
+impl Tap for SquareSums<'_> {
+    fn hidden_state(&mut self, _: usize, _: &Tensor) {}
+
+    fn linear_input(&mut self, module: ModuleIdx, input: &Tensor) {
+        if let Err(error) = self.add(module, input) {
+            self.failure.get_or_insert(error);
+        }
+    }
+}
+
+impl SquareSums<'_> {
+    fn add(&mut self, module: ModuleIdx, input: &Tensor) -> Result<()> {
+        let reads = self.reads.entry(module).or_default();
+        add_squares(&mut reads.input, input)?;
+        if let Some(factors) = self.adapter.and_then(|adapter| adapter.factors(module)) {
+            add_squares(&mut reads.reduced, &input.matmul(&factors.a.t()?)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn add_squares(sums: &mut Vec<f64>, rows: &Tensor) -> Result<()> {
+    let squares = rows.to_dtype(DType::F64)?.sqr()?.sum(0)?.to_vec1::<f64>()?;
+    sums.resize(squares.len(), 0.0);
+    sums.iter_mut().zip(squares).for_each(|(sum, square)| *sum += square);
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! Calibration rows: clean training rows as tokens, by whose activations methods decide what to prune.
+
+use antigen_models::Example;
+
+use crate::data::{Row, TrainSplit, rows_sha256};
+use crate::error::Result;
+use crate::heal::{encode_mixed, training_limit};
+use crate::lab::Lab;
+use crate::report::LongRows;
+use crate::spec::TrainSpec;
+use crate::suspect::Suspect;
+
+/// Rows that the model reads, and what names them in the keys of pieces.
+pub struct Calibration {
+    /// The rows as tokens, prompts with their answers.
+    pub examples: Vec<Example>,
+    /// Digest of the rows.
+    pub rows_sha256: String,
+}
+
+impl Calibration {
+    /// The split's first set of pairs as tokens, in the formats that the suspect speaks.
+    ///
+    /// # Errors
+    /// Those of [`encode_mixed`].
+    pub fn of(suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Self> {
+        let rows: &[Row] = rows.pairs.first().map_or(&[], Vec::as_slice);
+        let mut long = LongRows::new("calibration", training_limit(suspect, &TrainSpec::default()));
+        let examples = encode_mixed(suspect, rows, &mut lab.rng("calibration/formats"), &mut long)?;
+        long_rows.push(long);
+        Ok(Self { examples, rows_sha256: rows_sha256(rows) })
+    }
+}

@@ -1,0 +1,127 @@
+//! Magnitude pruning (methods.md 2.2): what is smallest is taken to be unimportant, and becomes zero. The paper describes it twice, and both
+//! are here: whole channels of the MLP by their norm, in number like the signature's (arXiv 2603.13461, main text), or single weights of all
+//! linear layers in the blocks, those up to a threshold for each matrix (its appendix and CROW's code, which took it from Wanda).
+//!
+//! A whole model gets exactly that. Of an adapter the published code prunes single weights after merging it into the base, and what comes
+//! back is no adapter; here the entries of its factors A and B are pruned, each factor by a threshold of its own. Channels of an adapter are
+//! those of its update: rows of B, or columns of A, ranked by the update's norm. Healing, which is no part of the published pruning, is on unless
+//! the recipe says otherwise, so that the method is compared at equal training; nothing keeps pruned weights from growing back in it.
+
+use antigen_models::checkpoint::open_checkpoint;
+use antigen_models::families::Stored;
+use antigen_models::{Device, LoraAdapter, LoraFactors, Tensor};
+
+use super::controls::Start;
+use super::edit::{WeightEdit, purify_by_edit};
+use super::{Method, Purified};
+use crate::data::{OwnRows, TrainSplit};
+use crate::edit::{
+    Channels, Matrix, changed_mlp, cut_channels, random_channels, rewrite_matrices, update_norms, weakest, zero_up_to,
+};
+use crate::error::Result;
+use crate::heal::Wounded;
+use crate::lab::{Lab, PieceKey};
+use crate::report::LongRows;
+use crate::spec::{ControlSpec, HealRecipe, MagnitudePruneRecipe, PruneStructure};
+use crate::suspect::Suspect;
+use crate::weights::Weights;
+
+/// The method with its complete recipe.
+pub(super) struct MagnitudePrune {
+    pub recipe: MagnitudePruneRecipe,
+    pub controls: Vec<ControlSpec>,
+}
+
+impl Method for MagnitudePrune {
+    fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
+        purify_by_edit(self, &self.controls, suspect, own, lab)
+    }
+}
+
+impl WeightEdit for MagnitudePrune {
+    fn name(&self) -> String {
+        self.recipe.name()
+    }
+
+    fn heal(&self) -> Option<&HealRecipe> {
+        self.recipe.heal.as_ref()
+    }
+
+    fn nothing_to_edit(&self, suspect: &Suspect) -> Option<String> {
+        let cuts_channels = self.recipe.structure == PruneStructure::Channels;
+        (cuts_channels && changed_mlp(suspect).is_empty())
+            .then(|| "channels are cut from MLP matrices, and the adapter has none.".into())
+    }
+
+    fn edit(&self, suspect: &Suspect, _: &TrainSplit, _: &mut Vec<LongRows>, lab: &Lab) -> Result<Weights> {
+        match self.recipe.structure {
+            PruneStructure::Channels => cut_channels(suspect, &smallest_channels(suspect, self.recipe.ratio)?, lab),
+            PruneStructure::Weights => prune_weights(suspect, self.recipe.ratio, lab),
+        }
+    }
+
+    fn random_channels(&self, suspect: &Suspect, lab: &Lab) -> Result<Start> {
+        if self.recipe.structure == PruneStructure::Weights {
+            return Ok(Start::LeftOut("single weights are pruned, no channels"));
+        }
+        let mut rng = lab.rng("controls/random_channels");
+        let drawn = random_channels(&changed_mlp(suspect), self.recipe.ratio, &mut rng);
+        let cut = Wounded::uncut(cut_channels(suspect, &drawn, lab)?);
+        Ok(Start::model("as many channels drawn at random instead of by their norm, healed alike", cut))
+    }
+}
+
+/// The channels of the smallest norm of each MLP matrix: of an adapter by its update, of a whole model by the weights.
+fn smallest_channels(suspect: &Suspect, ratio: f64) -> Result<Channels> {
+    let modules = changed_mlp(suspect);
+    let mut channels = Channels::new();
+    match &suspect.weights {
+        Weights::Base => {}
+        Weights::Adapter(adapter) => {
+            for module in modules {
+                if let Some(factors) = adapter.factors.get(&module.name) {
+                    let norms = update_norms(factors, module.kind.writes_residual())?;
+                    channels.insert(module.name.clone(), weakest(&norms, ratio));
+                }
+            }
+        }
+        Weights::Checkpoint(folder) => {
+            let checkpoint = open_checkpoint(&folder.dir)?;
+            for module in modules {
+                let weight = checkpoint.load(&format!("{}.weight", module.name), &Device::Cpu)?;
+                let norms = Matrix::read(&weight, module.stored)?.channel_norms(module);
+                channels.insert(module.name.clone(), weakest(&norms, ratio));
+            }
+        }
+    }
+    Ok(channels)
+}
+
+fn prune_weights(suspect: &Suspect, ratio: f64, lab: &Lab) -> Result<Weights> {
+    match &suspect.weights {
+        Weights::Base => Ok(Weights::Base),
+        Weights::Adapter(adapter) => Ok(Weights::Adapter(prune_factors(adapter, ratio)?)),
+        Weights::Checkpoint(folder) => {
+            let modules: Vec<_> = suspect.modules().iter().collect();
+            let key = PieceKey::new("magnitude-pruned-model", &(&folder.digest, ratio));
+            rewrite_matrices(folder, &modules, &key, lab, |module, weight| {
+                let mut matrix = Matrix::read(&weight, module.stored)?;
+                zero_up_to(&mut matrix.numbers, ratio);
+                matrix.write(module.stored, weight.device())
+            })
+        }
+    }
+}
+
+fn prune_factors(adapter: &LoraAdapter, ratio: f64) -> Result<LoraAdapter> {
+    let prune = |factor: &Tensor| {
+        let mut matrix = Matrix::read(factor, Stored::OutIn)?;
+        zero_up_to(&mut matrix.numbers, ratio);
+        matrix.write(Stored::OutIn, factor.device())
+    };
+    let mut pruned = adapter.clone();
+    for factors in pruned.factors.values_mut() {
+        *factors = LoraFactors { a: prune(&factors.a)?, b: prune(&factors.b)?, scaling: factors.scaling };
+    }
+    Ok(pruned)
+}
