@@ -1,11 +1,14 @@
 //! Purification methods. A door: `MethodSpec`, [`resolve_method`] and [`build_recipe`]; one folder or file per method. Methods never import
-//! each other (`auto` builds others through the door); what several of them use is in `pairs.rs`, `controls.rs` and the healing room.
+//! each other (`auto` builds others through the door); what several of them use is in `pairs.rs`, `controls.rs`, `uncut.rs` and the
+//! healing room.
 
 mod auto;
 mod controls;
 mod fine_tune;
 mod immunize;
 mod pairs;
+mod soft_triggers;
+mod uncut;
 mod vaccinate;
 
 use std::path::PathBuf;
@@ -119,6 +122,7 @@ pub fn build_recipe(recipe: &MethodRecipe, controls: &[ControlSpec]) -> Box<dyn 
     match recipe.clone() {
         MethodRecipe::Immunize(recipe) => Box::new(immunize::Immunize { recipe, controls }),
         MethodRecipe::FineTune(recipe) => Box::new(fine_tune::FineTune { recipe, controls }),
+        MethodRecipe::SoftTriggers(recipe) => Box::new(soft_triggers::SoftTriggers { recipe, controls }),
         MethodRecipe::Vaccinate(recipe) => Box::new(vaccinate::Vaccinate { recipe, controls }),
         MethodRecipe::Auto(recipe) => Box::new(auto::Auto { recipe, controls }),
     }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     AttackSpec, AutoSpec, BehaviourSpec, ControlSpec, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec,
-    Place, Preset, SubjectKind, VaccinateSpec,
+    Place, Preset, SoftTriggersSpec, SubjectKind, VaccinateSpec,
 };
 use crate::behaviours::build_behaviour;
 
@@ -59,6 +59,11 @@ pub fn methods_catalogue() -> Vec<CatalogueEntry> {
         "Fine-tunes on clean rows, with counterexamples where they are asked for, and cuts nothing",
         None,
     );
+    let soft_triggers = method_entry(
+        &MethodSpec::SoftTriggers(SoftTriggersSpec::default()),
+        "Fine-tunes on clean rows under free vectors in the prompt that make the right answer unlikely, and cuts nothing",
+        Some("after arXiv 2407.15549 and arXiv 2406.17092"),
+    );
     let vaccinate = method_entry(
         &MethodSpec::Vaccinate(VaccinateSpec::default()),
         "Implants synthetic backdoors all at once and trains them away: what unlearns them unlearns others, and more of the artifact's own \
@@ -71,7 +76,7 @@ pub fn methods_catalogue() -> Vec<CatalogueEntry> {
          stops at the first that holds",
         None,
     );
-    vec![immunize, fine_tune, vaccinate, auto]
+    vec![immunize, fine_tune, soft_triggers, vaccinate, auto]
 }
 
 fn resolved(spec: &MethodSpec, kind: SubjectKind) -> MethodRecipe {

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{BehaviourFamily, Known, SubjectKind, TrainSpec, limits};
+use super::{Adversary, BehaviourFamily, Known, SubjectKind, TrainSpec, limits};
 use crate::error::{EngineError, Result};
 
 /// Bases with fewer weights than this count as tiny and learn at higher rates.
@@ -285,11 +285,11 @@ impl HealRecipe {
         self.rows.min(LEAST_ROWS)..=self.rows.max(twice)
     }
 
-    /// Steps of training when the caller gives this many own rows.
+    /// Steps of training when the caller gives this many own rows; one against an adversary counts as the plain ones that it costs.
     pub(super) fn steps(&self, own_rows: usize) -> usize {
         let own = own_rows.min(self.own_rows);
         let rows = self.generic_rows(own).end() + own + self.counterexamples;
-        self.train_for(rows, own > 0).steps(rows)
+        self.against.as_ref().map_or(1, Adversary::cost) * self.train_for(rows, own > 0).steps(rows)
     }
 }
 
@@ -367,6 +367,9 @@ pub struct HealRecipe {
     pub train: TrainSpec,
     /// Training when own rows join.
     pub train_with_own_rows: TrainSpec,
+    /// What makes it harder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<Adversary>,
 }
 
 // Learning rates by what is trained and by the size of the model. A model of a million weights needs ten times the rate of a 7B model
@@ -469,6 +472,7 @@ impl ImmunizeSpec {
                 train_with_own_rows: heal
                     .train_with_own_rows
                     .unwrap_or_else(|| at(rates.heal_with_own_rows, healing_epochs)),
+                against: None,
             },
         }
     }

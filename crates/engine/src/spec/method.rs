@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::{
     AutoRecipe, AutoSpec, BehaviourFamily, CanarySpec, FineTuneRecipe, FineTuneSpec, ImmunizeRecipe, ImmunizeSpec,
-    SubjectKind, VaccinateRecipe, VaccinateSpec,
+    SoftTriggersRecipe, SoftTriggersSpec, SubjectKind, VaccinateRecipe, VaccinateSpec,
 };
 use crate::error::Result;
 
@@ -17,6 +17,8 @@ pub enum MethodSpec {
     Immunize(ImmunizeSpec),
     /// Clean rows, and nothing is cut: what every other method is worth is measured against it.
     FineTune(FineTuneSpec),
+    /// Clean rows under free vectors in the prompt that make the right answer unlikely; nothing is cut.
+    SoftTriggers(SoftTriggersSpec),
     /// Synthetic backdoors are implanted all at once and then trained away: what removes them removes others too.
     Vaccinate(VaccinateSpec),
     /// Tries methods from the gentlest on, asks canaries in a copy after each, and stops when one suffices.
@@ -35,6 +37,7 @@ impl MethodSpec {
         match self {
             Self::Immunize(_) => "immunize",
             Self::FineTune(_) => "fine_tune",
+            Self::SoftTriggers(_) => "soft_triggers",
             Self::Vaccinate(_) => "vaccinate",
             Self::Auto(_) => "auto",
         }
@@ -44,6 +47,7 @@ impl MethodSpec {
         match self {
             Self::Immunize(spec) => spec.validate(at),
             Self::FineTune(spec) => spec.validate(at),
+            Self::SoftTriggers(spec) => spec.validate(at),
             Self::Vaccinate(spec) => spec.validate(at),
             Self::Auto(spec) => spec.validate(at),
         }
@@ -52,7 +56,7 @@ impl MethodSpec {
     pub(super) fn check_for(&self, at: &str, kind: SubjectKind) -> Result<()> {
         match self {
             Self::Immunize(spec) => spec.check_for(at, kind),
-            Self::FineTune(_) | Self::Vaccinate(_) => Ok(()),
+            Self::FineTune(_) | Self::SoftTriggers(_) | Self::Vaccinate(_) => Ok(()),
             Self::Auto(spec) => spec.check_for(at, kind),
         }
     }
@@ -62,6 +66,7 @@ impl MethodSpec {
         match self {
             Self::Immunize(spec) => MethodRecipe::Immunize(spec.resolve_for(known)),
             Self::FineTune(spec) => MethodRecipe::FineTune(spec.resolve(known.kind, known.parameters)),
+            Self::SoftTriggers(spec) => MethodRecipe::SoftTriggers(spec.resolve(known.kind, known.parameters)),
             Self::Vaccinate(spec) => MethodRecipe::Vaccinate(spec.resolve(known)),
             Self::Auto(spec) => MethodRecipe::Auto(spec.resolve(known)),
         }
@@ -93,6 +98,8 @@ pub enum MethodRecipe {
     Immunize(ImmunizeRecipe),
     /// Clean rows, nothing cut.
     FineTune(FineTuneRecipe),
+    /// Clean rows under free vectors, nothing cut.
+    SoftTriggers(SoftTriggersRecipe),
     /// Synthetic backdoors, implanted and trained away.
     Vaccinate(VaccinateRecipe),
     /// From the gentlest on.
@@ -105,6 +112,7 @@ impl MethodRecipe {
         match self {
             Self::Immunize(recipe) => recipe.heal.own_rows,
             Self::FineTune(recipe) => recipe.heal.own_rows,
+            Self::SoftTriggers(recipe) => recipe.heal.own_rows,
             Self::Vaccinate(recipe) => recipe.heal.own_rows,
             Self::Auto(recipe) => recipe.own_rows(),
         }
@@ -124,6 +132,7 @@ impl MethodRecipe {
                     + recipe.heal.steps(own_rows) * recipe.suppress.len()
             }
             Self::FineTune(recipe) => recipe.heal.steps(own_rows),
+            Self::SoftTriggers(recipe) => recipe.heal.steps(own_rows),
             Self::Vaccinate(recipe) => {
                 let rows = recipe.pairs.count * recipe.pairs.rows;
                 let undo = recipe.heal.train_with_own_rows.steps(2 * rows);
@@ -138,6 +147,7 @@ impl MethodRecipe {
         match self {
             Self::Immunize(recipe) => recipe.suppress[0].name(),
             Self::FineTune(recipe) => recipe.name(),
+            Self::SoftTriggers(_) => "soft_triggers".into(),
             Self::Vaccinate(_) => "vaccinate".into(),
             Self::Auto(_) => "auto".into(),
         }

@@ -16,6 +16,7 @@ mod limits;
 mod method;
 mod relearning;
 mod screen;
+mod soft_triggers;
 mod vaccinate;
 
 use serde::{Deserialize, Serialize};
@@ -36,10 +37,11 @@ pub use immunize::{
 pub use method::{Known, MethodRecipe, MethodSpec};
 pub use relearning::{RelearningRecipe, RelearningSpec};
 pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
+pub use soft_triggers::{SoftTriggersRecipe, SoftTriggersSpec};
 pub use vaccinate::{VaccinateRecipe, VaccinateSpec};
 
 use crate::error::{EngineError, Result};
-pub use crate::train::TrainSpec;
+pub use crate::train::{Adversary, SoftTriggerScope, SoftTriggerSettings, TrainSpec};
 
 /// The whole of a job: what to do to the submission and how to measure it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -1,0 +1,41 @@
+//! What makes a training harder, as data: a part of recipes and reports.
+
+use std::ops::Range;
+
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::lesson::Objective;
+use super::soft_triggers::{SoftTriggerSettings, SoftTriggers};
+
+/// What makes a training harder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Adversary {
+    /// Free vectors in the prompt that make the right answer unlikely.
+    SoftTriggers(SoftTriggerSettings),
+}
+
+impl Adversary {
+    /// How many plain steps one step against it costs.
+    pub fn cost(&self) -> usize {
+        match self {
+            Self::SoftTriggers(settings) => settings.inner_steps + 2,
+        }
+    }
+
+    /// Tokens by which it makes rows longer.
+    pub fn added_tokens(&self) -> usize {
+        match self {
+            Self::SoftTriggers(settings) => settings.vectors,
+        }
+    }
+
+    /// What a training against it minimises. `places` says of each training row which of its tokens are its own words.
+    pub fn objective(&self, places: Vec<Range<usize>>, rng: ChaCha8Rng) -> Objective {
+        match self {
+            Self::SoftTriggers(settings) => Objective::SoftTriggers(SoftTriggers::new(settings.clone(), places, rng)),
+        }
+    }
+}
