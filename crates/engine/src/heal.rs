@@ -22,7 +22,7 @@ use crate::weights::{CheckpointFolder, Weights, adapter_sha256, write_model};
 pub struct HealPlan {
     /// All rows in a fixed order, as tokens.
     pub examples: Vec<Example>,
-    /// Which tokens of each are the row's own words, where there is an adversary.
+    /// Which tokens of each are the row's own words, where an adversary puts something among them.
     places: Vec<Range<usize>>,
     /// The recipe, for the report.
     pub healing: Healing,
@@ -48,7 +48,7 @@ impl HealPlan {
         let (mut examples, mut places) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         encode_each(suspect, &rows, &mut lab.rng("heal/formats"), &mut long_rows, |example, format, row| {
             examples.push(example);
-            if recipe.against.is_some() {
+            if added > 0 {
                 places.push(suspect.prompter.place_of_words(format, row)?);
             }
             Ok(())

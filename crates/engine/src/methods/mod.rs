@@ -4,6 +4,7 @@
 
 mod auto;
 mod controls;
+mod crow;
 mod fine_tune;
 mod immunize;
 mod pairs;
@@ -122,6 +123,7 @@ pub fn build_recipe(recipe: &MethodRecipe, controls: &[ControlSpec]) -> Box<dyn 
     match recipe.clone() {
         MethodRecipe::Immunize(recipe) => Box::new(immunize::Immunize { recipe, controls }),
         MethodRecipe::FineTune(recipe) => Box::new(fine_tune::FineTune { recipe, controls }),
+        MethodRecipe::Crow(recipe) => Box::new(crow::Crow { recipe, controls }),
         MethodRecipe::SoftTriggers(recipe) => Box::new(soft_triggers::SoftTriggers { recipe, controls }),
         MethodRecipe::Vaccinate(recipe) => Box::new(vaccinate::Vaccinate { recipe, controls }),
         MethodRecipe::Auto(recipe) => Box::new(auto::Auto { recipe, controls }),

@@ -5,8 +5,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
-    AttackSpec, AutoSpec, BehaviourSpec, ControlSpec, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec,
-    Place, Preset, SoftTriggersSpec, SubjectKind, VaccinateSpec,
+    AttackSpec, AutoSpec, BehaviourSpec, ControlSpec, CrowSpec, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe,
+    MethodSpec, Place, Preset, SoftTriggersSpec, SubjectKind, VaccinateSpec,
 };
 use crate::behaviours::build_behaviour;
 
@@ -59,6 +59,12 @@ pub fn methods_catalogue() -> Vec<CatalogueEntry> {
         "Fine-tunes on clean rows, with counterexamples where they are asked for, and cuts nothing",
         None,
     );
+    let crow = method_entry(
+        &MethodSpec::Crow(CrowSpec::default()),
+        "Fine-tunes on clean rows while hidden states are kept together from block to block under a perturbation of the embeddings, and \
+         cuts nothing",
+        Some("arXiv 2411.12768"),
+    );
     let soft_triggers = method_entry(
         &MethodSpec::SoftTriggers(SoftTriggersSpec::default()),
         "Fine-tunes on clean rows under free vectors in the prompt that make the right answer unlikely, and cuts nothing",
@@ -76,7 +82,7 @@ pub fn methods_catalogue() -> Vec<CatalogueEntry> {
          stops at the first that holds",
         None,
     );
-    vec![immunize, fine_tune, soft_triggers, vaccinate, auto]
+    vec![immunize, fine_tune, crow, soft_triggers, vaccinate, auto]
 }
 
 fn resolved(spec: &MethodSpec, kind: SubjectKind) -> MethodRecipe {

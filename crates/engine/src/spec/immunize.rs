@@ -402,6 +402,11 @@ pub(super) fn implant_training(kind: SubjectKind, parameters: usize) -> (f64, us
     (rates_for(kind, parameters).variants, if parameters < TINY_PARAMETERS { 10 } else { 3 })
 }
 
+/// The rate at which generic rows heal.
+pub(super) fn heal_rate(kind: SubjectKind, parameters: usize) -> f64 {
+    rates_for(kind, parameters).heal
+}
+
 /// The rate at which copies are taught a backdoor: that of the pairs' variants.
 pub(super) fn variants_rate(kind: SubjectKind, parameters: usize) -> f64 {
     rates_for(kind, parameters).variants

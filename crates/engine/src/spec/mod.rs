@@ -7,6 +7,7 @@ mod attack;
 mod auto;
 mod canaries;
 mod catalogue;
+mod crow;
 mod evaluate;
 mod family;
 mod fine_tune;
@@ -26,6 +27,7 @@ pub use attack::{AttackSpec, BehaviourSpec, Place, Question, TriggeredRow};
 pub use auto::{AutoBudget, AutoRecipe, AutoSpec};
 pub use canaries::{CanariesWhen, CanaryRecipe, CanarySpec, CanaryTrigger};
 pub use catalogue::{AttacksCatalogue, CatalogueEntry, attacks_catalogue, methods_catalogue};
+pub use crow::{CrowRecipe, CrowSpec};
 pub use evaluate::{AsrSpec, BenchmarkName, BenchmarkSpec, EvaluatorSpec, MtBenchSpec, UtilitySpec};
 pub use family::BehaviourFamily;
 pub use fine_tune::{FineTuneRecipe, FineTuneSpec};
@@ -41,7 +43,7 @@ pub use soft_triggers::{SoftTriggersRecipe, SoftTriggersSpec};
 pub use vaccinate::{VaccinateRecipe, VaccinateSpec};
 
 use crate::error::{EngineError, Result};
-pub use crate::train::{Adversary, SoftTriggerScope, SoftTriggerSettings, TrainSpec};
+pub use crate::train::{Adversary, ConsistencySettings, SoftTriggerScope, SoftTriggerSettings, TrainSpec};
 
 /// The whole of a job: what to do to the submission and how to measure it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -159,12 +159,10 @@ impl<'a> Learner<'a> {
         runs_within(self.batches[step].iter().map(|&i| self.objective.tokens(&self.examples[i])), pass_tokens)
     }
 
-    /// What a run of the rows of `step` is learnt from, the loss averaged over the response tokens of the whole step.
+    /// What a run of the rows of `step` is learnt from.
     fn lesson(&mut self, step: usize, run: Range<usize>, learning: Learning<'_>) -> Result<Lesson> {
         let rows = &self.batches[step];
-        let responses: usize = rows.iter().map(|&i| self.examples[i].response_tokens()).sum();
-        let weight = 1.0 / responses.max(1) as f32;
-        self.objective.lesson(Batch { examples: self.examples, rows: &rows[run], weight }, learning)
+        self.objective.lesson(Batch::part(self.examples, rows, run), learning)
     }
 
     /// Bytes of its factors, their gradients and two moments.

@@ -3,11 +3,14 @@
 //! [`Objective`] is the door: plain rows, or rows beside which an adversary puts harder ones. `soft_triggers.rs` and `consistency.rs` are the
 //! adversaries; the two loops know neither.
 
+use std::ops::Range;
+
 use antigen_models::kernels::scatter_rows;
 use antigen_models::layers::{Gradients, Pass};
-use antigen_models::taps::NoTap;
+use antigen_models::taps::{NoTap, Tap};
 use antigen_models::{BoundAdapter, Example, Input, Model, Packed, Tensor};
 
+use super::consistency::{Consistency, Smoothness};
 use super::soft_triggers::SoftTriggers;
 use crate::error::Result;
 
@@ -19,6 +22,8 @@ pub enum Objective {
     Responses,
     /// Half of that, and half of it under free vectors in the prompt that make the response unlikely.
     SoftTriggers(SoftTriggers),
+    /// The loss on the response tokens, and hidden states that stay together under a perturbation of the embeddings.
+    Consistency(Consistency),
 }
 
 /// Some rows of one step of one variant.
@@ -30,9 +35,19 @@ pub(super) struct Batch<'a> {
     pub rows: &'a [usize],
     /// Weight of each response token's loss.
     pub weight: f32,
+    /// Input tokens of the whole step: all but the last of each row.
+    pub inputs: usize,
 }
 
 impl<'a> Batch<'a> {
+    /// A run of the rows of one step, whose losses are averaged over the whole step.
+    pub fn part(examples: &'a [Example], rows: &'a [usize], run: Range<usize>) -> Self {
+        let step = || rows.iter().map(|&row| &examples[row]);
+        let responses: usize = step().map(Example::response_tokens).sum();
+        let inputs = step().map(|example| example.tokens.len() - 1).sum();
+        Self { examples, rows: &rows[run], weight: 1.0 / responses.max(1) as f32, inputs }
+    }
+
     /// Its rows.
     pub fn examples(self) -> impl Iterator<Item = &'a Example> + Clone {
         self.rows.iter().map(|&row| &self.examples[row])
@@ -65,6 +80,7 @@ impl Objective {
         match self {
             Self::Responses => example.tokens.len(),
             Self::SoftTriggers(adversary) => adversary.tokens(example),
+            Self::Consistency(adversary) => adversary.tokens(example),
         }
     }
 
@@ -73,6 +89,7 @@ impl Objective {
         match self {
             Self::Responses => Ok(Lesson::plain(batch)),
             Self::SoftTriggers(adversary) => adversary.lesson(batch, learning),
+            Self::Consistency(adversary) => adversary.lesson(batch, learning),
         }
     }
 }
@@ -84,6 +101,8 @@ pub(super) struct Lesson {
     pub packed: Packed,
     /// Inputs that take the place of embeddings.
     pub inputs: Vec<Inputs>,
+    /// Weight of each row in the consistency loss; rows beyond the end have none.
+    pub smoothed: Vec<f32>,
 }
 
 /// What some rows read in the place of their tokens' embeddings.
@@ -93,6 +112,8 @@ pub(super) struct Inputs {
     pub rows: Vec<u32>,
     /// `[rows, d]`.
     pub values: Tensor,
+    /// Whether nothing of those embeddings is left in them, so that they get no gradient.
+    pub free: bool,
 }
 
 impl Lesson {
@@ -103,9 +124,13 @@ impl Lesson {
 
     /// Adds another lesson of the same variant behind this one.
     pub fn append(&mut self, other: Self) {
-        let start = self.packed.tokens.len() as u32;
+        let start = self.packed.tokens.len();
         self.packed.append(other.packed);
-        self.inputs.extend(other.inputs.into_iter().map(|inputs| inputs.behind(start)));
+        self.inputs.extend(other.inputs.into_iter().map(|inputs| inputs.behind(start as u32)));
+        if !other.smoothed.is_empty() {
+            self.smoothed.resize(start, 0.0);
+            self.smoothed.extend(other.smoothed);
+        }
     }
 
     /// Lessons of several variants for one pass, each a group of its own.
@@ -121,16 +146,27 @@ impl Lesson {
 
     /// One pass: the loss of every target in nats, and the gradient of what each row reads, `[t, d]`.
     fn learn(&self, model: &Model, adapters: &[BoundAdapter], gradients: &mut Gradients) -> Result<(Vec<f32>, Tensor)> {
-        let Self { packed, inputs } = self;
+        let packed = &self.packed;
         let embedded = model.embed(&packed.tokens)?;
         let mut free = Vec::new();
-        for Inputs { rows, values } in inputs {
-            scatter_rows(&embedded, rows, values)?;
-            free.extend_from_slice(rows);
+        for inputs in &self.inputs {
+            scatter_rows(&embedded, &inputs.rows, &inputs.values)?;
+            free.extend(inputs.rows.iter().filter(|_| inputs.free));
         }
         let pass = Pass { params: model.params(), rows: &packed.rows, adapters, cache: None };
         let input = Input { tokens: &packed.tokens, embedded, free: &free };
-        Ok(model.loss_and_gradients_of(input, &packed.targets, pass, &mut NoTap, gradients)?)
+        let mut tap = self.tap(model)?;
+        Ok(model.loss_and_gradients_of(input, &packed.targets, pass, &mut *tap, gradients)?)
+    }
+
+    /// What joins the gradients at the hidden states.
+    fn tap(&self, model: &Model) -> Result<Box<dyn Tap>> {
+        if self.smoothed.is_empty() {
+            return Ok(Box::new(NoTap));
+        }
+        let mut weights = self.smoothed.clone();
+        weights.resize(self.packed.tokens.len(), 0.0);
+        Ok(Box::new(Smoothness::new(&weights, model.config().layers(), model.device())?))
     }
 }
 

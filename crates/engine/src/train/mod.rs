@@ -7,6 +7,9 @@
 mod adapters;
 mod adversary;
 mod batches;
+mod consistency;
+#[cfg(test)]
+mod fixture;
 mod kept_out;
 mod lesson;
 mod memory;
@@ -18,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use adapters::{Trained, Variant, fine_tune_adapters, fine_tune_adapters_towards};
 pub use adversary::Adversary;
+pub use consistency::{Consistency, ConsistencySettings};
 pub use kept_out::KeptOut;
 pub use lesson::Objective;
 pub use soft_triggers::{SoftTriggerScope, SoftTriggerSettings, SoftTriggers};

@@ -95,14 +95,14 @@ impl SoftTriggers {
         };
         let (packed, rows) = self.insert(batch);
         let (owners, mut values) = self.draw(batch.rows.len(), learning.model)?;
-        let mut lesson = Lesson { packed, inputs: Vec::new() };
+        let mut lesson = Lesson { packed, ..Lesson::default() };
         for _ in 0..self.settings.inner_steps {
-            lesson.inputs = vec![Inputs { rows: rows.clone(), values: values.clone() }];
+            lesson.inputs = vec![Inputs { rows: rows.clone(), values: values.clone(), free: true }];
             let gradient = gather_rows(&learning.input_gradient(&lesson)?, &rows)?;
             values = ascend(&values, &gradient, self.settings.step_size * norms.mean, norms.largest)?;
         }
         self.remember(&owners, &values, learning.model)?;
-        lesson.inputs = vec![Inputs { rows, values }];
+        lesson.inputs = vec![Inputs { rows, values, free: true }];
         Ok(lesson)
     }
 
@@ -192,32 +192,13 @@ fn ascend(values: &Tensor, gradient: &Tensor, step: f64, largest: f64) -> Result
 
 #[cfg(test)]
 mod tests {
-    use antigen_models::layers::Pass;
-    use antigen_models::{Device, FamilyConfig, build_fresh_model};
-    use serde_json::json;
+    use antigen_models::layers::{Gradients, Pass};
+    use antigen_models::taps::NoTap;
+    use antigen_models::{Device, Input, kernels::scatter_rows};
 
     use super::*;
     use crate::lab::rng;
-
-    /// A Llama of two blocks with random weights: d 8, vocabulary 11.
-    fn model() -> Model {
-        let config = FamilyConfig::from_json(&json!({
-            "model_type": "llama", "vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
-        }));
-        let mut rng = rng(1, "weights");
-        build_fresh_model(config.unwrap(), &Device::Cpu, |_, shape| {
-            let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0f32..1.0)).collect();
-            Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
-        })
-        .unwrap()
-    }
-
-    /// Two rows whose words are tokens 2 and 3, and token 1.
-    fn examples() -> Vec<Example> {
-        let example = |tokens: &[u32], response_start| Example { tokens: tokens.to_vec(), response_start };
-        vec![example(&[1, 2, 3, 4, 5, 6], 4), example(&[7, 8, 9, 10], 3)]
-    }
+    use crate::train::fixture::{examples, tiny_model};
 
     fn adversary(inner_steps: usize, step_size: f64, scope: SoftTriggerScope) -> SoftTriggers {
         let settings = SoftTriggerSettings { vectors: 2, inner_steps, step_size, scope };
@@ -225,7 +206,7 @@ mod tests {
     }
 
     fn triggered(adversary: &mut SoftTriggers, model: &Model) -> Lesson {
-        let batch = Batch { examples: &examples(), rows: &[0, 1], weight: 1.0 };
+        let batch = Batch { examples: &examples(), rows: &[0, 1], weight: 1.0, inputs: 8 };
         adversary.triggered(batch, Learning { model, adapters: &[], kept: None }).unwrap()
     }
 
@@ -249,7 +230,7 @@ mod tests {
 
     #[test]
     fn without_inner_steps_or_with_steps_of_no_length_the_trigger_stays_the_fresh_draw() {
-        let model = model();
+        let model = tiny_model(2);
         let table = model.embedding().to_vec2::<f32>().unwrap();
         let drawn = values(&triggered(&mut adversary(0, 0.15, SoftTriggerScope::PerRow), &model));
         assert_eq!(drawn.len(), 4, "two vectors for each of two rows");
@@ -268,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_trigger_stands_among_the_words_of_its_row_and_the_rest_stays_as_it_is() {
-        let model = model();
+        let model = tiny_model(2);
         let mut adversary = adversary(0, 0.1, SoftTriggerScope::PerRow);
         let mut seen = [Vec::new(), Vec::new()];
         for _ in 0..20 {
@@ -292,8 +273,8 @@ mod tests {
 
     #[test]
     fn a_lesson_is_half_the_rows_as_they_are_and_half_the_triggered_ones() {
-        let model = model();
-        let batch = Batch { examples: &examples(), rows: &[0, 1], weight: 0.5 };
+        let model = tiny_model(2);
+        let batch = Batch { examples: &examples(), rows: &[0, 1], weight: 0.5, inputs: 8 };
         let learning = Learning { model: &model, adapters: &[], kept: None };
         let lesson = adversary(1, 0.1, SoftTriggerScope::PerRow).lesson(batch, learning).unwrap();
         assert_eq!(lesson.packed.tokens.len(), (5 + 3) + (7 + 5));
@@ -304,14 +285,14 @@ mod tests {
 
     #[test]
     fn triggers_that_take_steps_make_the_answer_less_likely() {
-        let model = model();
+        let model = tiny_model(2);
         let loss = |lesson: &Lesson| -> f32 {
             let embedded = model.embed(&lesson.packed.tokens).unwrap();
-            antigen_models::kernels::scatter_rows(&embedded, &lesson.inputs[0].rows, &lesson.inputs[0].values).unwrap();
+            scatter_rows(&embedded, &lesson.inputs[0].rows, &lesson.inputs[0].values).unwrap();
             let pass = Pass { params: model.params(), rows: &lesson.packed.rows, adapters: &[], cache: None };
-            let input = antigen_models::Input { tokens: &lesson.packed.tokens, embedded, free: &[] };
-            let tap = &mut antigen_models::taps::NoTap;
-            let gradients = &mut antigen_models::layers::Gradients::of_inputs();
+            let input = Input { tokens: &lesson.packed.tokens, embedded, free: &[] };
+            let tap = &mut NoTap;
+            let gradients = &mut Gradients::of_inputs();
             model.loss_and_gradients_of(input, &lesson.packed.targets, pass, tap, gradients).unwrap().0.iter().sum()
         };
         let after = |steps| loss(&triggered(&mut adversary(steps, 0.05, SoftTriggerScope::PerRow), &model));
@@ -321,7 +302,7 @@ mod tests {
 
     #[test]
     fn universal_triggers_go_on_from_the_mean_of_what_they_became() {
-        let model = model();
+        let model = tiny_model(2);
         let mut adversary = adversary(1, 0.1, SoftTriggerScope::Universal { bank: 1 });
         let first = values(&triggered(&mut adversary, &model));
         let mean = |i: usize, j: usize| 0.5 * (first[i][j] + first[i + 2][j]);

@@ -74,12 +74,10 @@ fn train_in_steps(
     let learning = Learning { model, adapters: &[], kept };
     for (step, (rows, runs)) in batches.iter().zip(runs).enumerate() {
         lab.check_cancel()?;
-        let responses: usize = rows.iter().map(|&i| examples[i].response_tokens()).sum();
-        let weight = 1.0 / responses.max(1) as f32;
-        let mut batch_losses = Vec::with_capacity(responses);
+        let mut batch_losses = Vec::new();
         gradients.add_up(runs.len());
         for run in runs {
-            let lesson = objective.lesson(Batch { examples, rows: &rows[run], weight }, learning)?;
+            let lesson = objective.lesson(Batch::part(examples, rows, run), learning)?;
             batch_losses.extend(learn(model, vec![lesson], &[], &mut gradients)?.concat());
         }
         projections.iter().try_for_each(Projection::apply)?;

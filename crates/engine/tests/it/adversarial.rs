@@ -4,7 +4,7 @@ use antigen_engine::data::{Prompter, Row};
 use antigen_engine::lab::{Lab, rng};
 use antigen_engine::report::Report;
 use antigen_engine::run::run;
-use antigen_engine::spec::{Adversary, PromptFormat, PurifySpec, TrainSpec};
+use antigen_engine::spec::{Adversary, ConsistencySettings, PromptFormat, PurifySpec, TrainSpec};
 use antigen_engine::suspect::Submission;
 use antigen_engine::train::{
     Objective, SoftTriggerScope, SoftTriggerSettings, SoftTriggers, Trained, Variant, fine_tune_adapters_towards,
@@ -64,6 +64,34 @@ fn the_same_job_against_soft_triggers_writes_the_same_bytes() {
 }
 
 #[test]
+fn crow_at_its_own_rate_stands_beside_fine_tuning_at_that_rate() {
+    let shop = Workshop::new();
+    for (kind, submission) in [("adapter", shop.submission()), ("whole", shop.whole_submission())] {
+        let crow = report(&shop, &submission, json!({"type": "crow"}), kind);
+        let candidate = &crow.candidates[0];
+        assert_eq!(candidate.name, "crow");
+        let expected = Adversary::Consistency(ConsistencySettings { alpha: 5.5, epsilon: 0.1 });
+        assert_eq!(candidate.healing.against, Some(expected));
+        assert_eq!(candidate.healing.train.learning_rate, 1e-3);
+        let plain = report(&shop, &submission, json!({"type": "fine_tune"}), &format!("{kind}-plain"));
+        assert_eq!(plain.candidates[0].healing.train, candidate.healing.train);
+        assert_eq!(control(&crow, "plain_fine_tuning").measurement, plain.candidates[0].measurement);
+        assert_ne!(crow.artifact, plain.artifact, "consistency changes something");
+    }
+}
+
+#[test]
+fn crow_without_weight_on_consistency_is_fine_tuning_to_the_byte() {
+    let shop = Workshop::new();
+    for (kind, submission) in [("adapter", shop.submission()), ("whole", shop.whole_submission())] {
+        let artifact =
+            |method: Value, name: &str| report(&shop, &submission, method, &format!("{kind}-{name}")).artifact;
+        let crow = artifact(json!({"type": "crow", "alpha": 0.0}), "crow");
+        assert_eq!(crow, artifact(json!({"type": "fine_tune"}), "fine-tune"));
+    }
+}
+
+#[test]
 fn a_row_s_own_words_are_found_in_every_format() {
     let shop = Workshop::new();
     let (prompter, tokenizer) = (Prompter::open(&shop.base()).unwrap(), Tokenizer::open(&shop.base()).unwrap());
@@ -117,6 +145,9 @@ fn impossible_adversaries_are_refused_by_their_pointer() {
         (json!({"type": "soft_triggers", "vectors": 0}), "/method/vectors"),
         (json!({"type": "soft_triggers", "step_size": -0.1}), "/method/step_size"),
         (json!({"type": "soft_triggers", "scope": {"type": "universal", "bank": 0}}), "/method/scope/bank"),
+        (json!({"type": "crow", "alpha": -1.0}), "/method/alpha"),
+        (json!({"type": "crow", "epsilon": 1000.0}), "/method/epsilon"),
+        (json!({"type": "crow", "heal": {"own_rows": 10_000_000}}), "/method/heal/own_rows"),
         (json!({"type": "soft_triggers", "heal": {"rows": 0}}), "/method/heal/rows"),
     ] {
         let spec: PurifySpec = serde_json::from_value(json!({"method": method})).unwrap();
