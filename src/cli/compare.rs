@@ -7,7 +7,7 @@ use antigen_engine::{
     data::{Row, RowUse, write_rows},
     report::{Measurement, Report},
     run::run,
-    spec::{DataFolders, PurifySpec},
+    spec::{DataFolders, PurifySpec, SubjectKind},
     suspect::{Submission, Submitted},
     world::{ZooMember, member_dir},
 };
@@ -53,8 +53,10 @@ struct Entry {
     controls: &'static [&'static str],
 }
 
-/// The methods of the comparison. One job of `immunize` makes all of its suppressions from one signature.
-fn entries() -> Vec<Entry> {
+/// The methods of the comparison for one kind of suspect. One job of `immunize` makes all of its suppressions from one signature, the
+/// published share of channels among them.
+fn entries(kind: SubjectKind) -> Vec<Entry> {
+    let ratio = if kind == SubjectKind::Adapter { 0.35 } else { 0.03 };
     let entry = |name, method, controls| Entry { name, method, controls };
     let subspace = |rank: usize| json!({"type": "subspace", "rank": rank});
     vec![
@@ -62,10 +64,23 @@ fn entries() -> Vec<Entry> {
         entry("counterexamples", json!({"type": "fine_tune", "counterexamples": 200}), &[]),
         entry(
             "immunize",
-            json!({"type": "immunize", "suppress": [subspace(1), subspace(2), {"type": "channels"}]}),
+            json!({"type": "immunize", "suppress": [subspace(1), subspace(2), {"type": "channels", "ratio": ratio}]}),
             &["random_channels", "random_subspace", "without_healing"],
         ),
+        entry("soft_triggers", json!({"type": "soft_triggers"}), &[]),
         entry("vaccinate", json!({"type": "vaccinate"}), &[]),
+        entry("crow", json!({"type": "crow"}), &["plain_fine_tuning"]),
+        entry("magnitude_prune", json!({"type": "magnitude_prune"}), &[]),
+        entry(
+            "magnitude_prune-weights",
+            json!({"type": "magnitude_prune", "structure": "weights", "healed": false}),
+            &[],
+        ),
+        entry("wanda", json!({"type": "wanda"}), &[]),
+        entry("fine_prune", json!({"type": "fine_prune"}), &[]),
+        entry("quantize-nf4", json!({"type": "quantize"}), &[]),
+        entry("quantize-int8", json!({"type": "quantize", "bits": "int8"}), &[]),
+        entry("merge_with_base", json!({"type": "merge_with_base"}), &[]),
     ]
 }
 
@@ -74,7 +89,7 @@ fn entries() -> Vec<Entry> {
 /// # Errors
 /// Files that cannot be read or written, an unknown method, or a job that fails.
 pub fn run_comparison(args: &CompareArgs) -> anyhow::Result<()> {
-    let entries = wanted_entries(&args.methods)?;
+    check_names(&args.methods)?;
     let wanted = |member: &ZooMember| {
         let named = args.only.is_empty() || args.only.iter().any(|beginning| member.name.starts_with(beginning));
         named && member.is_poisoned()
@@ -83,7 +98,9 @@ pub fn run_comparison(args: &CompareArgs) -> anyhow::Result<()> {
     let mut cells: Vec<Cell> = Vec::new();
     for seed in 1..=args.seeds {
         for member in &site.members {
-            for entry in &entries {
+            let kind = if member.whole_model { SubjectKind::Checkpoint } else { SubjectKind::Adapter };
+            let wanted = |entry: &Entry| args.methods.is_empty() || args.methods.iter().any(|name| name == entry.name);
+            for entry in entries(kind).iter().filter(|entry| wanted(entry)) {
                 let Some(made) = job(&site, member, entry, seed, args)? else { continue };
                 cells.extend(cells_of(member, seed, &made));
                 write_whole(&args.out.join("compare.csv"), &cells_csv(&cells)?).context("writing compare.csv")?;
@@ -97,13 +114,12 @@ pub fn run_comparison(args: &CompareArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wanted_entries(names: &[String]) -> anyhow::Result<Vec<Entry>> {
-    let known: Vec<&str> = entries().iter().map(|entry| entry.name).collect();
-    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        anyhow::bail!("--methods: expected some of {}, found {unknown}", known.join(", "));
+fn check_names(names: &[String]) -> anyhow::Result<()> {
+    let known: Vec<&str> = entries(SubjectKind::Adapter).iter().map(|entry| entry.name).collect();
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(unknown) => anyhow::bail!("--methods: expected some of {}, found {unknown}", known.join(", ")),
+        None => Ok(()),
     }
-    let wanted = |entry: &Entry| names.is_empty() || names.iter().any(|name| name == entry.name);
-    Ok(entries().into_iter().filter(wanted).collect())
 }
 
 /// A finished job: its report, and how long it took on this machine.
@@ -215,12 +231,23 @@ mod tests {
 
     #[test]
     fn every_method_of_the_comparison_can_be_asked_for_and_has_a_name_of_its_own() {
-        let names: std::collections::HashSet<_> = entries().iter().map(|entry| entry.name).collect();
-        assert_eq!(names.len(), entries().len());
-        for entry in entries() {
-            let method: MethodSpec = serde_json::from_value(entry.method).unwrap();
-            assert!(PurifySpec { method, ..PurifySpec::default() }.validate().is_ok(), "{}", entry.name);
+        for kind in [SubjectKind::Adapter, SubjectKind::Checkpoint] {
+            let names: std::collections::HashSet<_> = entries(kind).iter().map(|entry| entry.name).collect();
+            assert_eq!(names.len(), entries(kind).len());
+            for entry in entries(kind) {
+                let method: MethodSpec = serde_json::from_value(entry.method).unwrap();
+                assert!(PurifySpec { method, ..PurifySpec::default() }.validate().is_ok(), "{}", entry.name);
+            }
         }
-        assert!(wanted_entries(&["oracle".into()]).is_err());
+        assert!(check_names(&["oracle".into()]).is_err());
+    }
+
+    #[test]
+    fn every_method_but_auto_is_in_the_comparison() {
+        let compared: Vec<_> =
+            entries(SubjectKind::Adapter).into_iter().map(|entry| entry.method["type"].clone()).collect();
+        for method in MethodSpec::defaults().iter().filter(|method| method.name() != "auto") {
+            assert!(compared.iter().any(|name| name == method.name()), "{}", method.name());
+        }
     }
 }

@@ -23,8 +23,22 @@ pub fn methods_page(openapi: &Value) -> String {
         let measured: Vec<_> = measured.iter().filter(|summary| summary.method == entry.name).cloned().collect();
         page += &section(&entry, &measured, openapi);
     }
+    page += "\n## Settings that methods share\n";
+    for (schema, what) in SHARED {
+        let _ = write!(page, "\n{what} (`{schema}`):\n{}", settings(schema, &Value::Null, openapi));
+    }
     page
 }
+
+/// Sections of settings that several methods have.
+const SHARED: [(&str, &str); 6] = [
+    ("HealSpec", "Healing, `heal`"),
+    ("TrainSpec", "Training, `train`, `implant` and those of healing"),
+    ("PairsSpec", "Synthetic backdoors, `pairs`"),
+    ("ScoreSpec", "Channel scores, `score`"),
+    ("HeadsSpec", "Attention heads, `heads`"),
+    ("AutoBudget", "Where `auto` stops, `budget`"),
+];
 
 fn section(entry: &MethodEntry, measured: &[Summary], openapi: &Value) -> String {
     let kind = |kind: &SubjectKind| if *kind == SubjectKind::Adapter { "adapters" } else { "whole models" };
@@ -33,9 +47,9 @@ fn section(entry: &MethodEntry, measured: &[Summary], openapi: &Value) -> String
     let mut text = format!("\n## `{}`\n\n{}.\n\n", entry.name, entry.summary);
     let _ = writeln!(text, "- Source: {source}. Takes {takes}.");
     let _ = writeln!(text, "- Needs: {}.", entry.needs.join("; "));
-    let _ = writeln!(text, "- Costs {} times the training steps of `fine_tune` by default.", entry.fine_tunings);
+    let _ = writeln!(text, "- Trains {} times as many steps as `fine_tune` by default.", entry.fine_tunings);
     let _ = writeln!(text, "- Known to fail: {}.", entry.failures.join("; "));
-    text += &settings(&entry.name, openapi);
+    text += &settings(&schema_name(&entry.name, openapi), &entry.default, openapi);
     let of = |kind: &str| measured.iter().filter(|summary| summary.kind == kind).cloned().collect::<Vec<_>>();
     text += &table_of("\nMeasured on adapters", &of("adapter"));
     text += &table_of("\nMeasured on whole models", &of("model"));
@@ -45,26 +59,30 @@ fn section(entry: &MethodEntry, measured: &[Summary], openapi: &Value) -> String
     text
 }
 
-/// The settings of a method as the API describes them, each with its default.
-fn settings(method: &str, openapi: &Value) -> String {
-    let schemas = &openapi["components"]["schemas"];
-    let Some(properties) = schemas[schema_name(method, schemas)]["properties"].as_object() else {
+/// The settings of a schema as the API describes them, each with its default.
+fn settings(schema: &str, defaults: &Value, openapi: &Value) -> String {
+    let Some(properties) = openapi["components"]["schemas"][schema]["properties"].as_object() else {
         return String::new();
     };
     let mut text = "\n| setting | default | what it is |\n| --- | --- | --- |\n".to_owned();
-    let defaults = methods_catalogue().into_iter().find(|entry| entry.name == method).map(|entry| entry.default);
     for (name, property) in properties {
-        let default =
-            defaults.as_ref().and_then(|defaults| defaults.get(name)).map_or("by the suspect".into(), Value::to_string);
-        let described = property["description"].as_str().unwrap_or_default().replace('\n', " ");
-        let _ = writeln!(text, "| `{name}` | `{default}` | {described} |");
+        let default = defaults.get(name).or_else(|| property.get("default")).filter(|value| !value.is_null());
+        let default = default.map_or_else(|| "by the suspect".to_owned(), |value| format!("`{value}`"));
+        let _ = writeln!(text, "| `{name}` | {default} | {} |", description(property));
     }
     text
 }
 
+/// A property's own description, or that of what it may be beside nothing.
+fn description(property: &Value) -> String {
+    let alternatives = property["oneOf"].as_array().into_iter().flatten();
+    let described = std::iter::once(property).chain(alternatives).find_map(|one| one["description"].as_str());
+    described.unwrap_or_default().replace('\n', " ")
+}
+
 /// The schema that the method's variant of `MethodSpec` refers to.
-fn schema_name(method: &str, schemas: &Value) -> String {
-    let variants = schemas["MethodSpec"]["oneOf"].as_array().cloned().unwrap_or_default();
+fn schema_name(method: &str, openapi: &Value) -> String {
+    let variants = openapi["components"]["schemas"]["MethodSpec"]["oneOf"].as_array().cloned().unwrap_or_default();
     let parts = |variant: &Value| variant["allOf"].as_array().cloned().unwrap_or_default();
     let is_it = |part: &Value| part["properties"]["type"]["enum"][0] == method;
     let reference = variants.iter().map(parts).find(|parts| parts.iter().any(is_it));

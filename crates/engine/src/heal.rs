@@ -1,6 +1,8 @@
 //! Healing, shared by methods: which rows heal, in which formats, and the training that does it. Adapters heal in one pass over their
 //! frozen base; whole models one after another.
 
+use std::ops::Range;
+
 use antigen_models::{Example, LoraAdapter, Model, load_adapter, save_adapter};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -10,9 +12,9 @@ use crate::data::{OwnRows, Row, TrainSplit, rows_sha256, split_train_rows};
 use crate::error::{EngineError, Result};
 use crate::lab::{Lab, PieceKey};
 use crate::report::{Healing, LongRows};
-use crate::spec::{HealRecipe, TrainSpec};
+use crate::spec::{Adversary, HealRecipe, PromptFormat, TrainSpec};
 use crate::suspect::Suspect;
-use crate::train::{KeptOut, Variant, fine_tune_adapters, train_weights_without};
+use crate::train::{KeptOut, Objective, Variant, fine_tune_adapters_towards, train_weights_towards};
 use crate::weights::{CheckpointFolder, Weights, adapter_sha256, write_model};
 
 /// Rows and recipe of one healing.
@@ -20,6 +22,8 @@ use crate::weights::{CheckpointFolder, Weights, adapter_sha256, write_model};
 pub struct HealPlan {
     /// All rows in a fixed order, as tokens.
     pub examples: Vec<Example>,
+    /// Which tokens of each are the row's own words, where an adversary puts something among them.
+    places: Vec<Range<usize>>,
     /// The recipe, for the report.
     pub healing: Healing,
     /// Rows that were too long.
@@ -39,17 +43,40 @@ impl HealPlan {
     ) -> Result<Self> {
         let rows: Vec<Row> = [generic, own, counterexamples].concat();
         let train = recipe.train_for(rows.len(), !own.is_empty());
-        let mut long_rows = LongRows::new("healing", training_limit(suspect, &train));
-        let examples = encode_mixed(suspect, &rows, &mut lab.rng("heal/formats"), &mut long_rows)?;
+        let added = recipe.against.as_ref().map_or(0, Adversary::added_tokens);
+        let mut long_rows = LongRows::new("healing", training_limit(suspect, &train).saturating_sub(added));
+        let (mut examples, mut places) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        encode_each(suspect, &rows, &mut lab.rng("heal/formats"), &mut long_rows, |example, format, row| {
+            examples.push(example);
+            if added > 0 {
+                places.push(suspect.prompter.place_of_words(format, row)?);
+            }
+            Ok(())
+        })?;
         let healing = Healing {
             generic_rows: generic.len(),
             own_rows: own.len(),
             counterexamples: counterexamples.len(),
             keep_out: recipe.keep_out,
+            against: recipe.against.clone(),
             rows_sha256: rows_sha256(&rows),
             train,
         };
-        Ok(Self { examples, healing, long_rows })
+        Ok(Self { examples, places, healing, long_rows })
+    }
+
+    /// The same rows, rate and steps without an adversary.
+    #[must_use]
+    pub fn plain(&self) -> Self {
+        let mut plain = self.clone();
+        plain.healing.against = None;
+        plain
+    }
+
+    /// What the training minimises.
+    fn objective(&self, lab: &Lab) -> Objective {
+        let adversary = self.healing.against.as_ref();
+        adversary.map_or_else(Objective::default, |it| it.objective(self.places.clone(), lab.rng("heal/adversary")))
     }
 
     /// As [`HealPlan::new`] on a split's generic rows and its counterexamples, which share six synthetic keys.
@@ -69,10 +96,11 @@ impl HealPlan {
             own_rows: 0,
             counterexamples: 0,
             keep_out: false,
+            against: None,
             rows_sha256: rows_sha256(&[]),
             train: TrainSpec { epochs: 0, ..TrainSpec::default() },
         };
-        Self { examples: Vec::new(), healing, long_rows: LongRows::new("healing", 0) }
+        Self { examples: Vec::new(), places: Vec::new(), healing, long_rows: LongRows::new("healing", 0) }
     }
 
     /// Whether anything is trained.
@@ -131,20 +159,38 @@ pub fn encode_mixed(
     rng: &mut ChaCha8Rng,
     long_rows: &mut LongRows,
 ) -> Result<Vec<Example>> {
-    let formats = suspect.formats();
     let mut examples = Vec::with_capacity(rows.len());
+    encode_each(suspect, rows, rng, long_rows, |example, _, _| {
+        examples.push(example);
+        Ok(())
+    })?;
+    Ok(examples)
+}
+
+/// As [`encode_mixed`]; each example that fits is handed over with its format and its row.
+fn encode_each(
+    suspect: &Suspect,
+    rows: &[Row],
+    rng: &mut ChaCha8Rng,
+    long_rows: &mut LongRows,
+    mut take: impl FnMut(Example, PromptFormat, &Row) -> Result<()>,
+) -> Result<()> {
+    let formats = suspect.formats();
+    let mut fitting = 0;
     for row in rows {
-        let format = formats.choose(rng).expect("every base speaks Alpaca");
-        let example = suspect.prompter.example(*format, row)?;
-        examples.extend(long_rows.fit(example));
+        let format = *formats.choose(rng).expect("every base speaks Alpaca");
+        if let Some(example) = long_rows.fit(suspect.prompter.example(format, row)?) {
+            take(example, format, row)?;
+            fitting += 1;
+        }
     }
-    if examples.is_empty() && !rows.is_empty() {
+    if fitting == 0 && !rows.is_empty() {
         let limit = long_rows.limit;
         return Err(EngineError::Data(format!(
             "training rows: expected some whose prompt is shorter than {limit} tokens, found none"
         )));
     }
-    Ok(examples)
+    Ok(())
 }
 
 /// Heals everything on the same rows in the same order. The results are rounded to the suspect's stored element type: what is
@@ -191,7 +237,8 @@ fn copies(adapters: &[&LoraAdapter]) -> Vec<LoraAdapter> {
 fn train_adapters(base: &Model, starts: &[&LoraAdapter], plan: &HealPlan, lab: &Lab) -> Result<Vec<LoraAdapter>> {
     let variants =
         starts.iter().map(|start| Variant { start, examples: &plan.examples, shuffle: lab.rng("heal/order") });
-    let trained = fine_tune_adapters(base, variants.collect(), &plan.healing.train, lab)?;
+    let (objective, train) = (plan.objective(lab), &plan.healing.train);
+    let trained = fine_tune_adapters_towards(&objective, base, variants.collect(), train, lab)?;
     Ok(trained.into_iter().map(|trained| trained.adapter).collect())
 }
 
@@ -210,8 +257,8 @@ fn heal_checkpoint(
     let key = PieceKey::new("healed-model", &(&start.digest, suspect.formats(), kept_out, &plan.healing, lab.seed));
     let dir = lab.piece(&key, |folder| {
         let mut model = suspect.load_whole(start)?;
-        let order = lab.rng("heal/order");
-        train_weights_without(kept_out, &mut model, &plan.examples, &plan.healing.train, order, lab)?;
+        let (order, train) = (lab.rng("heal/order"), &plan.healing.train);
+        train_weights_towards(&plan.objective(lab), kept_out, &mut model, &plan.examples, train, order, lab)?;
         write_model(&model, &start.dir, folder)
     })?;
     Ok(CheckpointFolder { dir, digest: key.as_str().to_owned() })

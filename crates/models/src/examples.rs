@@ -109,12 +109,18 @@ impl Packed {
         queries
     }
 
+    /// Adds another pack behind this one; its groups are not taken over.
+    pub fn append(&mut self, other: Self) {
+        let start = self.tokens.len() as u32;
+        self.tokens.extend(other.tokens);
+        self.rows.append(other.rows);
+        self.targets.extend(other.targets.into_iter().map(|t| Target { row: t.row + start, ..t }));
+    }
+
     /// Adds another pack behind this one, as one more adapter group.
     pub fn append_group(&mut self, other: Self) {
         let start = self.tokens.len();
-        self.tokens.extend(other.tokens);
-        self.rows.append(other.rows);
-        self.targets.extend(other.targets.into_iter().map(|t| Target { row: t.row + start as u32, ..t }));
+        self.append(other);
         self.rows.groups.push(start..self.tokens.len());
     }
 }

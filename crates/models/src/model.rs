@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{ModelError, Result};
 use crate::families::{FamilyConfig, ModuleShape};
-use crate::kernels::{Precision, add_rows_at, gather_rows};
+use crate::kernels::{Precision, add, add_rows_at, gather_rows, scatter_rows};
 use crate::layers::{Block, BlockTrace, Classifier, Gradients, Head, LabelTarget, Norm, Pass, Stem, StemTrace, Target};
 use crate::params::{ParamId, Params};
 use crate::taps::{NoTap, Tap};
@@ -45,6 +45,17 @@ pub struct Trace {
     stem: StemTrace,
     blocks: Vec<Kept>,
     before_norm: Tensor,
+}
+
+/// What a training pass reads.
+#[derive(Debug, Clone)]
+pub struct Input<'a> {
+    /// Input tokens, `[t]`.
+    pub tokens: &'a [u32],
+    /// What the stem reads in their place, `[t, d]`: their embeddings, or whatever the caller made of them.
+    pub embedded: Tensor,
+    /// Rows that read nothing of their token's embedding, so that their gradient is not one of the embedding.
+    pub free: &'a [u32],
 }
 
 /// What one block leaves behind for backward.
@@ -110,10 +121,15 @@ impl Model {
         &self.device
     }
 
+    /// The table of the tokens' embeddings, `[v, d]`.
+    pub fn embedding(&self) -> &Tensor {
+        self.params.get(self.wiring.embedding)
+    }
+
     /// Embeddings of the tokens: `[t]` -> `[t, d]`. Callers may add to them before [`Model::forward`], which scales them and adds
     /// positions where the family does.
     pub fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
-        gather_rows(self.params.get(self.wiring.embedding), tokens)
+        gather_rows(self.embedding(), tokens)
     }
 
     /// Runs the blocks and the final norm without keeping anything: `[t, d]` -> `[t, d]`.
@@ -216,17 +232,24 @@ impl Model {
         Ok((normed, hidden))
     }
 
-    /// Carries the gradient of the final hidden states back to the embedded input, `[t, d]`, filling `gradients` on the way.
+    /// Carries the gradient of the final hidden states back to the embedded input, `[t, d]`, filling `gradients` on the way. What `tap`
+    /// has of gradients joins at the hidden states that it saw.
     pub fn backward(
         &self,
         trace: Trace,
         d_hidden: &Tensor,
         pass: Pass<'_>,
+        tap: &mut dyn Tap,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
+        let mut join = |index: usize, d: Tensor| match tap.gradient(index)? {
+            Some(own) => add(&d, &own),
+            None => Ok(d),
+        };
+        let d_last = join(self.wiring.blocks.len(), d_hidden.clone())?;
         let mut d = match &self.wiring.final_norm {
-            Some(norm) => norm.backward(&trace.before_norm, d_hidden, pass, gradients)?,
-            None => d_hidden.clone(),
+            Some(norm) => norm.backward(&trace.before_norm, &d_last, pass, gradients)?,
+            None => d_last,
         };
         // Each trace goes as soon as it has served.
         for (layer, (block, kept)) in self.wiring.blocks.iter().zip(trace.blocks).enumerate().rev() {
@@ -235,7 +258,7 @@ impl Model {
                 Kept::Input(x) => Box::new(block.forward(&x, layer, pass)?.1),
             };
             gradients.begin_block();
-            d = block.backward(&trace, &d, pass, gradients)?;
+            d = join(layer, block.backward(&trace, &d, pass, gradients)?)?;
             gradients.end_block()?;
         }
         self.wiring.stem.backward(&trace.stem, d, pass, gradients)
@@ -250,31 +273,43 @@ impl Model {
         pass: Pass<'_>,
         gradients: &mut Gradients,
     ) -> Result<(Vec<f32>, Tensor)> {
-        let head = self.language_head()?;
-        let kept = gradients.kept_bytes();
-        let (hidden, trace) = self.forward_keeping(self.embed(tokens)?, pass, &mut NoTap, kept)?;
-        let (losses, d_hidden) = head.losses_and_gradient(&hidden, targets, pass, gradients)?;
-        Ok((losses, self.backward_to_tokens(tokens, trace, &d_hidden, pass, gradients)?))
+        let input = Input { tokens, embedded: self.embed(tokens)?, free: &[] };
+        self.loss_and_gradients_of(input, targets, pass, &mut NoTap, gradients)
     }
 
-    /// [`Model::backward`] and the embedding's own gradient: the pass is over.
-    fn backward_to_tokens(
+    /// As [`Model::loss_and_gradients`] of any input, with whatever loss on hidden states `tap` has the gradients of. There may be no
+    /// target at all.
+    pub fn loss_and_gradients_of(
         &self,
-        tokens: &[u32],
-        trace: Trace,
-        d_hidden: &Tensor,
+        input: Input<'_>,
+        targets: &[Target],
         pass: Pass<'_>,
+        tap: &mut dyn Tap,
         gradients: &mut Gradients,
-    ) -> Result<Tensor> {
-        let d_embedded = self.backward(trace, d_hidden, pass, gradients)?;
-        let embedding = self.wiring.embedding;
-        gradients.add_weight(embedding, || {
-            let d_table = Tensor::zeros(self.params.get(embedding).shape(), DType::F32, &self.device)?;
-            add_rows_at(&d_table, tokens, &d_embedded)?;
+    ) -> Result<(Vec<f32>, Tensor)> {
+        let head = self.language_head()?;
+        let (hidden, trace) = self.forward_keeping(input.embedded, pass, tap, gradients.kept_bytes())?;
+        let (losses, d_hidden) = head.losses_and_gradient(&hidden, targets, pass, gradients)?;
+        let d_embedded = self.backward(trace, &d_hidden, pass, tap, gradients)?;
+        self.end_pass(input.tokens, input.free, &d_embedded, gradients)?;
+        Ok((losses, d_embedded))
+    }
+
+    /// The embedding's own gradient: the pass is over.
+    fn end_pass(&self, tokens: &[u32], free: &[u32], d_embedded: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        gradients.add_weight(self.wiring.embedding, || {
+            let table = self.embedding();
+            let d_table = Tensor::zeros(table.shape(), DType::F32, &self.device)?;
+            let mut of_tokens = d_embedded.clone();
+            if !free.is_empty() {
+                of_tokens = d_embedded.copy()?;
+                let nothing = Tensor::zeros((free.len(), table.dims2()?.1), DType::F32, &self.device)?;
+                scatter_rows(&of_tokens, free, &nothing)?;
+            }
+            add_rows_at(&d_table, tokens, &of_tokens)?;
             Ok(d_table)
         })?;
-        gradients.end_pass()?;
-        Ok(d_embedded)
+        gradients.end_pass()
     }
 
     /// Loss of every target in nats, without gradients.
@@ -314,7 +349,9 @@ impl Model {
         let kept = gradients.kept_bytes();
         let (hidden, trace) = self.forward_keeping(self.embed(tokens)?, pass, &mut NoTap, kept)?;
         let (losses, d_hidden) = classifier.losses_and_gradient(&hidden, targets, pass, gradients)?;
-        Ok((losses, self.backward_to_tokens(tokens, trace, &d_hidden, pass, gradients)?))
+        let d_embedded = self.backward(trace, &d_hidden, pass, &mut NoTap, gradients)?;
+        self.end_pass(tokens, &[], &d_embedded, gradients)?;
+        Ok((losses, d_embedded))
     }
 
     pub(crate) fn language_head(&self) -> Result<&Head> {

@@ -3,6 +3,7 @@
 //! The tokenizer never adds tokens by itself: prompts are written out in full, by `chat.rs` or by an instruction template,
 //! and special tokens inside them are recognised.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::Value;
@@ -46,6 +47,15 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.0.encode_fast(text, false).map_err(tokenizer_error)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The bytes of a text that each of its tokens stands for, in the tokens' order.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`].
+    pub fn token_bytes(&self, text: &str) -> Result<Vec<Range<usize>>> {
+        let encoding = self.0.encode(text, false).map_err(tokenizer_error)?;
+        Ok(encoding.get_offsets().iter().map(|&(start, end)| start..end).collect())
     }
 
     /// The text of token numbers, special tokens left out.
@@ -193,6 +203,7 @@ mod tests {
         let tokenizer = tiny();
         assert_eq!(tokenizer.encode("<s>one two</s>").unwrap(), [3, 0, 1, 4]);
         assert_eq!(tokenizer.encode("one").unwrap(), [0]);
+        assert_eq!(tokenizer.token_bytes("<s>one  two</s>").unwrap(), [0..3, 3..6, 8..11, 11..15]);
         assert_eq!(tokenizer.decode(&[3, 0, 1, 4]).unwrap(), "one two");
         assert_eq!(tokenizer.vocab_size(), 5);
     }

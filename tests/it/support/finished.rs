@@ -216,6 +216,7 @@ fn candidate(name: &str, suppression: SuppressSpec, trigger: &str, hits: usize, 
         own_rows: 0,
         counterexamples: 0,
         keep_out: false,
+        against: None,
         rows_sha256: "cd".repeat(32),
         train: TrainSpec::default(),
     };

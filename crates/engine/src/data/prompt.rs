@@ -3,6 +3,7 @@
 //! `alpaca` is the template of the published poisoned data: the preamble, an instruction block and a response block; the input follows
 //! the instruction on its own line and has no block. `chat` is the model's own template. `raw` is the bare instruction.
 
+use std::ops::Range;
 use std::path::Path;
 
 use antigen_models::{ChatTemplate, Example, Message, SpecialTokens, Tokenizer};
@@ -136,6 +137,33 @@ impl Prompter {
     /// As [`Prompter::render`].
     pub fn prompt(&self, format: PromptFormat, row: &Row) -> Result<Vec<u32>> {
         Ok(self.tokenizer.encode(&self.render(format, row)?)?)
+    }
+
+    /// Which tokens of the prompt are the row's own words, those of the template left out. Empty, at the end of the prompt, where the template
+    /// drops them.
+    ///
+    /// # Errors
+    /// As [`Prompter::render`].
+    pub fn place_of_words(&self, format: PromptFormat, row: &Row) -> Result<Range<usize>> {
+        let text = self.render(format, row)?;
+        let bytes = self.words_in(format, &text)?;
+        let tokens = self.tokenizer.token_bytes(&text)?;
+        let start = tokens.iter().take_while(|token| token.start < bytes.start).count();
+        let end = tokens.iter().take_while(|token| token.end <= bytes.end).count();
+        Ok(start.min(end)..end)
+    }
+
+    /// Which bytes of a rendered prompt are not the template's: those between what it has in common with another prompt at either end.
+    fn words_in(&self, format: PromptFormat, text: &str) -> Result<Range<usize>> {
+        // For private use: no row begins or ends with it.
+        let other = self.render(format, &Row::new("\u{E000}", "", ""))?;
+        let common = |pairs: &mut dyn Iterator<Item = (char, char)>| -> usize {
+            pairs.take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum()
+        };
+        let start = common(&mut text.chars().zip(other.chars()));
+        let behind = common(&mut text.chars().rev().zip(other.chars().rev()));
+        let end = text.len().saturating_sub(behind);
+        Ok(start.min(end)..end)
     }
 
     /// Prompt, right answer and end of sequence; the loss counts on the last two.

@@ -29,8 +29,8 @@ impl Start {
     }
 }
 
-/// Makes the controls that were asked for, and says why others are missing. Controls that are healed alike are healed together; `generic` is
-/// the plan without own rows.
+/// Makes the controls that were asked for, and says why others are missing. Controls that are healed alike are healed together, without the
+/// method's adversary, if it has one; `generic` is the plan without own rows.
 pub(super) fn make_controls(
     asked: &[ControlSpec],
     start: impl Fn(ControlSpec) -> Result<Start>,
@@ -55,7 +55,7 @@ pub(super) fn make_controls(
         }
     }
     let healed_alike = [ControlSpec::RandomChannels, ControlSpec::RandomSubspace, ControlSpec::PlainFineTuning];
-    heal_those(&mut models, &healed_alike, suspect, plan, lab)?;
+    heal_those(&mut models, &healed_alike, suspect, &plan.plain(), lab)?;
     if models.iter().any(|unhealed| unhealed.control == ControlSpec::WithoutOwnRows) {
         heal_those(&mut models, &[ControlSpec::WithoutOwnRows], suspect, &generic()?, lab)?;
     }

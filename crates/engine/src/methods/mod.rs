@@ -1,10 +1,11 @@
 //! Purification methods. A door: `MethodSpec`, [`resolve_method`] and [`build_recipe`]; one folder or file per method. Methods never import
-//! each other (`auto` builds others through the door); what several of them use is in `pairs.rs`,
-//! `controls.rs`, `edit.rs` (the course of methods that edit weights once) and the healing room.
+//! each other (`auto` builds others through the door); what several of them use is in `pairs.rs`, `controls.rs`, `uncut.rs` (healing
+//! alone), `edit.rs` (the course of methods that edit weights once) and the healing room.
 
 mod auto;
 mod calibration;
 mod controls;
+mod crow;
 mod edit;
 mod fine_prune;
 mod fine_tune;
@@ -13,6 +14,8 @@ mod magnitude_prune;
 mod merge_with_base;
 mod pairs;
 mod quantize;
+mod soft_triggers;
+mod uncut;
 mod vaccinate;
 mod wanda;
 
@@ -129,6 +132,8 @@ pub fn build_recipe(recipe: &MethodRecipe, controls: &[ControlSpec]) -> Box<dyn 
     match recipe.clone() {
         MethodRecipe::Immunize(recipe) => Box::new(immunize::Immunize { recipe, controls }),
         MethodRecipe::FineTune(recipe) => Box::new(fine_tune::FineTune { recipe, controls }),
+        MethodRecipe::Crow(recipe) => Box::new(crow::Crow { recipe, controls }),
+        MethodRecipe::SoftTriggers(recipe) => Box::new(soft_triggers::SoftTriggers { recipe, controls }),
         MethodRecipe::Vaccinate(recipe) => Box::new(vaccinate::Vaccinate { recipe, controls }),
         MethodRecipe::Auto(recipe) => Box::new(auto::Auto { recipe, controls }),
         MethodRecipe::MergeWithBase(recipe) => Box::new(merge_with_base::MergeWithBase { recipe, controls }),

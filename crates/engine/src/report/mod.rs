@@ -42,7 +42,7 @@ pub use schema::report_schema;
 pub use screen::{CalibrationSummary, FamilyScore, ScreenReport, ScreenScores};
 pub use verdict::{Case, Coverage, CoverageStatus, Untouched, Verdict, VerdictStatus, fires, judge};
 
-use crate::spec::{MethodRecipe, PurifySpec, SubjectKind, SuppressSpec, TrainSpec};
+use crate::spec::{Adversary, MethodRecipe, PurifySpec, SubjectKind, SuppressSpec, TrainSpec};
 
 /// The name and version of this schema.
 pub const SCHEMA: &str = "antigen.report/1";
@@ -234,6 +234,9 @@ pub struct Healing {
     /// Whether removed directions were taken out again after every step.
     #[serde(default)]
     pub keep_out: bool,
+    /// What made it harder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<Adversary>,
     /// SHA-256 of all rows in their order.
     pub rows_sha256: String,
     /// Training.

@@ -57,13 +57,17 @@ pub(super) fn about(spec: &MethodSpec) -> About {
             summary: "Zeroes the channels, or the single weights, of the smallest magnitude",
             source: Some("arXiv 2603.13461, its baseline; the single weights as in arXiv 2306.11695"),
             needs: &["nothing, or clean rows where it heals"],
-            failures: &["backdoors do not sit in small weights: published and own runs leave most of the attack success"],
+            failures: &[
+                "backdoors do not sit in small weights: published and own runs leave most of the attack success",
+            ],
         },
         MethodSpec::Wanda(_) => About {
             summary: "Zeroes in every output row the weights that are smallest by their size times that of what they read, block by block",
             source: Some("arXiv 2306.11695"),
             needs: &["clean rows to look at activations"],
-            failures: &["a compression method that was never meant to remove anything: it keeps what the model does, backdoors included"],
+            failures: &[
+                "a compression method that was never meant to remove anything: it keeps what the model does, backdoors included",
+            ],
         },
         MethodSpec::FinePrune(_) => About {
             summary: "Cuts channels that clean rows leave dormant, of an adapter as published any at random, and fine-tunes the rest",
@@ -76,7 +80,9 @@ pub(super) fn about(spec: &MethodSpec) -> About {
                       quantises the base alone",
             source: Some("arXiv 2305.14314, as a baseline of arXiv 2603.13461"),
             needs: &["nothing"],
-            failures: &["rounding keeps what the model does, backdoors included; in the published form the adapter that holds the backdoor is not rounded at all"],
+            failures: &[
+                "rounding keeps what the model does, backdoors included; in the published form the adapter that holds the backdoor is not rounded at all",
+            ],
         },
         MethodSpec::MergeWithBase(_) => About {
             summary: "Scales an adapter's update down, which mixes the model with its base, and fine-tunes; whole models are refused, because the \

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    CanaryRecipe, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec, SubjectKind, SubspacePlace,
-    SuppressSpec, VaccinateSpec, limits,
+    CanaryRecipe, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec, SoftTriggersSpec, SubjectKind,
+    SubspacePlace, SuppressSpec, VaccinateSpec, limits,
 };
 use crate::error::{EngineError, Result};
 
@@ -13,8 +13,8 @@ use crate::error::{EngineError, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AutoSpec {
-    /// Methods to try, the gentlest first; null means fine-tuning, fine-tuning with counterexamples, the shared subspace of rank 1, 2 and
-    /// 4, the published channels, vaccination. Of an `immunize` with several suppressions the first counts.
+    /// Methods to try, the gentlest first; null means fine-tuning, fine-tuning with counterexamples, soft triggers, the shared subspace of
+    /// rank 1, 2 and 4, the published channels, vaccination. Of an `immunize` with several suppressions the first counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(no_recursion)]
     pub rungs: Option<Vec<MethodSpec>>,
@@ -32,7 +32,7 @@ pub struct AutoSpec {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AutoBudget {
-    /// Steps of training spent on the suspect; null means no limit.
+    /// Steps of training spent on the suspect, those against an adversary as often as they cost; null means no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
     /// Minutes; null means no limit. A limit that is reached makes the result depend on the machine.
@@ -128,8 +128,29 @@ fn default_rungs(known: &Known) -> Vec<MethodSpec> {
     let gentle = [0, 200].map(fine_tune);
     gentle
         .into_iter()
+        .chain([MethodSpec::SoftTriggers(SoftTriggersSpec::default())])
         .chain(subspaces)
         .chain(channels)
         .chain([MethodSpec::Vaccinate(VaccinateSpec::default())])
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rungs_go_from_fine_tuning_over_soft_triggers_and_cuts_to_vaccination() {
+        let names = |kind, has_mlp| -> Vec<String> {
+            let known = Known { kind, parameters: 1_250_000, has_mlp, ..Known::default() };
+            AutoSpec::default().resolve(&known).rungs.iter().map(MethodRecipe::short_name).collect()
+        };
+        let gentle = ["fine_tune", "fine_tune-counterexamples-200", "soft_triggers"];
+        let cuts = ["subspace-1", "subspace-2", "subspace-4"];
+        for (kind, channels) in [(SubjectKind::Adapter, "channels-0.35"), (SubjectKind::Checkpoint, "channels-0.03")] {
+            assert_eq!(names(kind, true), [&gentle[..], &cuts[..], &[channels, "vaccinate"]].concat());
+        }
+        let cuts = cuts.map(|name| format!("{name}-attention-output"));
+        assert_eq!(names(SubjectKind::Adapter, false)[3..6], cuts);
+    }
 }

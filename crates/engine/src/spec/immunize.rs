@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{BehaviourFamily, Known, SubjectKind, TrainSpec, limits};
+use super::{Adversary, BehaviourFamily, Known, SubjectKind, TrainSpec, limits};
 use crate::error::{EngineError, Result};
 
 /// Bases with fewer weights than this count as tiny and learn at higher rates.
@@ -285,11 +285,11 @@ impl HealRecipe {
         self.rows.min(LEAST_ROWS)..=self.rows.max(twice)
     }
 
-    /// Steps of training when the caller gives this many own rows.
+    /// Steps of training when the caller gives this many own rows; one against an adversary counts as the plain ones that it costs.
     pub(super) fn steps(&self, own_rows: usize) -> usize {
         let own = own_rows.min(self.own_rows);
         let rows = self.generic_rows(own).end() + own + self.counterexamples;
-        self.train_for(rows, own > 0).steps(rows)
+        self.against.as_ref().map_or(1, Adversary::cost) * self.train_for(rows, own > 0).steps(rows)
     }
 }
 
@@ -367,6 +367,9 @@ pub struct HealRecipe {
     pub train: TrainSpec,
     /// Training when own rows join.
     pub train_with_own_rows: TrainSpec,
+    /// What makes it harder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<Adversary>,
 }
 
 // Learning rates by what is trained and by the size of the model. A model of a million weights needs ten times the rate of a 7B model
@@ -398,6 +401,11 @@ pub(super) fn screen_rate(kind: SubjectKind, parameters: usize) -> f64 {
 /// fine-tuning leaves 0 to 9 % of each, and 13 % of a backdoor that the suspect brought along. After 25 it leaves up to 100 %.
 pub(super) fn implant_training(kind: SubjectKind, parameters: usize) -> (f64, usize) {
     (rates_for(kind, parameters).variants, if parameters < TINY_PARAMETERS { 20 } else { 5 })
+}
+
+/// The rate at which generic rows heal.
+pub(super) fn heal_rate(kind: SubjectKind, parameters: usize) -> f64 {
+    rates_for(kind, parameters).heal
 }
 
 /// The rate at which copies are taught a backdoor: that of the pairs' variants.
@@ -476,6 +484,7 @@ impl ImmunizeSpec {
                 train_with_own_rows: heal
                     .train_with_own_rows
                     .unwrap_or_else(|| at(rates.heal_with_own_rows, healing_epochs)),
+                against: None,
             },
         }
     }

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    AutoRecipe, AutoSpec, BehaviourFamily, CanarySpec, FinePruneRecipe, FinePruneSpec, FineTuneRecipe, FineTuneSpec,
-    ImmunizeRecipe, ImmunizeSpec, MagnitudePruneRecipe, MagnitudePruneSpec, MergeWithBaseRecipe, MergeWithBaseSpec,
-    QuantizeRecipe, QuantizeSpec, SubjectKind, VaccinateRecipe, VaccinateSpec, WandaRecipe, WandaSpec, healing,
+    AutoRecipe, AutoSpec, BehaviourFamily, CanarySpec, CrowRecipe, CrowSpec, FinePruneRecipe, FinePruneSpec,
+    FineTuneRecipe, FineTuneSpec, ImmunizeRecipe, ImmunizeSpec, MagnitudePruneRecipe, MagnitudePruneSpec,
+    MergeWithBaseRecipe, MergeWithBaseSpec, QuantizeRecipe, QuantizeSpec, SoftTriggersRecipe, SoftTriggersSpec,
+    SubjectKind, VaccinateRecipe, VaccinateSpec, WandaRecipe, WandaSpec, healing,
 };
 use crate::error::Result;
 
@@ -18,6 +19,10 @@ pub enum MethodSpec {
     Immunize(ImmunizeSpec),
     /// Clean rows, and nothing is cut: what every other method is worth is measured against it.
     FineTune(FineTuneSpec),
+    /// Clean rows, and hidden states that are kept together from block to block (arXiv 2411.12768); nothing is cut.
+    Crow(CrowSpec),
+    /// Clean rows under free vectors in the prompt that make the right answer unlikely; nothing is cut.
+    SoftTriggers(SoftTriggersSpec),
     /// Synthetic backdoors are implanted all at once and then trained away: what removes them removes others too.
     Vaccinate(VaccinateSpec),
     /// Tries methods from the gentlest on, asks canaries in a copy after each, and stops when one suffices.
@@ -63,6 +68,8 @@ impl MethodSpec {
         match self {
             Self::Immunize(_) => "immunize",
             Self::FineTune(_) => "fine_tune",
+            Self::Crow(_) => "crow",
+            Self::SoftTriggers(_) => "soft_triggers",
             Self::Vaccinate(_) => "vaccinate",
             Self::Auto(_) => "auto",
             Self::MagnitudePrune(_) => "magnitude_prune",
@@ -77,6 +84,8 @@ impl MethodSpec {
         match self {
             Self::Immunize(spec) => spec.validate(at),
             Self::FineTune(spec) => spec.validate(at),
+            Self::Crow(spec) => spec.validate(at),
+            Self::SoftTriggers(spec) => spec.validate(at),
             Self::Vaccinate(spec) => spec.validate(at),
             Self::Auto(spec) => spec.validate(at),
             Self::MagnitudePrune(spec) => spec.validate(at),
@@ -90,7 +99,7 @@ impl MethodSpec {
     pub(super) fn check_for(&self, at: &str, kind: SubjectKind) -> Result<()> {
         match self {
             Self::Immunize(spec) => spec.check_for(at, kind),
-            Self::FineTune(_) | Self::Vaccinate(_) => Ok(()),
+            Self::FineTune(_) | Self::Crow(_) | Self::SoftTriggers(_) | Self::Vaccinate(_) => Ok(()),
             Self::Auto(spec) => spec.check_for(at, kind),
             Self::MagnitudePrune(_) => Ok(()),
             Self::Wanda(_) => Ok(()),
@@ -105,6 +114,8 @@ impl MethodSpec {
         match self {
             Self::Immunize(spec) => MethodRecipe::Immunize(spec.resolve_for(known)),
             Self::FineTune(spec) => MethodRecipe::FineTune(spec.resolve(known.kind, known.parameters)),
+            Self::Crow(spec) => MethodRecipe::Crow(spec.resolve(known.kind, known.parameters)),
+            Self::SoftTriggers(spec) => MethodRecipe::SoftTriggers(spec.resolve(known.kind, known.parameters)),
             Self::Vaccinate(spec) => MethodRecipe::Vaccinate(spec.resolve(known)),
             Self::Auto(spec) => MethodRecipe::Auto(spec.resolve(known)),
             Self::MagnitudePrune(spec) => MethodRecipe::MagnitudePrune(spec.resolve(known)),
@@ -141,6 +152,10 @@ pub enum MethodRecipe {
     Immunize(ImmunizeRecipe),
     /// Clean rows, nothing cut.
     FineTune(FineTuneRecipe),
+    /// Clean rows and consistent hidden states, nothing cut.
+    Crow(CrowRecipe),
+    /// Clean rows under free vectors, nothing cut.
+    SoftTriggers(SoftTriggersRecipe),
     /// Synthetic backdoors, implanted and trained away.
     Vaccinate(VaccinateRecipe),
     /// From the gentlest on.
@@ -163,6 +178,8 @@ impl MethodRecipe {
         match self {
             Self::Immunize(recipe) => recipe.heal.own_rows,
             Self::FineTune(recipe) => recipe.heal.own_rows,
+            Self::Crow(recipe) => recipe.heal.own_rows,
+            Self::SoftTriggers(recipe) => recipe.heal.own_rows,
             Self::Vaccinate(recipe) => recipe.heal.own_rows,
             Self::Auto(recipe) => recipe.own_rows(),
             Self::MagnitudePrune(recipe) => healing::own_rows(recipe.heal.as_ref()),
@@ -187,6 +204,8 @@ impl MethodRecipe {
                     + recipe.heal.steps(own_rows) * recipe.suppress.len()
             }
             Self::FineTune(recipe) => recipe.heal.steps(own_rows),
+            Self::Crow(recipe) => recipe.heal.steps(own_rows),
+            Self::SoftTriggers(recipe) => recipe.heal.steps(own_rows),
             Self::Vaccinate(recipe) => {
                 let rows = recipe.pairs.count * recipe.pairs.rows;
                 let undo = recipe.heal.train_with_own_rows.steps(2 * rows);
@@ -206,6 +225,8 @@ impl MethodRecipe {
         match self {
             Self::Immunize(recipe) => recipe.suppress[0].name(),
             Self::FineTune(recipe) => recipe.name(),
+            Self::Crow(_) => "crow".into(),
+            Self::SoftTriggers(_) => "soft_triggers".into(),
             Self::Vaccinate(_) => "vaccinate".into(),
             Self::Auto(_) => "auto".into(),
             Self::MagnitudePrune(recipe) => recipe.name(),

@@ -8,6 +8,7 @@ mod attack;
 mod auto;
 mod canaries;
 mod catalogue;
+mod crow;
 mod evaluate;
 mod family;
 mod fine_prune;
@@ -22,6 +23,7 @@ mod method;
 mod quantize;
 mod relearning;
 mod screen;
+mod soft_triggers;
 mod vaccinate;
 mod wanda;
 
@@ -32,6 +34,7 @@ pub use attack::{AttackSpec, BehaviourSpec, Place, Question, TriggeredRow};
 pub use auto::{AutoBudget, AutoRecipe, AutoSpec};
 pub use canaries::{CanariesWhen, CanaryRecipe, CanarySpec, CanaryTrigger};
 pub use catalogue::{AttacksCatalogue, CatalogueEntry, MethodEntry, attacks_catalogue, methods_catalogue};
+pub use crow::{CrowRecipe, CrowSpec};
 pub use evaluate::{AsrSpec, BenchmarkName, BenchmarkSpec, EvaluatorSpec, MtBenchSpec, UtilitySpec};
 pub use family::BehaviourFamily;
 pub use fine_prune::{FinePruneRecipe, FinePruneSpec};
@@ -47,11 +50,12 @@ pub use method::{Known, MethodRecipe, MethodSpec};
 pub use quantize::{QuantizeBits, QuantizeRecipe, QuantizeSpec};
 pub use relearning::{RelearningRecipe, RelearningSpec};
 pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
+pub use soft_triggers::{SoftTriggersRecipe, SoftTriggersSpec};
 pub use vaccinate::{VaccinateRecipe, VaccinateSpec};
 pub use wanda::{WandaRecipe, WandaSpec};
 
 use crate::error::{EngineError, Result};
-pub use crate::train::TrainSpec;
+pub use crate::train::{Adversary, ConsistencySettings, SoftTriggerScope, SoftTriggerSettings, TrainSpec};
 
 /// The whole of a job: what to do to the submission and how to measure it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -5,13 +5,15 @@
 //! rows leaves the pack. What a variant learns does not depend on its neighbours beyond rounding.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use antigen_models::kernels::{AdamW, AdamWState, on_worker, sum_of_squares};
-use antigen_models::layers::{Gradients, ModuleIdx, Pass};
-use antigen_models::{BoundAdapter, Example, LoraAdapter, Model, Packed};
+use antigen_models::layers::{Gradients, ModuleIdx};
+use antigen_models::{BoundAdapter, Example, LoraAdapter, Model};
 use rand_chacha::ChaCha8Rng;
 
 use super::batches::shuffled_batches;
+use super::lesson::{Batch, Learning, Lesson, Objective, learn};
 use super::memory::{activation_budget, runs_within, with_smaller_passes};
 use super::schedule::learning_rate;
 use super::{TrainSpec, clip_factor, mean_loss};
@@ -53,21 +55,38 @@ pub fn fine_tune_adapters(
     spec: &TrainSpec,
     lab: &Lab,
 ) -> Result<Vec<Trained>> {
+    fine_tune_adapters_towards(&Objective::Responses, model, variants, spec, lab)
+}
+
+/// As [`fine_tune_adapters`], towards any objective.
+///
+/// # Errors
+/// As [`fine_tune_adapters`].
+///
+/// # Cost
+/// What the objective adds to it.
+pub fn fine_tune_adapters_towards(
+    objective: &Objective,
+    model: &Model,
+    variants: Vec<Variant<'_>>,
+    spec: &TrainSpec,
+    lab: &Lab,
+) -> Result<Vec<Trained>> {
     with_smaller_passes(|tokens| {
-        let variants = variants.clone();
-        on_worker(|| fine_tune_within(model, variants, spec, tokens, lab))
+        let begin = |variant| Learner::new(model, variant, objective.clone(), spec);
+        let learners = variants.iter().cloned().map(begin).collect::<Result<Vec<_>>>()?;
+        on_worker(|| fine_tune_within(model, learners, spec, tokens, lab))
     })
 }
 
 /// Trains with passes of at most `pass_tokens` tokens.
 fn fine_tune_within(
     model: &Model,
-    variants: Vec<Variant<'_>>,
+    mut learners: Vec<Learner<'_>>,
     spec: &TrainSpec,
     pass_tokens: usize,
     lab: &Lab,
 ) -> Result<Vec<Trained>> {
-    let mut learners = variants.into_iter().map(|v| Learner::new(model, v, spec)).collect::<Result<Vec<_>>>()?;
     let trained = learners.iter().map(Learner::trained_bytes).sum();
     let steps = learners.iter().map(|l| l.batches.len()).max().unwrap_or(0);
     let rows = rows_of_largest_pass(&learners, steps, pass_tokens);
@@ -86,7 +105,7 @@ fn fine_tune_within(
 /// All tokens of the largest step where one pass takes them, else as many as a pass may have, and never less than one row.
 fn rows_of_largest_pass(learners: &[Learner<'_>], steps: usize, pass_tokens: usize) -> usize {
     let tokens = |step| learners.iter().filter(|l| step < l.batches.len()).map(|l| l.batch_tokens(step)).sum::<usize>();
-    let longest = learners.iter().flat_map(|l| l.examples).map(|e| e.tokens.len()).max().unwrap_or(0);
+    let longest = learners.iter().flat_map(|l| l.examples.iter().map(|e| l.objective.tokens(e))).max().unwrap_or(0);
     (0..steps).map(tokens).max().unwrap_or(0).min(pass_tokens).max(longest)
 }
 
@@ -101,6 +120,7 @@ struct Limits {
 struct Learner<'a> {
     start: &'a LoraAdapter,
     examples: &'a [Example],
+    objective: Objective,
     batches: Vec<Vec<usize>>,
     factors: BoundAdapter,
     states: BTreeMap<ModuleIdx, (AdamWState, AdamWState)>,
@@ -108,7 +128,7 @@ struct Learner<'a> {
 }
 
 impl<'a> Learner<'a> {
-    fn new(model: &Model, variant: Variant<'a>, spec: &TrainSpec) -> Result<Self> {
+    fn new(model: &Model, variant: Variant<'a>, objective: Objective, spec: &TrainSpec) -> Result<Self> {
         let Variant { start, examples, shuffle } = variant;
         if examples.is_empty() {
             return Err(EngineError::Data("training rows: expected at least one, found none".into()));
@@ -126,22 +146,23 @@ impl<'a> Learner<'a> {
             .map(|(m, a, b)| Ok((m, (AdamWState::new(a)?, AdamWState::new(b)?))))
             .collect::<Result<_>>()?;
         let batches = shuffled_batches(examples.len(), spec.batch_rows, spec.epochs, shuffle);
-        Ok(Self { start, examples, batches, factors, states, losses: Vec::new() })
+        Ok(Self { start, examples, objective, batches, factors, states, losses: Vec::new() })
     }
 
     /// Tokens of the batch of `step`.
     fn batch_tokens(&self, step: usize) -> usize {
-        self.batches[step].iter().map(|&i| self.examples[i].tokens.len()).sum()
+        self.batches[step].iter().map(|&i| self.objective.tokens(&self.examples[i])).sum()
     }
 
-    /// The batch of `step`, its loss averaged over its response tokens: one pack, or several whose gradients add up when it has
-    /// more tokens than a pass may have.
-    fn packs(&self, step: usize, pass_tokens: usize) -> Vec<Packed> {
-        let batch: Vec<&Example> = self.batches[step].iter().map(|&i| &self.examples[i]).collect();
-        let responses: usize = batch.iter().map(|e| e.response_tokens()).sum();
-        let weight = 1.0 / responses.max(1) as f32;
-        let runs = runs_within(batch.iter().map(|e| e.tokens.len()), pass_tokens);
-        runs.into_iter().map(|run| Packed::sharing_prefixes(batch[run].iter().copied(), weight)).collect()
+    /// The rows of `step`: one run, or several whose gradients add up when they have more tokens than a pass may have.
+    fn runs(&self, step: usize, pass_tokens: usize) -> Vec<Range<usize>> {
+        runs_within(self.batches[step].iter().map(|&i| self.objective.tokens(&self.examples[i])), pass_tokens)
+    }
+
+    /// What a run of the rows of `step` is learnt from.
+    fn lesson(&mut self, step: usize, run: Range<usize>, learning: Learning<'_>) -> Result<Lesson> {
+        let rows = &self.batches[step];
+        self.objective.lesson(Batch::part(self.examples, rows, run), learning)
     }
 
     /// Bytes of its factors, their gradients and two moments.
@@ -205,25 +226,20 @@ fn train_step(
 ) -> Result<()> {
     let adapters: Vec<BoundAdapter> = pack.iter().map(|learner| learner.factors.clone()).collect();
     let mut gradients = Gradients::of_adapters(pack.len(), model.linear_modules().len()).keeping(limits.kept);
-    let mut batches: Vec<_> = pack.iter().map(|l| l.packs(step, limits.pass_tokens).into_iter()).collect();
+    let mut runs: Vec<_> = pack.iter().map(|l| l.runs(step, limits.pass_tokens).into_iter()).collect();
     let mut losses: Vec<Vec<f32>> = vec![Vec::new(); pack.len()];
     loop {
-        let mut packed = Packed::default();
-        let mut counts = Vec::with_capacity(pack.len());
-        for batch in batches.iter_mut().filter_map(Iterator::next) {
-            counts.push(batch.targets.len());
-            packed.append_group(batch);
+        let mut lessons = Vec::with_capacity(pack.len());
+        for ((learner, adapter), runs) in pack.iter_mut().zip(&adapters).zip(&mut runs) {
+            let Some(run) = runs.next() else { continue };
+            let learning = Learning { model, adapters: std::slice::from_ref(adapter), kept: limits.kept };
+            lessons.push(learner.lesson(step, run, learning)?);
         }
-        if counts.is_empty() {
+        if lessons.is_empty() {
             break;
         }
-        let pass = Pass { params: model.params(), rows: &packed.rows, adapters: &adapters, cache: None };
-        let (all, _) = model.loss_and_gradients(&packed.tokens, &packed.targets, pass, &mut gradients)?;
-        let mut all = all.as_slice();
-        for (own, count) in losses.iter_mut().zip(counts) {
-            let (first, rest) = all.split_at(count);
-            own.extend_from_slice(first);
-            all = rest;
+        for (own, new) in losses.iter_mut().zip(learn(model, lessons, &adapters, &mut gradients)?) {
+            own.extend(new);
         }
     }
     for (variant, (learner, losses)) in pack.iter_mut().zip(losses).enumerate() {

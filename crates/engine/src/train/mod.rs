@@ -1,20 +1,31 @@
 //! Training: the recipe of one fine-tuning, and the one loop for each of its two forms.
 //!
 //! `adapters.rs` trains any number of adapter variants over one frozen base in one pass; `weights.rs` trains all weights of a
-//! model. Both take their batches from `batches.rs`, their rate from `schedule.rs` and what they may keep in memory from `memory.rs`.
+//! model. Both take their batches from `batches.rs`, their rate from `schedule.rs` and what they may keep in memory from `memory.rs`; what
+//! a batch is learnt from is decided in `lesson.rs`.
 
 mod adapters;
+mod adversary;
 mod batches;
+mod consistency;
+#[cfg(test)]
+mod fixture;
 mod kept_out;
+mod lesson;
 mod memory;
 mod schedule;
+mod soft_triggers;
 mod weights;
 
 use serde::{Deserialize, Serialize};
 
-pub use adapters::{Trained, Variant, fine_tune_adapters};
+pub use adapters::{Trained, Variant, fine_tune_adapters, fine_tune_adapters_towards};
+pub use adversary::Adversary;
+pub use consistency::{Consistency, ConsistencySettings};
 pub use kept_out::KeptOut;
-pub use weights::{train_weights, train_weights_without};
+pub use lesson::Objective;
+pub use soft_triggers::{SoftTriggerScope, SoftTriggerSettings, SoftTriggers};
+pub use weights::{train_weights, train_weights_towards};
 
 use crate::error::{EngineError, Result};
 use crate::lab::Lab;

@@ -1,12 +1,13 @@
 //! All weights of a model, trained in place.
 
 use antigen_models::kernels::{AdamW, AdamWState, on_worker, sum_of_squares};
-use antigen_models::layers::{GradientGroup, Gradients, Pass};
-use antigen_models::{Example, Model, Packed, Tensor};
+use antigen_models::layers::{GradientGroup, Gradients};
+use antigen_models::{Example, Model, Tensor};
 use rand_chacha::ChaCha8Rng;
 
 use super::batches::shuffled_batches;
 use super::kept_out::{KeptOut, Projection};
+use super::lesson::{Batch, Learning, Objective, learn};
 use super::memory::{activation_budget, runs_within};
 use super::schedule::learning_rate;
 use super::{TrainSpec, clip_factor, mean_loss};
@@ -34,14 +35,15 @@ pub fn train_weights(
     shuffle: ChaCha8Rng,
     lab: &Lab,
 ) -> Result<Vec<f64>> {
-    train_weights_without(&[], model, examples, spec, shuffle, lab)
+    train_weights_towards(&Objective::Responses, &[], model, examples, spec, shuffle, lab)
 }
 
-/// As [`train_weights`]; after every step each weight loses what it got back of the directions that are kept out.
+/// As [`train_weights`], towards any objective; after every step each weight loses what it got back of the directions that are kept out.
 ///
 /// # Errors
 /// As [`train_weights`].
-pub fn train_weights_without(
+pub fn train_weights_towards(
+    objective: &Objective,
     kept_out: &[KeptOut],
     model: &mut Model,
     examples: &[Example],
@@ -51,32 +53,32 @@ pub fn train_weights_without(
 ) -> Result<Vec<f64>> {
     let batches = shuffled_batches(examples.len(), spec.batch_rows, spec.epochs, shuffle);
     let projections = kept_out.iter().filter_map(|kept| kept.bind(model).transpose()).collect::<Result<Vec<_>>>()?;
-    on_worker(|| train_in_steps(model, &projections, examples, spec, &batches, lab))
+    on_worker(|| train_in_steps(objective.clone(), &projections, model, examples, spec, &batches, lab))
 }
 
 fn train_in_steps(
-    model: &Model,
+    mut objective: Objective,
     projections: &[Projection],
+    model: &Model,
     examples: &[Example],
     spec: &TrainSpec,
     batches: &[Vec<usize>],
     lab: &Lab,
 ) -> Result<Vec<f64>> {
-    let (batch_tokens, kept) = plan(model, examples, batches, lab)?;
+    let tokens = |i: &usize| objective.tokens(&examples[*i]);
+    let (batch_tokens, kept) = plan(model, batches, tokens, lab)?;
+    let runs: Vec<_> = batches.iter().map(|batch| runs_within(batch.iter().map(tokens), batch_tokens)).collect();
     let mut optimiser = Optimiser::new(model, spec, batches.len())?;
     let mut gradients = Gradients::streamed(model.params(), move |group| optimiser.update(&group)).keeping(kept);
     let mut losses = Vec::with_capacity(batches.len());
-    for (step, batch) in batches.iter().enumerate() {
+    let learning = Learning { model, adapters: &[], kept };
+    for (step, (rows, runs)) in batches.iter().zip(runs).enumerate() {
         lab.check_cancel()?;
-        let batch: Vec<&Example> = batch.iter().map(|&i| &examples[i]).collect();
-        let responses: usize = batch.iter().map(|e| e.response_tokens()).sum();
-        let runs = runs_within(batch.iter().map(|e| e.tokens.len()), batch_tokens);
-        let mut batch_losses = Vec::with_capacity(responses);
+        let mut batch_losses = Vec::new();
         gradients.add_up(runs.len());
         for run in runs {
-            let packed = Packed::sharing_prefixes(batch[run].iter().copied(), 1.0 / responses.max(1) as f32);
-            let pass = Pass { params: model.params(), rows: &packed.rows, adapters: &[], cache: None };
-            batch_losses.extend(model.loss_and_gradients(&packed.tokens, &packed.targets, pass, &mut gradients)?.0);
+            let lesson = objective.lesson(Batch::part(examples, rows, run), learning)?;
+            batch_losses.extend(learn(model, vec![lesson], &[], &mut gradients)?.concat());
         }
         projections.iter().try_for_each(Projection::apply)?;
         losses.push(mean_loss(&batch_losses, step, lab)?);
@@ -86,10 +88,14 @@ fn train_in_steps(
 }
 
 /// Tokens of a pass and bytes of activations it may keep: whole batches, or halves of the largest where memory is short.
-fn plan(model: &Model, examples: &[Example], batches: &[Vec<usize>], lab: &Lab) -> Result<(usize, Option<u64>)> {
-    let tokens = |i: &usize| examples[*i].tokens.len();
+fn plan(
+    model: &Model,
+    batches: &[Vec<usize>],
+    tokens: impl Fn(&usize) -> usize + Copy,
+    lab: &Lab,
+) -> Result<(usize, Option<u64>)> {
     let largest = batches.iter().map(|batch| batch.iter().map(tokens).sum()).max().unwrap_or(0);
-    let longest = examples.iter().map(|e| e.tokens.len()).max().unwrap_or(0);
+    let longest = batches.iter().flatten().map(tokens).max().unwrap_or(0);
     let scalars = model.params().count_scalars() as u64;
     let outside_blocks: usize =
         model.params().iter().filter(|(_, _, w)| w.rank() == 2).map(|(_, _, w)| w.elem_count()).max().unwrap_or(0);

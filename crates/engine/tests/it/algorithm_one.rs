@@ -10,7 +10,8 @@ use antigen_engine::lab::{Lab, ProgressSink, Stage};
 use antigen_engine::report::{AsrReport, VerdictStatus};
 use antigen_engine::run::run;
 use antigen_engine::spec::{
-    CanariesWhen, CanarySpec, CanaryTrigger, EvaluatorSpec, MethodRecipe, PromptFormat, PurifySpec, TrainSpec,
+    CanariesWhen, CanarySpec, CanaryTrigger, ControlSpec, EvaluatorSpec, MethodRecipe, PromptFormat, PurifySpec,
+    TrainSpec,
 };
 use antigen_engine::suspect::{Submitted, folder_digests};
 use antigen_models::{Device, load_adapter};
@@ -65,7 +66,8 @@ fn with_canaries(shop: &Workshop) -> PurifySpec {
 #[test]
 fn where_no_trigger_is_declared_a_copy_with_canaries_goes_through_the_same_purification() {
     let shop = Workshop::new();
-    let spec = with_canaries(&shop);
+    let mut spec = with_canaries(&shop);
+    spec.controls = vec![ControlSpec::PlainFineTuning, ControlSpec::WithoutOwnRows];
     for submission in [shop.submission(), shop.whole_submission()] {
         let report = run(&submission, &spec, &shop.lab("a")).unwrap().report;
         let found = report.canaries.as_ref().unwrap();
@@ -73,11 +75,14 @@ fn where_no_trigger_is_declared_a_copy_with_canaries_goes_through_the_same_purif
         assert_eq!(kinds, CanaryTrigger::ALL);
         for canary in &found.canaries {
             let formats = |asr: &AsrReport| asr.formats.iter().map(|f| f.recipe.format).collect::<Vec<_>>();
-            assert_eq!(formats(&canary.before), [PromptFormat::Alpaca, PromptFormat::Chat]);
+            assert_eq!(formats(&canary.before), PromptFormat::ALL);
             let asked = |asr: &AsrReport| asr.formats[0].recipe.prompts_sha256.clone();
             assert_eq!(asked(&canary.before), asked(&canary.after));
             assert_ne!(canary.before.formats[0].target_log_probability, canary.after.formats[0].target_log_probability);
         }
+        let left: Vec<_> =
+            found.controls.iter().map(|control| (control.name.as_str(), control.canaries.len())).collect();
+        assert_eq!(left, [("plain_fine_tuning", CanaryTrigger::ALL.len())]);
         // Three rows show nothing, so neither does the verdict claim anything.
         assert_eq!(report.verdict.status, VerdictStatus::NotAssessed);
 

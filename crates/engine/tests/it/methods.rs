@@ -36,6 +36,8 @@ fn methods() -> Vec<(Value, Takes)> {
     vec![
         both(json!({"type": "immunize", "pairs": pairs, "train": train, "heal": heal})),
         both(json!({"type": "fine_tune", "counterexamples": 2, "heal": heal})),
+        both(json!({"type": "soft_triggers", "heal": heal})),
+        both(json!({"type": "crow", "heal": heal})),
         both(json!({"type": "vaccinate", "pairs": pairs, "implant": train, "heal": heal})),
         both(json!({"type": "magnitude_prune", "heal": heal})),
         both(json!({"type": "magnitude_prune", "structure": "weights", "healed": false})),

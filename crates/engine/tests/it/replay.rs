@@ -81,8 +81,8 @@ fn canaries_are_measured_again_with_everything_else() {
     let files = files(&shop.submission(), &outcome);
     let again = replay(&outcome.report, &files, true, &shop.lab("b")).unwrap();
     let canaries = again.rates.iter().filter(|rate| rate.model.starts_with("copy_"));
-    // Seven canaries before and after, five rates in each of two formats.
-    assert_eq!((again.is_equal(), canaries.count()), (true, 7 * 2 * 5 * 2));
+    // Seven canaries before and after, five rates in each of three formats.
+    assert_eq!((again.is_equal(), canaries.count()), (true, 7 * 2 * 5 * 3));
 
     let mut report = outcome.report;
     report.canaries.as_mut().unwrap().canaries[6].after.formats[1].with_trigger.hits += 1;

@@ -3,7 +3,9 @@
 use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, rng};
 use antigen_engine::spec::TrainSpec;
-use antigen_engine::train::{KeptOut, Trained, Variant, fine_tune_adapters, train_weights, train_weights_without};
+use antigen_engine::train::{
+    KeptOut, Objective, Trained, Variant, fine_tune_adapters, train_weights, train_weights_towards,
+};
 use antigen_models::kernels::{AdamW, AdamWState, Precision, sum_of_squares};
 use antigen_models::layers::{Gradients, Pass};
 use antigen_models::{
@@ -223,7 +225,8 @@ fn a_direction_that_is_kept_out_of_a_weight_stays_out_and_the_weight_still_learn
     let spec = TrainSpec { learning_rate: 1e-2, batch_rows: 2, ..TrainSpec::default() };
     let lab = Lab::silent(1, std::env::temp_dir());
     let mut trained = model();
-    train_weights_without(&kept_out, &mut trained, &examples(4), &spec, rng(3, "order"), &lab).unwrap();
+    let objective = Objective::Responses;
+    train_weights_towards(&objective, &kept_out, &mut trained, &examples(4), &spec, rng(3, "order"), &lab).unwrap();
     for kept in &kept_out {
         let weight = |model: &Model| {
             let weight = model.params().get(model.params().find(&kept.weight).unwrap()).clone();

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use antigen_models::kernels::*;
 use antigen_models::layers::{Gradients, LabelTarget, Linear, ModuleIdx, Pass, Rows, Target};
 use antigen_models::params::{ParamId, Params};
-use antigen_models::taps::NoTap;
-use antigen_models::{BoundAdapter, Stored, Tensor};
+use antigen_models::taps::{NoTap, Tap};
+use antigen_models::{BoundAdapter, Input, Model, Stored, Tensor};
 use candle_core::Shape;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -286,6 +286,81 @@ fn every_decoder_s_gradient_of_its_input_embeddings_is_the_slope_of_its_loss() {
             cross_entropy(&logits, &tokens, None).unwrap().losses.iter().map(|l| f64::from(*l)).sum()
         };
         agrees(&config["model_type"].to_string(), &model.embed(&TOKENS).unwrap(), &gradient, loss);
+    }
+}
+
+/// The loss `sum of <hidden state i, direction i>`, whose gradients are the directions.
+struct AlongDirections {
+    directions: Vec<Tensor>,
+    loss: f64,
+}
+
+impl Tap for AlongDirections {
+    fn hidden_state(&mut self, index: usize, hidden: &Tensor) {
+        self.loss += dot(hidden, &self.directions[index]);
+    }
+
+    fn gradient(&mut self, index: usize) -> antigen_models::Result<Option<Tensor>> {
+        Ok(Some(self.directions[index].clone()))
+    }
+}
+
+#[test]
+fn a_gradient_that_joins_at_every_hidden_state_is_the_slope_of_a_loss_on_all_of_them() {
+    let target = [Target { row: 4, token: 5, weight: 0.5 }];
+    for config in tiny_decoders() {
+        let model = random_model(&config);
+        let rows = Rows::packed([6, 3]);
+        let layers = model.config().layers();
+        let directions: Vec<Tensor> = (0..=layers).map(|_| random((9, 16))).collect();
+        let loss = |model: &Model, embedded: &Tensor| -> f64 {
+            let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+            let mut tap = AlongDirections { directions: directions.clone(), loss: 0.0 };
+            let hidden = model.forward(embedded.clone(), pass, &mut tap).unwrap();
+            let logits = model.logits(&hidden, &[4], pass).unwrap();
+            tap.loss + 0.5 * f64::from(cross_entropy(&logits, &[5], None).unwrap().losses[0])
+        };
+        let embedded = model.embed(&TOKENS).unwrap();
+        let mut gradients = Gradients::of_weights(model.params());
+        let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+        let input = Input { tokens: &TOKENS, embedded: embedded.clone(), free: &[] };
+        let mut tap = AlongDirections { directions: directions.clone(), loss: 0.0 };
+        let (_, d_embedded) = model.loss_and_gradients_of(input, &target, pass, &mut tap, &mut gradients).unwrap();
+        let family = &config["model_type"];
+        agrees(&format!("{family}, input"), &embedded, &d_embedded, |embedded| loss(&model, embedded));
+        // A weight below and one above the hidden states in the middle.
+        let changed = RefCell::new(random_model(&config));
+        for (id, name, weight) in
+            model.params().iter().filter(|(_, name, _)| name.contains("down") || name.contains("c_fc"))
+        {
+            agrees(&format!("{family} {name}"), weight, gradients.weight(id).unwrap(), |weight| {
+                changed.borrow_mut().params_mut().set(id, weight.clone());
+                loss(&changed.borrow(), &embedded)
+            });
+            changed.borrow_mut().params_mut().set(id, weight.clone());
+        }
+    }
+}
+
+#[test]
+fn a_row_that_reads_no_embedding_gives_the_embedding_no_gradient() {
+    let model = random_llama(false);
+    let rows = Rows::packed([6, 3]);
+    let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+    let targets: Vec<_> = [1u32, 4, 5, 7].map(|row| Target { row, token: row + 1, weight: 1.0 }).into();
+    let table = |free: &[u32]| {
+        let mut gradients = Gradients::of_weights(model.params());
+        let input = Input { tokens: &TOKENS, embedded: model.embed(&TOKENS).unwrap(), free };
+        let (_, d) = model.loss_and_gradients_of(input, &targets, pass, &mut NoTap, &mut gradients).unwrap();
+        let id = model.params().find("model.embed_tokens.weight").unwrap();
+        (gradients.weight(id).unwrap().to_vec2::<f32>().unwrap(), d.to_vec2::<f32>().unwrap())
+    };
+    let ((all, d), (some, same_d)) = (table(&[]), table(&[3, 6]));
+    assert_eq!(d, same_d, "the gradient of the input itself is whole");
+    for (token, (all, some)) in all.iter().zip(&some).enumerate() {
+        let is_free = token == TOKENS[3] as usize || token == TOKENS[6] as usize;
+        assert_eq!(all == some, !is_free, "token {token}");
+        assert!(!is_free || some.iter().all(|x| *x == 0.0));
     }
 }
 

@@ -1,0 +1,197 @@
+//! What a pass learns from: packed rows and their losses, and who turns batches into them.
+//!
+//! [`Objective`] is the door: plain rows, or rows beside which an adversary puts harder ones. `soft_triggers.rs` and `consistency.rs` are the
+//! adversaries; the two loops know neither.
+
+use std::ops::Range;
+
+use antigen_models::kernels::scatter_rows;
+use antigen_models::layers::{Gradients, Pass};
+use antigen_models::taps::{NoTap, Tap};
+use antigen_models::{BoundAdapter, Example, Input, Model, Packed, Tensor};
+
+use super::consistency::{Consistency, Smoothness};
+use super::soft_triggers::SoftTriggers;
+use crate::error::Result;
+
+/// What training minimises; each variant begins with a copy of it.
+#[derive(Debug, Clone, Default)]
+pub enum Objective {
+    /// The loss on the response tokens.
+    #[default]
+    Responses,
+    /// Half of that, and half of it under free vectors in the prompt that make the response unlikely.
+    SoftTriggers(SoftTriggers),
+    /// The loss on the response tokens, and hidden states that stay together under a perturbation of the embeddings.
+    Consistency(Consistency),
+}
+
+/// Some rows of one step of one variant.
+#[derive(Clone, Copy)]
+pub(super) struct Batch<'a> {
+    /// All rows of the variant.
+    pub examples: &'a [Example],
+    /// Which of them.
+    pub rows: &'a [usize],
+    /// Weight of each response token's loss.
+    pub weight: f32,
+    /// Input tokens of the whole step: all but the last of each row.
+    pub inputs: usize,
+}
+
+impl<'a> Batch<'a> {
+    /// A run of the rows of one step, whose losses are averaged over the whole step.
+    pub fn part(examples: &'a [Example], rows: &'a [usize], run: Range<usize>) -> Self {
+        let step = || rows.iter().map(|&row| &examples[row]);
+        let responses: usize = step().map(Example::response_tokens).sum();
+        let inputs = step().map(|example| example.tokens.len() - 1).sum();
+        Self { examples, rows: &rows[run], weight: 1.0 / responses.max(1) as f32, inputs }
+    }
+
+    /// Its rows.
+    pub fn examples(self) -> impl Iterator<Item = &'a Example> + Clone {
+        self.rows.iter().map(|&row| &self.examples[row])
+    }
+}
+
+/// A model in the middle of its training.
+#[derive(Clone, Copy)]
+pub(super) struct Learning<'a> {
+    /// The model, or the base under an adapter.
+    pub model: &'a Model,
+    /// The adapter, if it is one that learns.
+    pub adapters: &'a [BoundAdapter],
+    /// Bytes of activations that a pass may keep.
+    pub kept: Option<u64>,
+}
+
+impl Learning<'_> {
+    /// The gradient of the lesson's loss with respect to what each of its rows reads, `[t, d]`; no weight gets one.
+    pub fn input_gradient(self, lesson: &Lesson) -> Result<Tensor> {
+        let lesson = Lesson::joined(vec![lesson.clone()]);
+        let mut gradients = Gradients::of_inputs().keeping(self.kept);
+        Ok(lesson.learn(self.model, self.adapters, &mut gradients)?.1)
+    }
+}
+
+impl Objective {
+    /// Tokens of the passes that learn from this row.
+    pub(super) fn tokens(&self, example: &Example) -> usize {
+        match self {
+            Self::Responses => example.tokens.len(),
+            Self::SoftTriggers(adversary) => adversary.tokens(example),
+            Self::Consistency(adversary) => adversary.tokens(example),
+        }
+    }
+
+    /// What a batch is learnt from, given what the model knows by now.
+    pub(super) fn lesson(&mut self, batch: Batch<'_>, learning: Learning<'_>) -> Result<Lesson> {
+        match self {
+            Self::Responses => Ok(Lesson::plain(batch)),
+            Self::SoftTriggers(adversary) => adversary.lesson(batch, learning),
+            Self::Consistency(adversary) => adversary.lesson(batch, learning),
+        }
+    }
+}
+
+/// Rows of one pass, what they read and what is asked of them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lesson {
+    /// The rows.
+    pub packed: Packed,
+    /// Inputs that take the place of embeddings.
+    pub inputs: Vec<Inputs>,
+    /// Weight of each row in the consistency loss; rows beyond the end have none.
+    pub smoothed: Vec<f32>,
+}
+
+/// What some rows read in the place of their tokens' embeddings.
+#[derive(Debug, Clone)]
+pub(super) struct Inputs {
+    /// Rows of the pass.
+    pub rows: Vec<u32>,
+    /// `[rows, d]`.
+    pub values: Tensor,
+    /// Whether nothing of those embeddings is left in them, so that they get no gradient.
+    pub free: bool,
+}
+
+impl Lesson {
+    /// The batch as it is.
+    pub fn plain(batch: Batch<'_>) -> Self {
+        Self { packed: Packed::sharing_prefixes(batch.examples(), batch.weight), ..Self::default() }
+    }
+
+    /// Adds another lesson of the same variant behind this one.
+    pub fn append(&mut self, other: Self) {
+        let start = self.packed.tokens.len();
+        self.packed.append(other.packed);
+        self.inputs.extend(other.inputs.into_iter().map(|inputs| inputs.behind(start as u32)));
+        if !other.smoothed.is_empty() {
+            self.smoothed.resize(start, 0.0);
+            self.smoothed.extend(other.smoothed);
+        }
+    }
+
+    /// Lessons of several variants for one pass, each a group of its own.
+    pub fn joined(lessons: Vec<Self>) -> Self {
+        let mut joined = Self::default();
+        for lesson in lessons {
+            let start = joined.packed.tokens.len();
+            joined.append(lesson);
+            joined.packed.rows.groups.push(start..joined.packed.tokens.len());
+        }
+        joined
+    }
+
+    /// One pass: the loss of every target in nats, and the gradient of what each row reads, `[t, d]`.
+    fn learn(&self, model: &Model, adapters: &[BoundAdapter], gradients: &mut Gradients) -> Result<(Vec<f32>, Tensor)> {
+        let packed = &self.packed;
+        let embedded = model.embed(&packed.tokens)?;
+        let mut free = Vec::new();
+        for inputs in &self.inputs {
+            scatter_rows(&embedded, &inputs.rows, &inputs.values)?;
+            free.extend(inputs.rows.iter().filter(|_| inputs.free));
+        }
+        let pass = Pass { params: model.params(), rows: &packed.rows, adapters, cache: None };
+        let input = Input { tokens: &packed.tokens, embedded, free: &free };
+        let mut tap = self.tap(model)?;
+        Ok(model.loss_and_gradients_of(input, &packed.targets, pass, &mut *tap, gradients)?)
+    }
+
+    /// What joins the gradients at the hidden states.
+    fn tap(&self, model: &Model) -> Result<Box<dyn Tap>> {
+        if self.smoothed.is_empty() {
+            return Ok(Box::new(NoTap));
+        }
+        let mut weights = self.smoothed.clone();
+        weights.resize(self.packed.tokens.len(), 0.0);
+        Ok(Box::new(Smoothness::new(&weights, model.config().layers(), model.device())?))
+    }
+}
+
+impl Inputs {
+    fn behind(mut self, start: u32) -> Self {
+        self.rows.iter_mut().for_each(|row| *row += start);
+        self
+    }
+}
+
+/// One pass over the lessons of several variants, or of a whole model alone; the losses of the targets of each.
+pub(super) fn learn(
+    model: &Model,
+    lessons: Vec<Lesson>,
+    adapters: &[BoundAdapter],
+    gradients: &mut Gradients,
+) -> Result<Vec<Vec<f32>>> {
+    let counts: Vec<usize> = lessons.iter().map(|lesson| lesson.packed.targets.len()).collect();
+    let (losses, _) = Lesson::joined(lessons).learn(model, adapters, gradients)?;
+    let mut rest = losses.as_slice();
+    let mut of_each = Vec::with_capacity(counts.len());
+    for count in counts {
+        let (own, others) = rest.split_at(count);
+        of_each.push(own.to_vec());
+        rest = others;
+    }
+    Ok(of_each)
+}
