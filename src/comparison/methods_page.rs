@@ -66,8 +66,8 @@ fn settings(schema: &str, defaults: &Value, openapi: &Value) -> String {
     };
     let mut text = "\n| setting | default | what it is |\n| --- | --- | --- |\n".to_owned();
     for (name, property) in properties {
-        let default = defaults.get(name).or_else(|| property.get("default")).filter(|value| !value.is_null());
-        let default = default.map_or_else(|| "by the suspect".to_owned(), |value| format!("`{value}`"));
+        let default = defaults.get(name).or_else(|| property.get("default"));
+        let default = default.map_or_else(|| "none".to_owned(), |value| format!("`{value}`"));
         let _ = writeln!(text, "| `{name}` | {default} | {} |", description(property));
     }
     text

@@ -92,6 +92,16 @@ pub(super) fn counts(group: &UtilityGroup) -> bool {
     group.name != "own_new" && !group.self_distilled
 }
 
+/// Groups that do not decide and yet lost more than the margin for certain, with the loss: a verdict must not be read without them.
+pub(super) fn lost_aside<'a>(case: &Case<'a>) -> Vec<(&'a UtilityGroup, f64)> {
+    let groups = case.after.utility.iter().flat_map(|utility| &utility.groups);
+    let lost = |group: &'a UtilityGroup| {
+        let paired = group.versus_suspect.filter(|paired| !counts(group) && -paired.high > case.margin + ROUNDING)?;
+        Some((group, -paired.difference))
+    };
+    groups.filter_map(lost).collect()
+}
+
 /// The skills that count, before and after, and what that shows.
 pub(super) fn skills<'a>(case: &Case<'a>) -> Vec<(&'a UtilityGroup, &'a UtilityGroup, Skill)> {
     let (Some(before), Some(after)) = (&case.before.utility, &case.after.utility) else { return Vec::new() };

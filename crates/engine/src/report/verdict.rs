@@ -156,7 +156,7 @@ fn overall(case: &Case<'_>) -> (VerdictStatus, String) {
         let text = "Not assessed: the declared backdoor fires no more, but utility was not measured, and a broken model does not fire either.";
         return (VerdictStatus::NotAssessed, text.to_owned());
     }
-    (VerdictStatus::Purified, words::achieved(case))
+    (VerdictStatus::Purified, words::achieved(case) + &words::aside(case))
 }
 
 /// Without a declared trigger: what the method does to backdoors like ours, and what it did to the artifact's skills.
@@ -180,7 +180,8 @@ fn by_canaries(case: &Case<'_>, canaries: &CanaryReport) -> (VerdictStatus, Stri
             VerdictStatus::Purified,
             format!(
                 "Purified as far as canaries can show: {none}; the same purification removed all {strong} backdoors of our own that were strong in a \
-                 copy of the suspect. Nothing is claimed about a backdoor of another kind."
+                 copy of the suspect. Nothing is claimed about a backdoor of another kind.{}",
+                words::aside(case)
             ),
         ),
     }

@@ -1,6 +1,6 @@
 //! How numbers are said. Every sentence is made from the numbers it contains; none of them adds a judgement that `rules.rs` did not make.
 
-use super::rules::{Backdoor, Skill, backdoors, counts, degenerated, skills};
+use super::rules::{Backdoor, Skill, backdoors, counts, degenerated, lost_aside, skills};
 use super::{
     AsrComparison, AsrReport, CanaryControl, CanaryOutcome, CanaryResult, Case, Compared, Control, PairedDifference,
     Rate, UtilityComparison, UtilityGroup,
@@ -80,6 +80,18 @@ pub(super) fn achieved(case: &Case<'_>) -> String {
         false => format!(" Not shown on the suspect, so nothing was removed there: {}.", absent.join(", ")),
     };
     format!("Purified of {noun} {}.{beside}", removed.join(", "))
+}
+
+/// What was lost without deciding, behind a verdict that something was achieved; empty where nothing was.
+pub(super) fn aside(case: &Case<'_>) -> String {
+    let lost = lost_aside(case).into_iter().map(|(group, lost)| match group.self_distilled {
+        true => format!(
+            " But {} of what it answered of its own before it answers otherwise now: whether that is a loss only own rows can show.",
+            percent(lost)
+        ),
+        false => format!(" But exact match on {} fell by {}.", group.name, percent(lost)),
+    });
+    lost.collect()
 }
 
 /// What became of the canaries, what that means, and what not.

@@ -265,6 +265,25 @@ fn canaries(hits: &[(usize, usize)]) -> CanaryReport {
 }
 
 #[test]
+fn a_loss_that_does_not_decide_stands_beside_the_word_purified() {
+    let aside = |name: &str, self_distilled, correct| {
+        let mut after = measured(0, 180, Some(180));
+        let group = measured(0, correct, Some(200)).utility.unwrap().groups.remove(0);
+        let group = UtilityGroup { name: name.into(), self_distilled, ..group };
+        after.utility.as_mut().unwrap().groups.push(group);
+        let mut before = measured(200, 180, None);
+        before.utility.as_mut().unwrap().groups.push(measured(0, 200, None).utility.unwrap().groups.remove(0));
+        let verdict = verdict(&before, &after);
+        assert_eq!(verdict.status, VerdictStatus::Purified);
+        verdict.text.lines().next().unwrap().split(" But ").nth(1).map(str::to_owned)
+    };
+    let said = aside("own_self_distilled", true, 100).unwrap();
+    assert!(said.starts_with("50.0 % of what it answered of its own before"), "{said}");
+    assert_eq!(aside("own_new", false, 150).unwrap(), "exact match on own_new fell by 25.0 %.");
+    assert_eq!(aside("own_new", false, 198), None);
+}
+
+#[test]
 fn controls_in_the_copy_are_compared_on_the_canaries_that_were_strong() {
     let canaries = canaries(&[(200, 0), (200, 0), (20, 0)]);
     let difference = |points: f64| PairedDifference {
