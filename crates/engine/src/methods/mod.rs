@@ -13,7 +13,9 @@ mod magnitude_prune;
 mod merge_with_base;
 mod pairs;
 mod quantize;
+mod task_negation;
 mod vaccinate;
+mod variants;
 mod wanda;
 
 use std::path::PathBuf;
@@ -129,6 +131,7 @@ pub fn build_recipe(recipe: &MethodRecipe, controls: &[ControlSpec]) -> Box<dyn 
         MethodRecipe::FineTune(recipe) => Box::new(fine_tune::FineTune { recipe, controls }),
         MethodRecipe::Vaccinate(recipe) => Box::new(vaccinate::Vaccinate { recipe, controls }),
         MethodRecipe::Auto(recipe) => Box::new(auto::Auto { recipe, controls }),
+        MethodRecipe::TaskNegation(recipe) => Box::new(task_negation::TaskNegation { recipe, controls }),
         MethodRecipe::MergeWithBase(recipe) => Box::new(merge_with_base::MergeWithBase { recipe, controls }),
         MethodRecipe::Quantize(recipe) => Box::new(quantize::Quantize { recipe, controls }),
         MethodRecipe::FinePrune(recipe) => Box::new(fine_prune::FinePrune { recipe, controls }),

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{
     AttackSpec, AutoSpec, BehaviourSpec, ControlSpec, FinePruneSpec, FineTuneSpec, ImmunizeSpec, Known,
     MagnitudePruneSpec, MergeWithBaseSpec, MethodRecipe, MethodSpec, Place, Preset, PruneStructure, QuantizeSpec,
-    SubjectKind, VaccinateSpec, WandaSpec,
+    SubjectKind, TaskNegationSpec, VaccinateSpec, WandaSpec,
 };
 use crate::behaviours::build_behaviour;
 
@@ -120,7 +120,12 @@ fn weight_edits() -> Vec<CatalogueEntry> {
             Some("arXiv 2210.09545"),
         )
     };
-    vec![magnitude, wanda, fine_prune, quantize, merge_with_base]
+    let task_negation = method_entry(
+        &MethodSpec::TaskNegation(TaskNegationSpec::default()),
+        "Subtracts what implanting synthetic backdoors changes on average; of an adapter at its own rank",
+        Some("arXiv 2212.04089"),
+    );
+    vec![magnitude, wanda, fine_prune, quantize, merge_with_base, task_negation]
 }
 
 fn resolved(spec: &MethodSpec, kind: SubjectKind) -> MethodRecipe {

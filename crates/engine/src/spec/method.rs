@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 use super::{
     AutoRecipe, AutoSpec, BehaviourFamily, CanarySpec, FinePruneRecipe, FinePruneSpec, FineTuneRecipe, FineTuneSpec,
     ImmunizeRecipe, ImmunizeSpec, MagnitudePruneRecipe, MagnitudePruneSpec, MergeWithBaseRecipe, MergeWithBaseSpec,
-    QuantizeRecipe, QuantizeSpec, SubjectKind, VaccinateRecipe, VaccinateSpec, WandaRecipe, WandaSpec, healing,
+    QuantizeRecipe, QuantizeSpec, SubjectKind, TaskNegationRecipe, TaskNegationSpec, VaccinateRecipe, VaccinateSpec,
+    WandaRecipe, WandaSpec, healing,
 };
 use crate::error::Result;
 
@@ -32,6 +33,8 @@ pub enum MethodSpec {
     Quantize(QuantizeSpec),
     /// An adapter's update is scaled down, which mixes the model with its base (arXiv 2210.09545).
     MergeWithBase(MergeWithBaseSpec),
+    /// What synthetic backdoors change on average is subtracted (arXiv 2212.04089).
+    TaskNegation(TaskNegationSpec),
 }
 
 impl Default for MethodSpec {
@@ -53,6 +56,7 @@ impl MethodSpec {
             Self::FinePrune(_) => "fine_prune",
             Self::Quantize(_) => "quantize",
             Self::MergeWithBase(_) => "merge_with_base",
+            Self::TaskNegation(_) => "task_negation",
         }
     }
 
@@ -67,6 +71,7 @@ impl MethodSpec {
             Self::FinePrune(spec) => spec.validate(at),
             Self::Quantize(spec) => spec.validate(at),
             Self::MergeWithBase(spec) => spec.validate(at),
+            Self::TaskNegation(spec) => spec.validate(at),
         }
     }
 
@@ -80,6 +85,7 @@ impl MethodSpec {
             Self::FinePrune(_) => Ok(()),
             Self::Quantize(spec) => spec.check_for(at, kind),
             Self::MergeWithBase(spec) => spec.check_for(at, kind),
+            Self::TaskNegation(_) => Ok(()),
         }
     }
 
@@ -95,6 +101,7 @@ impl MethodSpec {
             Self::FinePrune(spec) => MethodRecipe::FinePrune(spec.resolve(known)),
             Self::Quantize(spec) => MethodRecipe::Quantize(spec.resolve(known)),
             Self::MergeWithBase(spec) => MethodRecipe::MergeWithBase(spec.resolve(known)),
+            Self::TaskNegation(spec) => MethodRecipe::TaskNegation(spec.resolve(known)),
         }
     }
 }
@@ -138,6 +145,8 @@ pub enum MethodRecipe {
     Quantize(QuantizeRecipe),
     /// An adapter's update, scaled down.
     MergeWithBase(MergeWithBaseRecipe),
+    /// The mean change of synthetic backdoors, subtracted.
+    TaskNegation(TaskNegationRecipe),
 }
 
 impl MethodRecipe {
@@ -153,6 +162,7 @@ impl MethodRecipe {
             Self::FinePrune(recipe) => healing::own_rows(recipe.heal.as_ref()),
             Self::Quantize(_) => 0,
             Self::MergeWithBase(recipe) => healing::own_rows(recipe.heal.as_ref()),
+            Self::TaskNegation(recipe) => healing::own_rows(recipe.heal.as_ref()),
         }
     }
 
@@ -181,6 +191,7 @@ impl MethodRecipe {
             Self::FinePrune(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
             Self::Quantize(_) => 0,
             Self::MergeWithBase(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
+            Self::TaskNegation(recipe) => recipe.steps(own_rows),
         }
     }
 
@@ -196,6 +207,7 @@ impl MethodRecipe {
             Self::FinePrune(recipe) => recipe.name(),
             Self::Quantize(recipe) => recipe.name(),
             Self::MergeWithBase(recipe) => recipe.name(),
+            Self::TaskNegation(recipe) => recipe.name(),
         }
     }
 

@@ -21,6 +21,7 @@ mod method;
 mod quantize;
 mod relearning;
 mod screen;
+mod task_negation;
 mod vaccinate;
 mod wanda;
 
@@ -46,6 +47,7 @@ pub use method::{Known, MethodRecipe, MethodSpec};
 pub use quantize::{QuantizeBits, QuantizeRecipe, QuantizeSpec};
 pub use relearning::{RelearningRecipe, RelearningSpec};
 pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
+pub use task_negation::{TaskNegationRecipe, TaskNegationSpec};
 pub use vaccinate::{VaccinateRecipe, VaccinateSpec};
 pub use wanda::{WandaRecipe, WandaSpec};
 
