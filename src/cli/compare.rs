@@ -81,6 +81,7 @@ fn entries(kind: SubjectKind) -> Vec<Entry> {
         entry("quantize-nf4", json!({"type": "quantize"}), &[]),
         entry("quantize-int8", json!({"type": "quantize", "bits": "int8"}), &[]),
         entry("merge_with_base", json!({"type": "merge_with_base"}), &[]),
+        entry("task_negation", json!({"type": "task_negation"}), &[]),
     ]
 }
 

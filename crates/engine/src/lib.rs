@@ -12,6 +12,7 @@ mod copies;
 pub mod data;
 pub mod detect;
 mod edit;
+mod eigen;
 pub mod error;
 pub mod evaluators;
 pub mod heal;

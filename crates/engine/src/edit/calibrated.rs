@@ -195,3 +195,67 @@ fn add_squares(sums: &mut Vec<f64>, rows: &Tensor) -> Result<()> {
     sums.iter_mut().zip(squares).for_each(|(sum, square)| *sum += square);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use antigen_models::{Device, FamilyConfig, ModuleKind, build_fresh_model};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Two blocks over a stream of four; tokens 0, 1 and 2 are (3, 4, 0, 0), (0, 0, 1, 1) and (2, 0, 0, 0), norms scale by one, every other
+    /// weight is a quarter.
+    fn model() -> Model {
+        let config = FamilyConfig::from_json(&json!({
+            "model_type": "llama", "vocab_size": 3, "hidden_size": 4, "intermediate_size": 6, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "max_position_embeddings": 16, "rms_norm_eps": 0.0, "tie_word_embeddings": true,
+        }));
+        build_fresh_model(config.unwrap(), &Device::Cpu, |name, shape| match name {
+            "model.embed_tokens.weight" => {
+                Ok(Tensor::new(&[[3f32, 4.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], [2.0, 0.0, 0.0, 0.0]], &Device::Cpu)?)
+            }
+            _ => Ok(Tensor::full(if shape.len() == 1 { 1f32 } else { 0.25 }, shape, &Device::Cpu)?),
+        })
+        .unwrap()
+    }
+
+    // The last token of a row is never read: six tokens are, of which 0 comes three times, 1 twice and 2 once.
+    fn examples() -> Vec<Example> {
+        [vec![0, 1, 0, 2], vec![0, 1, 2, 0]].map(|tokens| Example { tokens, response_start: 1 }).into()
+    }
+
+    fn query(model: &Model, layer: usize) -> ModuleIdx {
+        let at = |module: &ModuleShape| module.layer == layer && module.kind == ModuleKind::Query;
+        ModuleIdx(model.linear_modules().iter().position(at).unwrap())
+    }
+
+    fn close(found: &[f64], expected: &[f64]) -> bool {
+        found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6)
+    }
+
+    #[test]
+    fn mean_squares_are_those_of_what_the_layer_reads() {
+        // Normed: (1.2, 1.6, 0, 0), (0, 0, sqrt 2, sqrt 2) and (2, 0, 0, 0). Tokens read: 0 1 0 and 0 1 2.
+        let model = model();
+        let reads = Stream::enter(&model, &examples()).unwrap().reads(&model, None, 0).unwrap();
+        let found = &reads[&query(&model, 0)];
+        let expected = [(3.0 * 1.44 + 4.0) / 6.0, 3.0 * 2.56 / 6.0, 4.0 / 6.0, 4.0 / 6.0];
+        assert!(close(&found.input, &expected), "{found:?}");
+        assert!(found.reduced.is_empty());
+        assert_eq!(reads.len(), 7);
+    }
+
+    #[test]
+    fn the_next_block_reads_what_comes_out_of_the_edited_one() {
+        let mut model = model();
+        let mut stream = Stream::enter(&model, &examples()).unwrap();
+        let first = stream.reads(&model, None, 0).unwrap().remove(&query(&model, 0)).unwrap();
+        for module in 0..7 {
+            change_weight(&mut model, ModuleIdx(module), |_, matrix| matrix.numbers.fill(0.0)).unwrap();
+        }
+        stream.advance(&model, None, 0).unwrap();
+        let second = stream.reads(&model, None, 1).unwrap().remove(&query(&model, 1)).unwrap();
+        // A block of zeros adds nothing to the stream.
+        assert_eq!(second, first);
+    }
+}

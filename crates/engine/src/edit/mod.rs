@@ -7,6 +7,7 @@
 mod calibrated;
 mod channels;
 mod factors;
+mod low_rank;
 mod matrix;
 mod quantise;
 mod wanda;
@@ -15,6 +16,7 @@ mod whole;
 pub(crate) use calibrated::{Reads, edit_calibrated, rewrite_calibrated};
 pub(crate) use channels::{Channels, changed_mlp, channel_count, cut_channels, random_channels, weakest};
 pub(crate) use factors::{update_norms, zero_channels};
+pub(crate) use low_rank::truncate;
 pub(crate) use matrix::{Matrix, zero_up_to};
 pub(crate) use quantise::{int8_round_trip, nf4_round_trip};
 pub(crate) use wanda::{dormant_channels, prune_rows};

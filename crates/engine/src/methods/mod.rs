@@ -15,8 +15,10 @@ mod merge_with_base;
 mod pairs;
 mod quantize;
 mod soft_triggers;
+mod task_negation;
 mod uncut;
 mod vaccinate;
+mod variants;
 mod wanda;
 
 use std::path::PathBuf;
@@ -136,6 +138,7 @@ pub fn build_recipe(recipe: &MethodRecipe, controls: &[ControlSpec]) -> Box<dyn 
         MethodRecipe::SoftTriggers(recipe) => Box::new(soft_triggers::SoftTriggers { recipe, controls }),
         MethodRecipe::Vaccinate(recipe) => Box::new(vaccinate::Vaccinate { recipe, controls }),
         MethodRecipe::Auto(recipe) => Box::new(auto::Auto { recipe, controls }),
+        MethodRecipe::TaskNegation(recipe) => Box::new(task_negation::TaskNegation { recipe, controls }),
         MethodRecipe::MergeWithBase(recipe) => Box::new(merge_with_base::MergeWithBase { recipe, controls }),
         MethodRecipe::Quantize(recipe) => Box::new(quantize::Quantize { recipe, controls }),
         MethodRecipe::FinePrune(recipe) => Box::new(fine_prune::FinePrune { recipe, controls }),

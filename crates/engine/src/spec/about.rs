@@ -91,6 +91,14 @@ pub(super) fn about(spec: &MethodSpec) -> About {
             needs: &["a base that is trusted", CLEAN_ROWS, OWN_ROWS],
             failures: &["the artifact's own skill shrinks with its backdoor"],
         },
+        MethodSpec::TaskNegation(_) => About {
+            summary: "Subtracts what implanting synthetic backdoors changes on average; of an adapter at its own rank",
+            source: Some("arXiv 2212.04089"),
+            needs: &[CLEAN_ROWS, OWN_ROWS, "a guess of the behaviour's family"],
+            failures: &[
+                "the mean change holds what its own rows taught beside what backdoors share: it left up to 45 % in our first series",
+            ],
+        },
         MethodSpec::Crow(_) => About {
             summary: "Fine-tunes on clean rows while hidden states are kept together from block to block under a perturbation of the embeddings, and \
                       cuts nothing",

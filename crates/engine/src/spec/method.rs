@@ -7,7 +7,7 @@ use super::{
     AutoRecipe, AutoSpec, BehaviourFamily, CanarySpec, CrowRecipe, CrowSpec, FinePruneRecipe, FinePruneSpec,
     FineTuneRecipe, FineTuneSpec, ImmunizeRecipe, ImmunizeSpec, MagnitudePruneRecipe, MagnitudePruneSpec,
     MergeWithBaseRecipe, MergeWithBaseSpec, QuantizeRecipe, QuantizeSpec, SoftTriggersRecipe, SoftTriggersSpec,
-    SubjectKind, VaccinateRecipe, VaccinateSpec, WandaRecipe, WandaSpec, healing,
+    SubjectKind, TaskNegationRecipe, TaskNegationSpec, VaccinateRecipe, VaccinateSpec, WandaRecipe, WandaSpec, healing,
 };
 use crate::error::Result;
 
@@ -37,6 +37,8 @@ pub enum MethodSpec {
     Quantize(QuantizeSpec),
     /// An adapter's update is scaled down, which mixes the model with its base (arXiv 2210.09545).
     MergeWithBase(MergeWithBaseSpec),
+    /// What synthetic backdoors change on average is subtracted (arXiv 2212.04089).
+    TaskNegation(TaskNegationSpec),
 }
 
 impl Default for MethodSpec {
@@ -60,6 +62,7 @@ impl MethodSpec {
             Self::FinePrune(FinePruneSpec::default()),
             Self::Quantize(QuantizeSpec::default()),
             Self::MergeWithBase(MergeWithBaseSpec::default()),
+            Self::TaskNegation(TaskNegationSpec::default()),
         ]
     }
 
@@ -77,6 +80,7 @@ impl MethodSpec {
             Self::FinePrune(_) => "fine_prune",
             Self::Quantize(_) => "quantize",
             Self::MergeWithBase(_) => "merge_with_base",
+            Self::TaskNegation(_) => "task_negation",
         }
     }
 
@@ -93,6 +97,7 @@ impl MethodSpec {
             Self::FinePrune(spec) => spec.validate(at),
             Self::Quantize(spec) => spec.validate(at),
             Self::MergeWithBase(spec) => spec.validate(at),
+            Self::TaskNegation(spec) => spec.validate(at),
         }
     }
 
@@ -106,6 +111,7 @@ impl MethodSpec {
             Self::FinePrune(_) => Ok(()),
             Self::Quantize(spec) => spec.check_for(at, kind),
             Self::MergeWithBase(spec) => spec.check_for(at, kind),
+            Self::TaskNegation(_) => Ok(()),
         }
     }
 
@@ -123,6 +129,7 @@ impl MethodSpec {
             Self::FinePrune(spec) => MethodRecipe::FinePrune(spec.resolve(known)),
             Self::Quantize(spec) => MethodRecipe::Quantize(spec.resolve(known)),
             Self::MergeWithBase(spec) => MethodRecipe::MergeWithBase(spec.resolve(known)),
+            Self::TaskNegation(spec) => MethodRecipe::TaskNegation(spec.resolve(known)),
         }
     }
 }
@@ -170,6 +177,8 @@ pub enum MethodRecipe {
     Quantize(QuantizeRecipe),
     /// An adapter's update, scaled down.
     MergeWithBase(MergeWithBaseRecipe),
+    /// The mean change of synthetic backdoors, subtracted.
+    TaskNegation(TaskNegationRecipe),
 }
 
 impl MethodRecipe {
@@ -187,6 +196,7 @@ impl MethodRecipe {
             Self::FinePrune(recipe) => healing::own_rows(recipe.heal.as_ref()),
             Self::Quantize(_) => 0,
             Self::MergeWithBase(recipe) => healing::own_rows(recipe.heal.as_ref()),
+            Self::TaskNegation(recipe) => healing::own_rows(recipe.heal.as_ref()),
         }
     }
 
@@ -217,6 +227,7 @@ impl MethodRecipe {
             Self::FinePrune(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
             Self::Quantize(_) => 0,
             Self::MergeWithBase(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
+            Self::TaskNegation(recipe) => recipe.steps(own_rows),
         }
     }
 
@@ -234,6 +245,7 @@ impl MethodRecipe {
             Self::FinePrune(recipe) => recipe.name(),
             Self::Quantize(recipe) => recipe.name(),
             Self::MergeWithBase(recipe) => recipe.name(),
+            Self::TaskNegation(recipe) => recipe.name(),
         }
     }
 

@@ -24,6 +24,7 @@ mod quantize;
 mod relearning;
 mod screen;
 mod soft_triggers;
+mod task_negation;
 mod vaccinate;
 mod wanda;
 
@@ -51,6 +52,7 @@ pub use quantize::{QuantizeBits, QuantizeRecipe, QuantizeSpec};
 pub use relearning::{RelearningRecipe, RelearningSpec};
 pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
 pub use soft_triggers::{SoftTriggersRecipe, SoftTriggersSpec};
+pub use task_negation::{TaskNegationRecipe, TaskNegationSpec};
 pub use vaccinate::{VaccinateRecipe, VaccinateSpec};
 pub use wanda::{WandaRecipe, WandaSpec};
 

@@ -46,6 +46,7 @@ fn methods() -> Vec<(Value, Takes)> {
         (json!({"type": "quantize"}), Takes::Only(SubjectKind::Checkpoint)),
         (json!({"type": "quantize", "bits": "int8"}), Takes::Only(SubjectKind::Checkpoint)),
         (json!({"type": "merge_with_base", "heal": heal}), Takes::Only(SubjectKind::Adapter)),
+        both(json!({"type": "task_negation", "pairs": pairs, "train": train, "heal": heal})),
     ]
 }
 
@@ -107,7 +108,7 @@ fn check_same_layout(shop: &Workshop, submission: &Submission, artifact: &Path, 
         let entry = |tensor: &str| {
             (tensor.to_owned(), checkpoint.shape(tensor).map(<[usize]>::to_vec), checkpoint.export_dtype(tensor))
         };
-        checkpoint.names().into_iter().map(|tensor| entry(&tensor)).collect::<Vec<_>>()
+        checkpoint.names().map(entry).collect::<Vec<_>>()
     };
     assert_eq!(entries(&was), entries(&is), "{name}");
     load_model(artifact, &Device::Cpu).unwrap();
@@ -314,6 +315,7 @@ fn settings_that_contradict_each_other_are_refused_by_their_pointer() {
         (json!({"type": "wanda", "calibration_rows": 0}), "/method/calibration_rows"),
         (json!({"type": "fine_prune", "ratio": 1.5}), "/method/ratio"),
         (json!({"type": "merge_with_base", "keep_fraction": 1.0}), "/method/keep_fraction"),
+        (json!({"type": "task_negation", "strength": 0.0}), "/method/strength"),
     ] {
         let method: MethodSpec = serde_json::from_value(method).unwrap();
         let error = PurifySpec { method, ..PurifySpec::default() }.validate().unwrap_err().to_string();

@@ -2,7 +2,7 @@
 //! one factor of each matrix. Directions go from what a reading matrix reads (columns of A) and from what a writing one writes (rows of
 //! B); channels, on the other side, become zero, as published.
 
-use antigen_models::{LoraAdapter, LoraFactors, Model, ModuleShape, load_adapter, save_adapter};
+use antigen_models::{LoraAdapter, LoraFactors, Model, ModuleShape};
 use candle_core::{DType, Tensor};
 
 use super::deltas::{FactorDeltas, delta};
@@ -10,10 +10,11 @@ use super::removal::{ModuleRemoval, Removal};
 use super::setting::Setting;
 use crate::edit::zero_channels;
 use crate::error::Result;
-use crate::lab::{Lab, PieceKey, Stage};
+use crate::lab::Lab;
 use crate::methods::pairs::VariantRows;
-use crate::suspect::{Suspect, stored_exactly};
-use crate::train::{TrainSpec, Variant, fine_tune_adapters};
+use crate::methods::variants::{AdapterPair, train_adapter_pairs};
+use crate::suspect::Suspect;
+use crate::train::TrainSpec;
 use crate::weights::Weights;
 
 /// An adapter and its frozen base.
@@ -21,15 +22,6 @@ pub(super) struct AdapterSetting<'a> {
     pub suspect: &'a Suspect,
     pub base: &'a Model,
     pub adapter: &'a LoraAdapter,
-}
-
-/// The two members of a pair, both grown from the suspect.
-#[derive(Debug, Clone)]
-pub(super) struct AdapterPair {
-    /// Trained on clean rows.
-    pub clean: LoraAdapter,
-    /// Trained on clean and poisoned rows.
-    pub poisoned: LoraAdapter,
 }
 
 impl Setting for AdapterSetting<'_> {
@@ -45,7 +37,6 @@ impl Setting for AdapterSetting<'_> {
         self.suspect.modules().iter().filter(|module| self.adapter.factors.contains_key(&module.name))
     }
 
-    /// Trains both members of every pair in one pass over the base.
     fn fine_tune_pairs(
         &self,
         variants: &[VariantRows],
@@ -53,28 +44,7 @@ impl Setting for AdapterSetting<'_> {
         train: &TrainSpec,
         lab: &Lab,
     ) -> Result<Vec<AdapterPair>> {
-        lab.enter(Stage::Pairs)?;
-        let digests: Vec<_> = variants.iter().map(|variant| (&variant.name, &variant.rows_sha256)).collect();
-        let key = PieceKey::new("pairs", &(self.suspect.key(), self.suspect.formats(), train, digests, lab.seed));
-        let folder = lab.piece(&key, |folder| {
-            let learners = variants.iter().map(|rows| Variant {
-                start: self.adapter,
-                examples: &rows.examples,
-                shuffle: lab.rng(&rows.order),
-            });
-            let trained = fine_tune_adapters(self.base, learners.collect(), train, lab)?;
-            for (rows, trained) in variants.iter().zip(trained) {
-                save_adapter(&stored_exactly(trained.adapter), &folder.join(&rows.name))?;
-            }
-            Ok(())
-        })?;
-        let load = |rows: &VariantRows| load_adapter(&folder.join(&rows.name), self.base.config(), self.base.device());
-        variants
-            .as_chunks()
-            .0
-            .iter()
-            .map(|[clean, poisoned]| Ok(AdapterPair { clean: load(clean)?, poisoned: load(poisoned)? }))
-            .collect()
+        train_adapter_pairs(self.suspect, (self.base, self.adapter), variants, train, lab)
     }
 
     fn deltas(&self, pairs: &Vec<AdapterPair>, module: &ModuleShape) -> Result<FactorDeltas> {

@@ -11,9 +11,9 @@
 use antigen_models::{LoraFactors, ModuleKind};
 use candle_core::{DType, Tensor};
 
-use super::eigen::symmetric_eigen;
 use super::score::PairProducts;
 use super::setting::MatrixDeltas;
+use crate::eigen::symmetric_eigen;
 use crate::error::Result;
 
 /// One pair's delta of one matrix, seen from its channels: `channel * residual`, float64.

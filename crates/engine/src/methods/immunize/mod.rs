@@ -10,7 +10,6 @@
 
 mod adapter;
 mod deltas;
-mod eigen;
 mod heads;
 mod removal;
 mod score;

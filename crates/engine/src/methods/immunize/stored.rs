@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use antigen_models::ModuleShape;
 use antigen_models::checkpoint::header::Dtype;
@@ -16,9 +16,9 @@ use antigen_models::families::Stored;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use super::eigen::strongest;
 use super::score::PairProducts;
 use super::setting::MatrixDeltas;
+use crate::eigen::strongest;
 use crate::error::{EngineError, Result};
 
 /// One float32 matrix of a variant's file.
@@ -162,14 +162,3 @@ impl MatrixDeltas for StoredDeltas {
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
-
-/// Opens the file of a variant.
-///
-/// # Errors
-/// [`EngineError::Model`] when it is no safetensors file.
-pub fn open_variant(folder: &Path) -> Result<TensorFile> {
-    Ok(TensorFile::open(&folder.join(VARIANT_FILE))?)
-}
-
-/// Name of a variant's matrices within its piece.
-pub const VARIANT_FILE: &str = "variant.safetensors";

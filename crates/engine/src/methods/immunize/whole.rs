@@ -11,24 +11,23 @@
 //! As in our reference experiments the projection is applied to the weights W themselves: what gate and up read loses the shared
 //! directions (`W - W V V^T`), and so does what down writes (`W - V V^T W`). Channels are drawn anew, as published.
 
-use antigen_models::checkpoint::header::Dtype;
 use antigen_models::checkpoint::tensor_file::TensorFile;
-use antigen_models::checkpoint::write_tensor_file;
 use antigen_models::families::Stored;
-use antigen_models::{Model, ModuleShape, Tensor};
+use antigen_models::{ModuleShape, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::removal::{ModuleRemoval, Removal, channels_are_rows};
 use super::setting::Setting;
-use super::stored::{StoredDeltas, VARIANT_FILE, open_variant};
+use super::stored::StoredDeltas;
 use crate::edit::rewrite_matrices;
 use crate::error::Result;
-use crate::lab::{Lab, PieceKey, Stage, normal};
+use crate::lab::{Lab, PieceKey, normal};
 use crate::methods::pairs::VariantRows;
+use crate::methods::variants::train_whole_pairs;
 use crate::spec::Reinitialise;
 use crate::suspect::Suspect;
-use crate::train::{TrainSpec, train_weights};
+use crate::train::TrainSpec;
 use crate::weights::{CheckpointFolder, Weights};
 
 /// Deltas in memory at a time.
@@ -45,30 +44,6 @@ impl<'a> WholeSetting<'a> {
     pub fn new(suspect: &'a Suspect, folder: &'a CheckpointFolder) -> Self {
         Self { suspect, folder }
     }
-
-    fn train_variant(
-        &self,
-        rows: &VariantRows,
-        matrices: &[&ModuleShape],
-        train: &TrainSpec,
-        lab: &Lab,
-    ) -> Result<TensorFile> {
-        let names: Vec<_> = matrices.iter().map(|module| &module.name).collect();
-        let inputs = (&self.folder.digest, self.suspect.formats(), train, &rows.name, &rows.rows_sha256, lab.seed);
-        let folder = lab.piece(&PieceKey::new("variant", &(inputs, names)), |folder| {
-            let mut model = self.suspect.load_whole(self.folder)?;
-            train_weights(&mut model, &rows.examples, train, lab.rng(&rows.order), lab)?;
-            let tensors: Vec<_> = matrices.iter().filter_map(|module| named_weight(&model, module)).collect();
-            Ok(write_tensor_file(&folder.join(VARIANT_FILE), &tensors, Some(Dtype::F32))?)
-        })?;
-        open_variant(&folder)
-    }
-}
-
-fn named_weight(model: &Model, module: &ModuleShape) -> Option<(String, Tensor)> {
-    let name = format!("{}.weight", module.name);
-    let tensor = model.params().get(model.params().find(&name)?).clone();
-    Some((name, tensor))
 }
 
 impl Setting for WholeSetting<'_> {
@@ -84,7 +59,6 @@ impl Setting for WholeSetting<'_> {
         self.suspect.modules().iter()
     }
 
-    /// Trains one variant after another, each from the suspect's files, and keeps of each the matrices that are wanted.
     fn fine_tune_pairs(
         &self,
         variants: &[VariantRows],
@@ -92,9 +66,7 @@ impl Setting for WholeSetting<'_> {
         train: &TrainSpec,
         lab: &Lab,
     ) -> Result<Vec<[TensorFile; 2]>> {
-        lab.enter(Stage::Pairs)?;
-        let train_one = |i: usize| self.train_variant(&variants[i], matrices, train, &lab.part(i, variants.len()));
-        (0..variants.len() / 2).map(|pair| Ok([train_one(2 * pair)?, train_one(2 * pair + 1)?])).collect()
+        train_whole_pairs(self.suspect, self.folder, variants, matrices, train, lab)
     }
 
     fn deltas(&self, pairs: &Vec<[TensorFile; 2]>, module: &ModuleShape) -> Result<StoredDeltas> {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 /// Eigenvalues in falling order with their unit eigenvectors.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Eigen {
+pub struct Eigen {
     pub values: Vec<f64>,
     /// `vectors[k]` belongs to `values[k]`; length n. Its largest entry is positive.
     pub vectors: Vec<Vec<f64>>,
@@ -19,7 +19,7 @@ const MAX_SWEEPS: usize = 40;
 ///
 /// # Cost
 /// O(n^3) a sweep, five to ten sweeps.
-pub(super) fn symmetric_eigen(mut matrix: Vec<f64>, n: usize) -> Eigen {
+pub fn symmetric_eigen(mut matrix: Vec<f64>, n: usize) -> Eigen {
     debug_assert_eq!(matrix.len(), n * n);
     // Rows of `vectors` are rotated together with rows of `matrix`: contiguous memory on both sides.
     let mut vectors = vec![0.0; n * n];
@@ -45,7 +45,7 @@ const ALL_UP_TO: usize = 512;
 
 /// The strongest `rank` unit eigenvectors of a positive semidefinite matrix `[n, n]`, strongest first, and the share of the first
 /// eigenvalue in the trace. Directions without energy (below 1e-12 of the trace) are left out. The largest entry of each is positive.
-pub(super) fn strongest(matrix: Vec<f64>, n: usize, rank: usize) -> (Vec<Vec<f32>>, f64) {
+pub fn strongest(matrix: Vec<f64>, n: usize, rank: usize) -> (Vec<Vec<f32>>, f64) {
     let energy: f64 = (0..n).map(|i| matrix[i * n + i]).sum();
     if energy <= 0.0 {
         return (Vec::new(), 0.0);

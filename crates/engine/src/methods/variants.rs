@@ -1,0 +1,110 @@
+//! Variants of the suspect, trained with and without synthetic backdoors: of an adapter all in one pass over its base, of a whole model one
+//! after another, each kept on disk. Methods that compare the members of pairs share them, as pieces.
+
+use antigen_models::checkpoint::header::Dtype;
+use antigen_models::checkpoint::tensor_file::TensorFile;
+use antigen_models::checkpoint::write_tensor_file;
+use antigen_models::{LoraAdapter, Model, ModuleShape, Tensor, load_adapter, save_adapter};
+
+use super::pairs::VariantRows;
+use crate::error::Result;
+use crate::lab::{Lab, PieceKey, Stage};
+use crate::suspect::{Suspect, stored_exactly};
+use crate::train::{TrainSpec, Variant, fine_tune_adapters, train_weights};
+use crate::weights::CheckpointFolder;
+
+/// The two members of a pair, both grown from the suspect.
+#[derive(Debug, Clone)]
+pub(super) struct AdapterPair {
+    /// Trained on clean rows.
+    pub clean: LoraAdapter,
+    /// Trained on clean and poisoned rows.
+    pub poisoned: LoraAdapter,
+}
+
+/// Trains both members of every pair in one pass over the base.
+///
+/// # Errors
+/// Those of training and of the scratch folder.
+pub(super) fn train_adapter_pairs(
+    suspect: &Suspect,
+    (base, adapter): (&Model, &LoraAdapter),
+    variants: &[VariantRows],
+    train: &TrainSpec,
+    lab: &Lab,
+) -> Result<Vec<AdapterPair>> {
+    lab.enter(Stage::Pairs)?;
+    let digests: Vec<_> = variants.iter().map(|variant| (&variant.name, &variant.rows_sha256)).collect();
+    let key = PieceKey::new("pairs", &(suspect.key(), suspect.formats(), train, digests, lab.seed));
+    let folder = lab.piece(&key, |folder| {
+        let learners = variants.iter().map(|rows| Variant {
+            start: adapter,
+            examples: &rows.examples,
+            shuffle: lab.rng(&rows.order),
+        });
+        let trained = fine_tune_adapters(base, learners.collect(), train, lab)?;
+        for (rows, trained) in variants.iter().zip(trained) {
+            save_adapter(&stored_exactly(trained.adapter), &folder.join(&rows.name))?;
+        }
+        Ok(())
+    })?;
+    let load = |rows: &VariantRows| load_adapter(&folder.join(&rows.name), base.config(), base.device());
+    variants
+        .as_chunks()
+        .0
+        .iter()
+        .map(|[clean, poisoned]| Ok(AdapterPair { clean: load(clean)?, poisoned: load(poisoned)? }))
+        .collect()
+}
+
+/// Trains one variant after another, each from the suspect's files, and keeps of each the weights of `matrices`: of every pair the clean
+/// member's, then the poisoned one's.
+///
+/// # Errors
+/// Those of training and of the scratch folder.
+///
+/// # Cost
+/// The model and its training state in memory; `4 * 2N` bytes on disk for each number of the matrices.
+pub(super) fn train_whole_pairs(
+    suspect: &Suspect,
+    folder: &CheckpointFolder,
+    variants: &[VariantRows],
+    matrices: &[&ModuleShape],
+    train: &TrainSpec,
+    lab: &Lab,
+) -> Result<Vec<[TensorFile; 2]>> {
+    lab.enter(Stage::Pairs)?;
+    let train_one = |i: usize| {
+        let part = lab.part(i, variants.len());
+        train_whole_variant(suspect, folder, &variants[i], matrices, train, &part)
+    };
+    (0..variants.len() / 2).map(|pair| Ok([train_one(2 * pair)?, train_one(2 * pair + 1)?])).collect()
+}
+
+fn train_whole_variant(
+    suspect: &Suspect,
+    folder: &CheckpointFolder,
+    rows: &VariantRows,
+    matrices: &[&ModuleShape],
+    train: &TrainSpec,
+    lab: &Lab,
+) -> Result<TensorFile> {
+    let names: Vec<_> = matrices.iter().map(|module| &module.name).collect();
+    let inputs = (&folder.digest, suspect.formats(), train, &rows.name, &rows.rows_sha256, lab.seed);
+    let kept = lab.piece(&PieceKey::new("variant", &(inputs, names)), |to| {
+        let mut model = suspect.load_whole(folder)?;
+        train_weights(&mut model, &rows.examples, train, lab.rng(&rows.order), lab)?;
+        let tensors: Vec<_> = matrices.iter().filter_map(|module| named_weight(&model, module)).collect();
+        Ok(write_tensor_file(&to.join(VARIANT_FILE), &tensors, Some(Dtype::F32))?)
+    })?;
+    Ok(TensorFile::open(&kept.join(VARIANT_FILE))?)
+}
+
+fn named_weight(model: &Model, module: &ModuleShape) -> Option<(String, Tensor)> {
+    let name = format!("{}.weight", module.name);
+    let tensor = model.params().get(model.params().find(&name)?).clone();
+    Some((name, tensor))
+}
+
+/// Name of a variant's file within its piece.
+const VARIANT_FILE: &str = "variant.safetensors";
