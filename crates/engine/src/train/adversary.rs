@@ -47,7 +47,9 @@ impl Adversary {
     /// one that makes rows longer.
     pub fn objective(&self, places: Vec<Range<usize>>, rng: ChaCha8Rng) -> Objective {
         match self {
-            Self::SoftTriggers(settings) => Objective::SoftTriggers(SoftTriggers::new(settings.clone(), places, rng)),
+            Self::SoftTriggers(settings) => {
+                Objective::SoftTriggers(Box::new(SoftTriggers::new(settings.clone(), places, rng)))
+            }
             Self::Consistency(settings) => Objective::Consistency(Consistency::new(*settings)),
         }
     }

@@ -21,7 +21,7 @@ pub enum Objective {
     #[default]
     Responses,
     /// Half of that, and half of it under free vectors in the prompt that make the response unlikely.
-    SoftTriggers(SoftTriggers),
+    SoftTriggers(Box<SoftTriggers>),
     /// The loss on the response tokens, and hidden states that stay together under a perturbation of the embeddings.
     Consistency(Consistency),
 }

@@ -119,7 +119,7 @@ fn variants_against_an_adversary_learn_in_a_pack_what_they_learn_alone() {
         (0..6).map(|i| Example { tokens: (i..i + 12).map(|token| token % 40).collect(), response_start: 8 }).collect();
     let settings = SoftTriggerSettings { vectors: 2, inner_steps: 2, step_size: 0.15, scope: SoftTriggerScope::PerRow };
     let places = examples.iter().map(|_| 2..6).collect();
-    let objective = Objective::SoftTriggers(SoftTriggers::new(settings, places, rng(1, "adversary")));
+    let objective = Objective::SoftTriggers(Box::new(SoftTriggers::new(settings, places, rng(1, "adversary"))));
     let spec = TrainSpec { epochs: 2, batch_rows: 4, learning_rate: 1e-3, ..TrainSpec::default() };
     let train = |counts: &[usize]| {
         let variant =
