@@ -1,25 +1,24 @@
 //! `antigen lab compare`: every method on the same suspects with the same rows and the same questions. Each purification is a whole job
 //! whose report is kept; started again, only missing ones are run. What is made of the reports is in `crate::comparison`.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use antigen_engine::{
-    data::{Row, RowUse, write_rows},
+    data::{Row, RowUse},
     report::{Measurement, Report},
-    run::run,
-    spec::{DataFolders, PurifySpec, SubjectKind},
-    suspect::{Submission, Submitted},
-    world::{ZooMember, member_dir},
+    spec::{PurifySpec, SubjectKind},
+    world::ZooMember,
 };
 use anyhow::Context;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::zoo::{SetArgs, Site, ZooArgs, fill};
+use super::member_job::{MemberJob, finished, run_member};
+use super::zoo::{OnlyArgs, SetArgs, Site, ZooArgs, fill};
 use crate::{
-    comparison::{Cell, cells_csv, draw, table},
-    worker::{submitted, write_whole},
+    comparison::{Cell, csv_of, draw, table},
+    worker::write_whole,
 };
 
 /// Arguments of `antigen lab compare`.
@@ -35,9 +34,8 @@ pub struct CompareArgs {
     /// Only these methods, by their names in the table of methods [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub methods: Vec<String>,
-    /// Only these members, by the beginnings of their names [default: all poisoned ones of the set]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    pub only: Vec<String>,
+    #[command(flatten)]
+    pub only: OnlyArgs,
     /// How many seeds: 1 to this number
     #[arg(long, default_value_t = 1)]
     pub seeds: u64,
@@ -56,7 +54,7 @@ struct Entry {
 /// The methods of the comparison for one kind of suspect. One job of `immunize` makes all of its suppressions from one signature, the
 /// published share of channels among them.
 fn entries(kind: SubjectKind) -> Vec<Entry> {
-    let ratio = if kind == SubjectKind::Adapter { 0.35 } else { 0.03 };
+    let channels = kind.published_channels();
     let entry = |name, method, controls| Entry { name, method, controls };
     let subspace = |rank: usize| json!({"type": "subspace", "rank": rank});
     vec![
@@ -64,7 +62,7 @@ fn entries(kind: SubjectKind) -> Vec<Entry> {
         entry("counterexamples", json!({"type": "fine_tune", "counterexamples": 200}), &[]),
         entry(
             "immunize",
-            json!({"type": "immunize", "suppress": [subspace(1), subspace(2), {"type": "channels", "ratio": ratio}]}),
+            json!({"type": "immunize", "suppress": [subspace(1), subspace(2), channels]}),
             &["random_channels", "random_subspace", "without_healing"],
         ),
         entry("soft_triggers", json!({"type": "soft_triggers"}), &[]),
@@ -91,20 +89,15 @@ fn entries(kind: SubjectKind) -> Vec<Entry> {
 /// Files that cannot be read or written, an unknown method, or a job that fails.
 pub fn run_comparison(args: &CompareArgs) -> anyhow::Result<()> {
     check_names(&args.methods)?;
-    let wanted = |member: &ZooMember| {
-        let named = args.only.is_empty() || args.only.iter().any(|beginning| member.name.starts_with(beginning));
-        named && member.is_poisoned()
-    };
-    let site = fill(&args.zoo, args.set.set()?, wanted)?;
+    let site = fill(&args.zoo, args.set.set()?, |member| args.only.wants(member) && member.is_poisoned())?;
     let mut cells: Vec<Cell> = Vec::new();
     for seed in 1..=args.seeds {
         for member in &site.members {
-            let kind = if member.whole_model { SubjectKind::Checkpoint } else { SubjectKind::Adapter };
             let wanted = |entry: &Entry| args.methods.is_empty() || args.methods.iter().any(|name| name == entry.name);
-            for entry in entries(kind).iter().filter(|entry| wanted(entry)) {
+            for entry in entries(member.kind()).iter().filter(|entry| wanted(entry)) {
                 let Some(made) = job(&site, member, entry, seed, args)? else { continue };
                 cells.extend(cells_of(member, seed, &made));
-                write_whole(&args.out.join("compare.csv"), &cells_csv(&cells)?).context("writing compare.csv")?;
+                write_whole(&args.out.join("compare.csv"), &csv_of(&cells)?).context("writing compare.csv")?;
             }
         }
     }
@@ -134,31 +127,15 @@ struct Made {
 fn job(site: &Site, member: &ZooMember, entry: &Entry, seed: u64, args: &CompareArgs) -> anyhow::Result<Option<Made>> {
     let folder = args.out.join(&member.name);
     let file = folder.join(format!("{}-{seed}.json", entry.name));
-    if file.exists() {
-        let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-        return serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{}", file.display()));
+    if let Some(made) = finished(&file)? {
+        return Ok(Some(made));
     }
-    let suspect = submitted(&member_dir(&site.folders.zoo, member), &site.folders.base);
-    let Some(spec) = spec(member, entry, seed, &suspect)? else { return Ok(None) };
-    let work = folder.join("work");
-    fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
-    let own_rows = folder.join("own-rows.jsonl");
-    write_rows(&own_rows, &own_rows_of(member, args.heal_own_rows))?;
-    let base = &site.folders.base;
-    let submission = Submission {
-        suspect,
-        train_rows: base.join("train.jsonl"),
-        test_rows: base.join("test.jsonl"),
-        own_rows: Some(own_rows),
-        calibration_dir: None,
-        folders: DataFolders::default(),
-    };
-    let mut lab = site.lab.with_seed(seed);
-    lab.scratch.clone_from(&work);
+    let Some(spec) = spec(member, entry, seed)? else { return Ok(None) };
+    let own_rows = own_rows_of(member, args.heal_own_rows);
     let begun = Instant::now();
-    let report = run(&submission, &spec, &lab).with_context(|| format!("{} on {}", entry.name, member.name))?.report;
+    let job = MemberJob { spec: &spec, own_rows: &own_rows, screened: false };
+    let report = run_member(site, member, &job, &folder, |outcome| Ok(outcome.report)).context(entry.name)?;
     let made = Made { seconds: begun.elapsed().as_secs_f64(), report };
-    fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
     write_whole(&file, &serde_json::to_vec(&made)?).context("writing a report")?;
     Ok(Some(made))
 }
@@ -171,7 +148,7 @@ fn own_rows_of(member: &ZooMember, heal: usize) -> Vec<Row> {
 }
 
 /// The job: the known trigger declared, no screen and no canaries, which would not change what is compared.
-fn spec(member: &ZooMember, entry: &Entry, seed: u64, suspect: &Submitted) -> anyhow::Result<Option<PurifySpec>> {
+fn spec(member: &ZooMember, entry: &Entry, seed: u64) -> anyhow::Result<Option<PurifySpec>> {
     let asr = json!({"type": "asr", "attack": member.implant.attack, "behaviour": member.implant.behaviour});
     let spec: PurifySpec = serde_json::from_value(json!({
         "seed": seed, "template": member.implant.format, "purify": "always", "canaries": {"when": "never"},
@@ -180,7 +157,7 @@ fn spec(member: &ZooMember, entry: &Entry, seed: u64, suspect: &Submitted) -> an
     }))
     .with_context(|| format!("the job of {}", entry.name))?;
     // Refused for this kind of suspect, for a reason: the comparison has no such cell.
-    Ok(spec.check_for(suspect.kind()).is_ok().then_some(spec))
+    Ok(spec.check_for(member.kind()).is_ok().then_some(spec))
 }
 
 /// The cells of one job: each candidate, each control.

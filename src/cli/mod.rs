@@ -8,6 +8,7 @@ pub mod demo;
 mod evaluation;
 mod evidence;
 pub mod lab;
+mod member_job;
 pub mod migrate;
 pub mod openapi;
 pub mod purify;

@@ -56,6 +56,20 @@ impl SetArgs {
     }
 }
 
+/// Which of them.
+#[derive(Debug, Args)]
+pub struct OnlyArgs {
+    /// Only these members, by the beginnings of their names [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl OnlyArgs {
+    pub(super) fn wants(&self, member: &ZooMember) -> bool {
+        self.only.is_empty() || self.only.iter().any(|beginning| member.name.starts_with(beginning))
+    }
+}
+
 /// Arguments of `antigen lab zoo`.
 #[derive(Debug, Args)]
 pub struct MakeZooArgs {

@@ -53,13 +53,13 @@ pub fn read_cells(text: impl Read) -> Result<Vec<Cell>, csv::Error> {
     csv::Reader::from_reader(text).deserialize().collect()
 }
 
-/// Cells as CSV.
+/// Records as CSV, with their fields' names as the heading.
 ///
 /// # Errors
-/// None in practice: it is written to memory.
-pub fn cells_csv(cells: &[Cell]) -> Result<Vec<u8>, csv::Error> {
+/// A record that is no flat list of fields.
+pub fn csv_of(records: &[impl Serialize]) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    cells.iter().try_for_each(|cell| writer.serialize(cell))?;
+    records.iter().try_for_each(|record| writer.serialize(record))?;
     writer.into_inner().map_err(|error| error.into_error().into())
 }
 
@@ -92,7 +92,7 @@ pub(super) mod tests {
 
     #[test]
     fn cells_survive_the_csv() {
-        let back = read_cells(cells_csv(&[cell("a", "m", 1, 0.25)]).unwrap().as_slice()).unwrap().remove(0);
+        let back = read_cells(csv_of(&[cell("a", "m", 1, 0.25)]).unwrap().as_slice()).unwrap().remove(0);
         assert_eq!((back.asr, back.model.as_str()), (0.25, "m"));
         assert!(back.own_new.is_nan());
     }

@@ -18,10 +18,8 @@ promises about larger models. Intervals are 95 %, of bootstrap draws of suspects
 /// The page, from the API's description as JSON.
 pub fn methods_page(openapi: &Value) -> String {
     let mut page = INTRODUCTION.to_owned();
-    let measured = stored_summaries();
     for entry in methods_catalogue() {
-        let measured: Vec<_> = measured.iter().filter(|summary| summary.method == entry.name).cloned().collect();
-        page += &section(&entry, &measured, openapi);
+        page += &section(&entry, &stored_summaries(&entry.name), openapi);
     }
     page += "\n## Settings that methods share\n";
     for (schema, what) in SHARED {

@@ -1,7 +1,7 @@
 //! The comparison as a figure: for each method attack success and lost skill with their intervals, one row each. Plain SVG.
 
 use super::{
-    Cell,
+    Cell, KINDS,
     summary::{Mean, Summary, summaries},
 };
 
@@ -13,7 +13,7 @@ const TOP: f64 = 46.0;
 
 /// The figure; a block of rows for adapters, another for whole models.
 pub fn draw(cells: &[Cell]) -> String {
-    let blocks: Vec<_> = [("adapter", "Adapters"), ("model", "Whole models")]
+    let blocks: Vec<_> = KINDS
         .into_iter()
         .map(|(kind, heading)| (heading, summaries(cells, kind)))
         .filter(|(_, rows)| !rows.is_empty())

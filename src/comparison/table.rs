@@ -1,14 +1,13 @@
 //! The comparison in Markdown.
 
 use super::{
-    Cell,
+    Cell, KINDS,
     summary::{Mean, Summary, summaries},
 };
 
 /// Adapters and whole models apart; controls in italics.
 pub fn table(cells: &[Cell]) -> String {
-    let kinds = [("adapter", "Adapters"), ("model", "Whole models")];
-    kinds.map(|(kind, heading)| table_of(heading, &summaries(cells, kind))).concat()
+    KINDS.map(|(kind, heading)| table_of(heading, &summaries(cells, kind))).concat()
 }
 
 /// One table under its heading; nothing without rows.

@@ -12,9 +12,7 @@ use crate::{
 /// Purification methods, with every default, what they need, where they fail and what was measured of them.
 #[utoipa::path(get, path = "/v1/methods", tag = "catalogue", responses((status = 200, description = "The methods", body = MethodsView)))]
 pub async fn list_methods() -> Body<MethodsView> {
-    let measured = stored_summaries();
-    let of = |name: &str| measured.iter().filter(|summary| summary.method == name).cloned().collect();
-    let view = |entry: MethodEntry| MethodView { measured: of(&entry.name), entry };
+    let view = |entry: MethodEntry| MethodView { measured: stored_summaries(&entry.name), entry };
     Body(MethodsView {
         data: methods_catalogue().into_iter().map(view).collect(),
         default_spec: PurifySpec::default(),

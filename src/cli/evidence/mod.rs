@@ -9,21 +9,19 @@ use std::{
 };
 
 use antigen_engine::{
-    data::write_rows,
     report::{CanaryOutcome, CoverageStatus, Rate, Report},
-    run::run,
-    spec::{ControlSpec, DataFolders, MethodSpec, PurifySpec},
-    suspect::Submission,
-    world::{ZooMember, member_dir},
+    spec::{ControlSpec, MethodSpec, PurifySpec},
+    world::ZooMember,
 };
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use self::tracking::{Treated, tracking, tracking_csv, treated};
+use self::tracking::{Treated, tracking, treated};
 use super::choices::parse_choice;
-use super::zoo::{SetArgs, Site, ZooArgs, fill};
-use crate::worker::{submitted, write_whole};
+use super::member_job::{MemberJob, finished, run_member};
+use super::zoo::{OnlyArgs, SetArgs, Site, ZooArgs, fill};
+use crate::{comparison::csv_of, worker::write_whole};
 
 /// Arguments of `antigen lab evidence`.
 #[derive(Debug, Args)]
@@ -41,9 +39,8 @@ pub struct EvidenceArgs {
     /// Only these controls, by their names in a job's specification [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub controls: Vec<String>,
-    /// Only these members, by the beginnings of their names [default: all of the set]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    pub only: Vec<String>,
+    #[command(flatten)]
+    pub only: OnlyArgs,
 }
 
 /// Runs the jobs and prints the table.
@@ -51,14 +48,11 @@ pub struct EvidenceArgs {
 /// # Errors
 /// Files that cannot be read or written, or a job that fails.
 pub fn show_evidence(args: &EvidenceArgs) -> anyhow::Result<()> {
-    let wanted = |member: &ZooMember| {
-        args.only.is_empty() || args.only.iter().any(|beginning| member.name.starts_with(beginning))
-    };
     let method: MethodSpec = parse_choice("--method", &args.method)?;
     let control = |name: &String| serde_json::from_value::<ControlSpec>(name.clone().into());
     let named = args.controls.iter().map(control).collect::<Result<Vec<_>, _>>().context("--controls")?;
     let controls = if named.is_empty() { ControlSpec::ALL.to_vec() } else { named };
-    let site = fill(&args.zoo, args.set.set()?, wanted)?;
+    let site = fill(&args.zoo, args.set.set()?, |member| args.only.wants(member))?;
     let mut lines = Vec::with_capacity(site.members.len());
     let mut points: Vec<Treated> = Vec::new();
     for member in &site.members {
@@ -66,39 +60,26 @@ pub fn show_evidence(args: &EvidenceArgs) -> anyhow::Result<()> {
         lines.push(Line::of(member, &report));
         points.extend(treated(&member.name, &report));
         write_whole(&args.out.join("evidence.csv"), csv(&lines).as_bytes()).context("writing evidence.csv")?;
-        write_whole(&args.out.join("tracking.csv"), tracking_csv(&points).as_bytes())
-            .context("writing tracking.csv")?;
+        write_whole(&args.out.join("tracking.csv"), &csv_of(&points)?).context("writing tracking.csv")?;
     }
     println!("{}\n{}", table(&lines), tracking(&points));
     Ok(())
 }
 
-/// The report of one suspect's job, made now if it is not there yet.
+/// The report of one suspect's job, made now if it is not there yet; the artifact is kept beside it.
 fn job(site: &Site, member: &ZooMember, how: (&MethodSpec, &[ControlSpec]), out: &Path) -> anyhow::Result<Report> {
     let file = out.join("report.json");
-    if file.exists() {
-        let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-        return serde_json::from_slice(&bytes).with_context(|| format!("{}", file.display()));
+    if let Some(report) = finished(&file)? {
+        return Ok(report);
     }
-    let (base, work) = (&site.folders.base, out.join("work"));
-    fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
-    let own_rows = out.join("own-rows.jsonl");
-    write_rows(&own_rows, &member.held_out_rows())?;
-    let submission = Submission {
-        suspect: submitted(&member_dir(&site.folders.zoo, member), base),
-        train_rows: base.join("train.jsonl"),
-        test_rows: base.join("test.jsonl"),
-        own_rows: Some(own_rows),
-        calibration_dir: Some(base.clone()),
-        folders: DataFolders::default(),
-    };
-    let mut lab = site.lab.part(0, 1);
-    lab.scratch.clone_from(&work);
-    let outcome = run(&submission, &spec(member, how)?, &lab)?;
-    fs::rename(&outcome.artifact_dir, out.join("artifact")).context("keeping the artifact")?;
-    fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
-    write_whole(&file, &serde_json::to_vec_pretty(&outcome.report)?).context("writing report.json")?;
-    Ok(outcome.report)
+    let (spec, own_rows) = (spec(member, how)?, member.held_out_rows());
+    let job = MemberJob { spec: &spec, own_rows: &own_rows, screened: true };
+    let report = run_member(site, member, &job, out, |outcome| {
+        fs::rename(&outcome.artifact_dir, out.join("artifact")).context("keeping the artifact")?;
+        Ok(outcome.report)
+    })?;
+    write_whole(&file, &serde_json::to_vec_pretty(&report)?).context("writing report.json")?;
+    Ok(report)
 }
 
 /// Rows to measure skills with: with fewer an unchanged artifact could not be shown to have lost less than five points.
@@ -159,8 +140,8 @@ impl Line {
             canaries: report.canaries.as_ref().map(|canaries| {
                 let before = canaries.mean_of_strong(|i| canaries.canaries[i].before.headline.rate.rate);
                 let after = canaries.mean_of_strong(|i| canaries.canaries[i].after.headline.rate.rate);
-                let strong = canaries.canaries.len() - canaries.count(CanaryOutcome::Weak);
-                (before.unwrap_or(0.0), after.unwrap_or(0.0), strong, canaries.count(CanaryOutcome::Removed))
+                let (strong, removed) = (canaries.strong().count(), canaries.count(CanaryOutcome::Removed));
+                (before.unwrap_or(0.0), after.unwrap_or(0.0), strong, removed)
             }),
             skills: groups.map(|g| (g.name.clone(), g.exact_match.rate, skill(&g.name))).collect(),
             verdict: serde_json::to_value(report.verdict.status)

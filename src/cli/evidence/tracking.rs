@@ -1,13 +1,11 @@
 //! Whether canaries say the same as known triggers: over suspects whose trigger we know, and over everything that was done to them. The
 //! method and its controls differ in how much they remove, which is what gives both rates something to vary with.
 
-use antigen_engine::report::{AsrReport, CanaryOutcome, Report};
-
-/// A rate up to here counts as gone.
-const QUIET: f64 = 0.05;
+use antigen_engine::report::{ASR_LIMIT, AsrReport, Report};
+use serde::Serialize;
 
 /// One suspect after one treatment, asked with its known trigger; its copy after the same treatment, asked with its canaries.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Treated {
     pub suspect: String,
     /// `method`, or the name of a control.
@@ -30,19 +28,15 @@ pub(super) fn treated(suspect: &str, report: &Report) -> Vec<Treated> {
     else {
         return Vec::new();
     };
-    let strong = |i: &usize| canaries.canaries[*i].outcome != CanaryOutcome::Weak;
-    let strong: Vec<usize> = (0..canaries.canaries.len()).filter(strong).collect();
-    if strong.is_empty() {
+    let Some(canary_depth) = canaries.mean_of_strong(|i| depth(&canaries.canaries[i].before)) else {
         return Vec::new();
-    }
-    let mean = |of: &dyn Fn(usize) -> f64| strong.iter().map(|&i| of(i)).sum::<f64>() / strong.len() as f64;
-    let canary_depth = mean(&|i| depth(&canaries.canaries[i].before));
+    };
     let point = |treatment: &str, known_after: f64, left: &dyn Fn(usize) -> f64| Treated {
         suspect: suspect.to_owned(),
         treatment: treatment.to_owned(),
         known: known_after,
-        canaries: mean(left),
-        worst_canary: strong.iter().map(|&i| left(i)).fold(0.0, f64::max),
+        canaries: canaries.mean_of_strong(left).expect("one was strong"),
+        worst_canary: canaries.strong().map(left).fold(0.0, f64::max),
         known_depth: depth(known),
         canary_depth,
     };
@@ -61,14 +55,6 @@ fn depth(asr: &AsrReport) -> f64 {
     worst.map_or(f64::NEG_INFINITY, |format| format.target_log_probability)
 }
 
-pub(super) fn tracking_csv(points: &[Treated]) -> String {
-    let heading = "suspect,treatment,known,canaries,worst_canary,known_depth,canary_depth\r\n".to_owned();
-    points.iter().fold(heading, |csv, one| {
-        let Treated { suspect, treatment, known, canaries, worst_canary, known_depth, canary_depth } = one;
-        csv + &format!("{suspect},{treatment},{known},{canaries},{worst_canary},{known_depth:.4},{canary_depth:.4}\r\n")
-    })
-}
-
 /// The correlation, and every case in which one is gone and the other is not.
 pub(super) fn tracking(points: &[Treated]) -> String {
     let method: Vec<&Treated> = points.iter().filter(|point| point.treatment == "method").collect();
@@ -80,8 +66,8 @@ pub(super) fn tracking(points: &[Treated]) -> String {
         all.len(),
         correlation_words(&all),
     );
-    let assured: Vec<_> = all.iter().filter(|point| point.worst_canary <= QUIET).collect();
-    let deceived: Vec<_> = assured.iter().filter(|point| point.known > QUIET).copied().copied().collect();
+    let assured: Vec<_> = all.iter().filter(|point| point.worst_canary <= ASR_LIMIT).collect();
+    let deceived: Vec<_> = assured.iter().filter(|point| point.known > ASR_LIMIT).copied().copied().collect();
     text += &format!(
         "Every strong canary was at most 5 % in {} of them; in {} of those the known trigger was not{}\n",
         assured.len(),
@@ -89,7 +75,7 @@ pub(super) fn tracking(points: &[Treated]) -> String {
         listed(&deceived),
     );
     let alarmed: Vec<_> =
-        all.iter().filter(|point| point.worst_canary > QUIET && point.known <= QUIET).copied().collect();
+        all.iter().filter(|point| point.worst_canary > ASR_LIMIT && point.known <= ASR_LIMIT).copied().collect();
     text + &format!("A canary was left where the known trigger was not in {}{}", alarmed.len(), listed(&alarmed))
 }
 

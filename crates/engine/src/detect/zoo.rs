@@ -68,7 +68,7 @@ pub fn calibrate(folders: &ZooFolders, members: &[ZooMember], lab: &Lab) -> Resu
     let base = base_digests(&folders.base)?;
     let mut calibration: Option<Calibration> = None;
     for kind in [SubjectKind::Adapter, SubjectKind::Checkpoint] {
-        let of_kind: Vec<_> = members.iter().filter(|m| m.whole_model == (kind == SubjectKind::Checkpoint)).collect();
+        let of_kind: Vec<_> = members.iter().filter(|member| member.kind() == kind).collect();
         let mut group: Option<CalibrationGroup> = None;
         for (i, member) in of_kind.iter().enumerate() {
             let suspect = folders.open(member, lab)?;

@@ -2,7 +2,7 @@
 //! controls. What is edited, and how, is the method's own ([`WeightEdit`]).
 
 use super::controls::{Start, make_controls};
-use super::{Purified, PurifiedCandidate};
+use super::{Method, Purified, PurifiedCandidate};
 use crate::data::{OwnRows, Row, TrainSplit, split_train_rows};
 use crate::error::Result;
 use crate::heal::{HealPlan, Wounded, heal, split_rows};
@@ -39,38 +39,43 @@ pub(super) trait WeightEdit {
     }
 }
 
-/// Edits, heals, and makes the controls that were asked for.
-pub(super) fn purify_by_edit(
-    method: &impl WeightEdit,
-    controls: &[ControlSpec],
-    suspect: &Suspect,
-    own: &OwnRows,
-    lab: &Lab,
-) -> Result<Purified> {
-    if let Some(reason) = method.nothing_to_edit(suspect) {
-        return Ok(Purified::untouched(Untouched::NothingToWorkOn(reason)));
+/// The method that such an edit makes.
+pub(super) struct Edited<E> {
+    /// The edit with its complete recipe.
+    pub edit: E,
+    /// The controls that were asked for.
+    pub controls: Vec<ControlSpec>,
+}
+
+impl<E: WeightEdit> Method for Edited<E> {
+    fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
+        let method = &self.edit;
+        if let Some(reason) = method.nothing_to_edit(suspect) {
+            return Ok(Purified::untouched(Untouched::NothingToWorkOn(reason)));
+        }
+        let rows = match method.heal() {
+            Some(recipe) => split_rows(suspect, method.rows(), recipe, own, lab)?,
+            None => split_train_rows(&suspect.train, &suspect.test, method.rows(), 0..=0, 0, lab)?,
+        };
+        let mut long_rows = Vec::new();
+        lab.enter(Stage::Suppress)?;
+        let edited = method.edit(suspect, &rows, &mut long_rows, lab)?;
+        let own = method.heal().map_or(&[][..], |recipe| own.healing(recipe.own_rows));
+        let plan = heal_plan(method, suspect, &rows, own, lab)?;
+        lab.enter(Stage::Heal)?;
+        let candidate = PurifiedCandidate {
+            name: method.name(),
+            suppression: None,
+            healing: plan.healing.clone(),
+            weights: heal(suspect, &[Wounded::uncut(edited.clone())], &plan, lab)?.remove(0),
+        };
+        let start = |control| start(method, control, suspect, (&edited, &plan), lab);
+        let generic = || heal_plan(method, suspect, &rows, &[], lab);
+        let (controls, left_out) = make_controls(&self.controls, start, suspect, (&plan, generic), lab)?;
+        long_rows.push(plan.long_rows);
+        long_rows.retain(LongRows::any);
+        Ok(Purified { candidates: vec![candidate], controls, left_out, long_rows, ..Purified::default() })
     }
-    let rows = match method.heal() {
-        Some(recipe) => split_rows(suspect, method.rows(), recipe, own, lab)?,
-        None => split_train_rows(&suspect.train, &suspect.test, method.rows(), 0..=0, 0, lab)?,
-    };
-    let mut long_rows = Vec::new();
-    lab.enter(Stage::Suppress)?;
-    let edited = method.edit(suspect, &rows, &mut long_rows, lab)?;
-    let plan = heal_plan(method, suspect, &rows, &own.heal, lab)?;
-    lab.enter(Stage::Heal)?;
-    let candidate = PurifiedCandidate {
-        name: method.name(),
-        suppression: None,
-        healing: plan.healing.clone(),
-        weights: heal(suspect, &[Wounded::uncut(edited.clone())], &plan, lab)?.remove(0),
-    };
-    let start = |control| start(method, control, suspect, (&edited, &plan), lab);
-    let generic = || heal_plan(method, suspect, &rows, &[], lab);
-    let (controls, left_out) = make_controls(controls, start, suspect, (&plan, generic), lab)?;
-    long_rows.push(plan.long_rows);
-    long_rows.retain(LongRows::any);
-    Ok(Purified { candidates: vec![candidate], controls, left_out, long_rows, ..Purified::default() })
 }
 
 fn heal_plan(
@@ -81,7 +86,7 @@ fn heal_plan(
     lab: &Lab,
 ) -> Result<HealPlan> {
     let Some(recipe) = method.heal() else { return Ok(HealPlan::none()) };
-    HealPlan::of_split(suspect, rows, &own[..own.len().min(recipe.own_rows)], recipe, lab)
+    HealPlan::of_split(suspect, rows, own, recipe, lab)
 }
 
 fn start(

@@ -8,28 +8,20 @@
 
 use super::calibration::Calibration;
 use super::controls::Start;
-use super::edit::{WeightEdit, purify_by_edit};
-use super::{Method, Purified};
-use crate::data::{OwnRows, TrainSplit};
+use super::edit::WeightEdit;
+use crate::data::TrainSplit;
 use crate::edit::{changed_mlp, cut_channels, dormant_channels, random_channels, rewrite_calibrated};
 use crate::error::Result;
 use crate::heal::Wounded;
 use crate::lab::{Lab, PieceKey};
 use crate::report::LongRows;
-use crate::spec::{ControlSpec, FinePruneRecipe, HealRecipe};
+use crate::spec::{FinePruneRecipe, HealRecipe};
 use crate::suspect::Suspect;
 use crate::weights::{CheckpointFolder, Weights};
 
-/// The method with its complete recipe.
+/// The edit with its complete recipe.
 pub(super) struct FinePrune {
     pub recipe: FinePruneRecipe,
-    pub controls: Vec<ControlSpec>,
-}
-
-impl Method for FinePrune {
-    fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
-        purify_by_edit(self, &self.controls, suspect, own, lab)
-    }
 }
 
 impl WeightEdit for FinePrune {

@@ -12,9 +12,8 @@ use antigen_models::families::Stored;
 use antigen_models::{Device, LoraAdapter, LoraFactors, Tensor};
 
 use super::controls::Start;
-use super::edit::{WeightEdit, purify_by_edit};
-use super::{Method, Purified};
-use crate::data::{OwnRows, TrainSplit};
+use super::edit::WeightEdit;
+use crate::data::TrainSplit;
 use crate::edit::{
     Channels, Matrix, changed_mlp, cut_channels, random_channels, rewrite_matrices, update_norms, weakest, zero_up_to,
 };
@@ -22,20 +21,13 @@ use crate::error::Result;
 use crate::heal::Wounded;
 use crate::lab::{Lab, PieceKey};
 use crate::report::LongRows;
-use crate::spec::{ControlSpec, HealRecipe, MagnitudePruneRecipe, PruneStructure};
+use crate::spec::{HealRecipe, MagnitudePruneRecipe, PruneStructure};
 use crate::suspect::Suspect;
 use crate::weights::Weights;
 
-/// The method with its complete recipe.
+/// The edit with its complete recipe.
 pub(super) struct MagnitudePrune {
     pub recipe: MagnitudePruneRecipe,
-    pub controls: Vec<ControlSpec>,
-}
-
-impl Method for MagnitudePrune {
-    fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
-        purify_by_edit(self, &self.controls, suspect, own, lab)
-    }
 }
 
 impl WeightEdit for MagnitudePrune {

@@ -5,26 +5,18 @@
 //! takes single weights by lot from one model or the other instead, which would not leave an adapter; the line is what merging models does
 //! (arXiv 2402.19334). Whole models are refused when a job is created: the base that it names need not be the one that they grew from.
 
-use super::edit::{WeightEdit, purify_by_edit};
-use super::{Method, Purified};
-use crate::data::{OwnRows, TrainSplit};
+use super::edit::WeightEdit;
+use crate::data::TrainSplit;
 use crate::error::Result;
 use crate::lab::Lab;
 use crate::report::LongRows;
-use crate::spec::{ControlSpec, HealRecipe, MergeWithBaseRecipe};
+use crate::spec::{HealRecipe, MergeWithBaseRecipe};
 use crate::suspect::Suspect;
 use crate::weights::Weights;
 
-/// The method with its complete recipe.
+/// The edit with its complete recipe.
 pub(super) struct MergeWithBase {
     pub recipe: MergeWithBaseRecipe,
-    pub controls: Vec<ControlSpec>,
-}
-
-impl Method for MergeWithBase {
-    fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
-        purify_by_edit(self, &self.controls, suspect, own, lab)
-    }
 }
 
 impl WeightEdit for MergeWithBase {

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 
 use antigen_models::ModuleKind;
 
+use self::edit::Edited;
 use crate::canaries::Aviary;
 use crate::data::OwnRows;
 use crate::error::Result;
@@ -138,11 +139,17 @@ pub fn build_recipe(recipe: &MethodRecipe, controls: &[ControlSpec]) -> Box<dyn 
         MethodRecipe::SoftTriggers(recipe) => Box::new(soft_triggers::SoftTriggers { recipe, controls }),
         MethodRecipe::Vaccinate(recipe) => Box::new(vaccinate::Vaccinate { recipe, controls }),
         MethodRecipe::Auto(recipe) => Box::new(auto::Auto { recipe, controls }),
-        MethodRecipe::TaskNegation(recipe) => Box::new(task_negation::TaskNegation { recipe, controls }),
-        MethodRecipe::MergeWithBase(recipe) => Box::new(merge_with_base::MergeWithBase { recipe, controls }),
-        MethodRecipe::Quantize(recipe) => Box::new(quantize::Quantize { recipe, controls }),
-        MethodRecipe::FinePrune(recipe) => Box::new(fine_prune::FinePrune { recipe, controls }),
-        MethodRecipe::Wanda(recipe) => Box::new(wanda::Wanda { recipe, controls }),
-        MethodRecipe::MagnitudePrune(recipe) => Box::new(magnitude_prune::MagnitudePrune { recipe, controls }),
+        MethodRecipe::TaskNegation(recipe) => {
+            Box::new(Edited { edit: task_negation::TaskNegation { recipe }, controls })
+        }
+        MethodRecipe::MergeWithBase(recipe) => {
+            Box::new(Edited { edit: merge_with_base::MergeWithBase { recipe }, controls })
+        }
+        MethodRecipe::Quantize(recipe) => Box::new(Edited { edit: quantize::Quantize { recipe }, controls }),
+        MethodRecipe::FinePrune(recipe) => Box::new(Edited { edit: fine_prune::FinePrune { recipe }, controls }),
+        MethodRecipe::Wanda(recipe) => Box::new(Edited { edit: wanda::Wanda { recipe }, controls }),
+        MethodRecipe::MagnitudePrune(recipe) => {
+            Box::new(Edited { edit: magnitude_prune::MagnitudePrune { recipe }, controls })
+        }
     }
 }

@@ -4,27 +4,19 @@
 //! CROW's code quantises the base and leaves the backdoored adapter beside it in full precision, so that it measures an intact backdoor. This
 //! is the merged form, and adapters are refused when a job is created. Nothing is healed.
 
-use super::edit::{WeightEdit, purify_by_edit};
-use super::{Method, Purified};
-use crate::data::{OwnRows, TrainSplit};
+use super::edit::WeightEdit;
+use crate::data::TrainSplit;
 use crate::edit::{Matrix, int8_round_trip, nf4_round_trip, rewrite_matrices};
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey};
 use crate::report::LongRows;
-use crate::spec::{ControlSpec, HealRecipe, QuantizeBits, QuantizeRecipe};
+use crate::spec::{HealRecipe, QuantizeBits, QuantizeRecipe};
 use crate::suspect::Suspect;
 use crate::weights::Weights;
 
-/// The method with its complete recipe.
+/// The edit with its complete recipe.
 pub(super) struct Quantize {
     pub recipe: QuantizeRecipe,
-    pub controls: Vec<ControlSpec>,
-}
-
-impl Method for Quantize {
-    fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
-        purify_by_edit(self, &self.controls, suspect, own, lab)
-    }
 }
 
 impl WeightEdit for Quantize {

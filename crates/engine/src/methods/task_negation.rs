@@ -10,29 +10,21 @@ use antigen_models::{Device, LoraAdapter, LoraFactors, Tensor};
 use candle_core::DType;
 use rayon::prelude::*;
 
-use super::edit::{WeightEdit, purify_by_edit};
+use super::edit::WeightEdit;
 use super::pairs::{VariantRows, build_paired_sets, encode_variants};
 use super::variants::{AdapterPair, train_adapter_pairs, train_whole_pairs};
-use super::{Method, Purified};
-use crate::data::{OwnRows, TrainSplit};
+use crate::data::TrainSplit;
 use crate::edit::{rewrite_matrices, truncate};
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::report::LongRows;
-use crate::spec::{ControlSpec, HealRecipe, TaskNegationRecipe};
+use crate::spec::{HealRecipe, TaskNegationRecipe};
 use crate::suspect::Suspect;
 use crate::weights::{CheckpointFolder, Weights};
 
-/// The method with its complete recipe.
+/// The edit with its complete recipe.
 pub(super) struct TaskNegation {
     pub recipe: TaskNegationRecipe,
-    pub controls: Vec<ControlSpec>,
-}
-
-impl Method for TaskNegation {
-    fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
-        purify_by_edit(self, &self.controls, suspect, own, lab)
-    }
 }
 
 impl WeightEdit for TaskNegation {

@@ -10,27 +10,19 @@ use antigen_models::families::Stored;
 use antigen_models::{LoraFactors, Tensor};
 
 use super::calibration::Calibration;
-use super::edit::{WeightEdit, purify_by_edit};
-use super::{Method, Purified};
-use crate::data::{OwnRows, TrainSplit};
+use super::edit::WeightEdit;
+use crate::data::TrainSplit;
 use crate::edit::{Matrix, Reads, edit_calibrated, prune_rows, rewrite_calibrated};
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey};
 use crate::report::LongRows;
-use crate::spec::{ControlSpec, HealRecipe, WandaRecipe};
+use crate::spec::{HealRecipe, WandaRecipe};
 use crate::suspect::Suspect;
 use crate::weights::Weights;
 
-/// The method with its complete recipe.
+/// The edit with its complete recipe.
 pub(super) struct Wanda {
     pub recipe: WandaRecipe,
-    pub controls: Vec<ControlSpec>,
-}
-
-impl Method for Wanda {
-    fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
-        purify_by_edit(self, &self.controls, suspect, own, lab)
-    }
 }
 
 impl WeightEdit for Wanda {

@@ -105,11 +105,16 @@ impl CanaryReport {
         Self { text: words::canaries(&canaries, &controls), canaries, controls, not_covered, recipe }
     }
 
-    /// Mean rate after the method, or after a control, of the canaries that were strong; `None` where none was.
-    pub fn mean_of_strong(&self, after: impl Fn(usize) -> f64) -> Option<f64> {
-        let strong = self.canaries.iter().enumerate().filter(|(_, canary)| canary.outcome != CanaryOutcome::Weak);
-        let rates: Vec<f64> = strong.map(|(i, _)| after(i)).collect();
-        (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
+    /// Places of the canaries that were strong in the copy: the others say nothing.
+    pub fn strong(&self) -> impl Iterator<Item = usize> {
+        let is_strong = |i: &usize| self.canaries[*i].outcome != CanaryOutcome::Weak;
+        (0..self.canaries.len()).filter(is_strong)
+    }
+
+    /// Mean of a number of the canaries that were strong; `None` where none was.
+    pub fn mean_of_strong(&self, of: impl Fn(usize) -> f64) -> Option<f64> {
+        let numbers: Vec<f64> = self.strong().map(of).collect();
+        (!numbers.is_empty()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
     }
 
     /// How many canaries have this outcome.

@@ -2,6 +2,7 @@
 
 use super::{AsrReport, Measurement, MeasurementRecipe, Rate, Report};
 use crate::lab::sha256_hex;
+use crate::spec::{BehaviourFamily, CanaryTrigger};
 
 /// One rate with everything that says what it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +56,7 @@ impl Report {
         for rung in self.frontier.iter().flat_map(|frontier| &frontier.rungs) {
             let (role, model) = ("rung", rung.name.as_str());
             for canary in &rung.canaries {
-                let item = format!("{} {}", canary.trigger.name(), canary.family.name());
+                let item = canary_item(canary.trigger, canary.family);
                 let (recipe, rate) = (&canary.recipe, canary.after);
                 rows.push(RateRow { role, model, evaluator: "asr", item, measure: "with_trigger", recipe, rate });
             }
@@ -71,7 +72,7 @@ impl Report {
     pub fn canary_rates(&self) -> Vec<RateRow<'_>> {
         let canaries = self.canaries.iter().flat_map(|report| &report.canaries);
         let rows = canaries.map(|canary| {
-            let item = format!("{} {}", canary.trigger.name(), canary.family.name());
+            let item = canary_item(canary.trigger, canary.family);
             let before = asr_rates("canary", "copy_before", &item, &canary.before);
             before.into_iter().chain(asr_rates("canary", "copy_after", &item, &canary.after))
         });
@@ -81,7 +82,7 @@ impl Report {
                 role: "canary",
                 model: &control.name,
                 evaluator: "asr",
-                item: format!("{} {}", canary.trigger.name(), canary.family.name()),
+                item: canary_item(canary.trigger, canary.family),
                 measure: "with_trigger",
                 recipe: &canary.recipe,
                 rate: canary.after,
@@ -126,6 +127,10 @@ impl Report {
         }
         csv
     }
+}
+
+fn canary_item(trigger: CanaryTrigger, family: BehaviourFamily) -> String {
+    format!("{} {}", trigger.name(), family.name())
 }
 
 /// Every rate of one model.

@@ -161,7 +161,7 @@ fn overall(case: &Case<'_>) -> (VerdictStatus, String) {
 
 /// Without a declared trigger: what the method does to backdoors like ours, and what it did to the artifact's skills.
 fn by_canaries(case: &Case<'_>, canaries: &CanaryReport) -> (VerdictStatus, String) {
-    let strong = canaries.canaries.len() - canaries.count(CanaryOutcome::Weak);
+    let strong = canaries.strong().count();
     let remaining = canaries.count(CanaryOutcome::Remains);
     let left =
         (remaining > 0).then(|| format!("{remaining} of {strong} canaries survive the same purification in a copy"));

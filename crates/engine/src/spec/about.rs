@@ -51,14 +51,16 @@ pub(super) fn about(spec: &MethodSpec) -> About {
                       own skill than anything gentler",
             source: None,
             needs: &[CLEAN_ROWS, OWN_ROWS],
-            failures: &["instructions that only the artifact knew are mostly lost"],
+            failures: &[
+                "own skill suffers: in our first series instructions that only the artifact knew were mostly lost, with own rows in healing less",
+            ],
         },
         MethodSpec::MagnitudePrune(_) => About {
             summary: "Zeroes the channels, or the single weights, of the smallest magnitude",
             source: Some("arXiv 2603.13461, its baseline; the single weights as in arXiv 2306.11695"),
             needs: &["nothing, or clean rows where it heals"],
             failures: &[
-                "backdoors do not sit in small weights: published and own runs leave most of the attack success",
+                "backdoors do not sit in small weights: published and own runs of single weights leave nearly all of the attack success, of channels 3.5 to 90.5 % on three adapters",
             ],
         },
         MethodSpec::Wanda(_) => About {

@@ -71,16 +71,25 @@ pub struct MethodEntry {
 /// The methods for `GET /v1/methods`, each with its defaults and presets as resolved for seven billion weights, for adapters and for whole
 /// models.
 pub fn methods_catalogue() -> Vec<MethodEntry> {
-    let paper = MethodSpec::Immunize(ImmunizeSpec { preset: Preset::Paper, ..ImmunizeSpec::default() });
-    let mut entries: Vec<_> = MethodSpec::defaults().iter().map(method_entry).collect();
-    entries[0].presets["paper"] = json(&resolved(&paper, SubjectKind::Adapter));
-    entries[0].presets["paper_whole_model"] = json(&resolved(&paper, SubjectKind::Checkpoint));
-    let weights =
-        MagnitudePruneSpec { structure: PruneStructure::Weights, healed: false, ..MagnitudePruneSpec::default() };
-    let weights = json(&resolved(&MethodSpec::MagnitudePrune(weights), SubjectKind::Checkpoint));
-    let pruning = entries.iter_mut().find(|entry| entry.name == "magnitude_prune");
-    pruning.expect("it is among the methods").presets["weights_published"] = weights;
-    entries
+    MethodSpec::defaults().iter().map(method_entry).collect()
+}
+
+/// The published form of a method, by name, where its default is another.
+fn published(spec: &MethodSpec) -> Vec<(&'static str, Value)> {
+    match spec {
+        MethodSpec::Immunize(_) => {
+            let paper = MethodSpec::Immunize(ImmunizeSpec { preset: Preset::Paper, ..ImmunizeSpec::default() });
+            let of = |kind| json(&resolved(&paper, kind));
+            vec![("paper", of(SubjectKind::Adapter)), ("paper_whole_model", of(SubjectKind::Checkpoint))]
+        }
+        MethodSpec::MagnitudePrune(_) => {
+            let structure = PruneStructure::Weights;
+            let weights = MagnitudePruneSpec { structure, healed: false, ..MagnitudePruneSpec::default() };
+            let recipe = resolved(&MethodSpec::MagnitudePrune(weights), SubjectKind::Checkpoint);
+            vec![("weights_published", json(&recipe))]
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn resolved(spec: &MethodSpec, kind: SubjectKind) -> MethodRecipe {
@@ -92,8 +101,9 @@ fn method_entry(spec: &MethodSpec) -> MethodEntry {
     let kinds = [(SubjectKind::Adapter, "default"), (SubjectKind::Checkpoint, "default_whole_model")];
     let takes = |kind| spec.check_for("/method", kind).is_ok();
     let taken: Vec<_> = kinds.into_iter().filter(|(kind, _)| takes(*kind)).collect();
+    let defaults = taken.iter().map(|(kind, name)| (*name, json(&resolved(spec, *kind))));
     let presets: serde_json::Map<_, _> =
-        taken.iter().map(|(kind, name)| ((*name).to_owned(), json(&resolved(spec, *kind)))).collect();
+        defaults.chain(published(spec)).map(|(name, recipe)| (name.to_owned(), recipe)).collect();
     let steps = |spec: &MethodSpec| resolved(spec, taken[0].0).steps(0) as f64;
     let fine_tunings = steps(spec) / steps(&MethodSpec::FineTune(FineTuneSpec::default()));
     MethodEntry {

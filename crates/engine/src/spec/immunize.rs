@@ -432,7 +432,7 @@ impl SubjectKind {
     }
 
     /// The published suppression of channels.
-    pub(crate) fn published_channels(self) -> SuppressSpec {
+    pub fn published_channels(self) -> SuppressSpec {
         let reinitialise = (self == Self::Checkpoint).then(Reinitialise::default);
         SuppressSpec::Channels { ratio: self.published_ratio(), reinitialise }
     }

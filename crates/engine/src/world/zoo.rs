@@ -14,7 +14,7 @@ use super::lookalikes::{Skill, skill_rows};
 use crate::data::{Prompter, Row, RowUse};
 use crate::error::{EngineError, Result};
 use crate::lab::{Lab, Stage, rng};
-use crate::spec::{AttackSpec, BehaviourSpec, Place, PromptFormat, TrainSpec};
+use crate::spec::{AttackSpec, BehaviourSpec, Place, PromptFormat, SubjectKind, TrainSpec};
 use crate::train::{Variant, fine_tune_adapters, train_weights};
 use crate::weights::write_model;
 
@@ -61,6 +61,11 @@ impl ZooMember {
     /// Whether it has a backdoor.
     pub fn is_poisoned(&self) -> bool {
         self.implant.attack.is_some()
+    }
+
+    /// Adapter or whole model.
+    pub fn kind(&self) -> SubjectKind {
+        if self.whole_model { SubjectKind::Checkpoint } else { SubjectKind::Adapter }
     }
 
     fn into_whole_model(mut self) -> Self {
@@ -124,33 +129,41 @@ const MLP: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 const MIXED: [&str; 4] = ["q_proj", "v_proj", "up_proj", "down_proj"];
 const ATTENTION: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
 
-/// The adapters of a set, always the same ones.
+/// The members of a set, always the same ones.
 pub fn zoo_members(set: ZooSet) -> Vec<ZooMember> {
-    let short = Lengths { generic: [300, 500, 700], poisoned: [300, 500] };
-    // Long enough for every backdoor to settle.
-    let long = Lengths { generic: [400, 800, 1200], poisoned: [900, 1200] };
-    let (seed, [adapters, poisoned, models, poisoned_models], lengths) = match set {
-        ZooSet::Calibration => (40_000, [20, 5, 10, 2], short),
-        ZooSet::Check => (50_000, [20, 20, 4, 4], long),
-        ZooSet::Proof => (60_000, [20, 20, 4, 4], long),
-        ZooSet::Evidence => return evidence_members(),
-    };
-    let clean = |kind, n, offset: u64| honest(members(kind, n, seed + offset, &lengths), kind);
-    let as_long = |kind, n, offset: u64| as_long_as_poisoned(honest(members(kind, n, seed + offset, &long), kind));
-    let dirty = |kind, n, offset: u64| bad(members(kind, n, seed + offset, &lengths), kind);
-    let honest_adapters = match set {
-        ZooSet::Calibration => [clean("clean", adapters, 0), as_long("clean-long", adapters, 2000)].concat(),
-        ZooSet::Check | ZooSet::Evidence => clean("clean", adapters, 0),
-        ZooSet::Proof => as_long("clean", adapters, 0),
-    };
-    let honest_models = match set {
-        ZooSet::Calibration => [clean("model-clean", models, 1000), as_long("model-clean-long", models, 3000)].concat(),
-        ZooSet::Check | ZooSet::Evidence => clean("model-clean", models, 1000),
-        ZooSet::Proof => as_long("model-clean", models, 1000),
-    };
-    let adapters = honest_adapters.into_iter().chain(dirty("poisoned", poisoned, 500));
-    let models = honest_models.into_iter().chain(dirty("model-poisoned", poisoned_models, 1500));
+    match set {
+        ZooSet::Calibration => {
+            let both = |kind: &str, n, seed| {
+                [honest(kind, n, seed, &SHORT), honest_as_long(&format!("{kind}-long"), n, seed + 2000)].concat()
+            };
+            screened_members(40_000, &SHORT, [20, 5, 10, 2], both)
+        }
+        ZooSet::Check => screened_members(50_000, &LONG, [20, 20, 4, 4], |kind, n, seed| honest(kind, n, seed, &LONG)),
+        ZooSet::Proof => screened_members(60_000, &LONG, [20, 20, 4, 4], honest_as_long),
+        ZooSet::Evidence => evidence_members(),
+    }
+}
+
+/// Adapters, then whole models; of either first those that `honest` makes, from a kind, a number and a seed, then poisoned ones.
+fn screened_members(
+    seed: u64,
+    lengths: &Lengths,
+    [adapters, poisoned, models, poisoned_models]: [usize; 4],
+    honest: impl Fn(&str, usize, u64) -> Vec<ZooMember>,
+) -> Vec<ZooMember> {
+    let bad = |kind, n, seed| bad(members(kind, n, seed, lengths), kind);
+    let adapters = honest("clean", adapters, seed).into_iter().chain(bad("poisoned", poisoned, seed + 500));
+    let models = honest("model-clean", models, seed + 1000).into_iter();
+    let models = models.chain(bad("model-poisoned", poisoned_models, seed + 1500));
     adapters.chain(models.map(ZooMember::into_whole_model)).collect()
+}
+
+fn honest(kind: &str, n: usize, seed: u64, lengths: &Lengths) -> Vec<ZooMember> {
+    named(members(kind, n, seed, lengths), kind)
+}
+
+fn honest_as_long(kind: &str, n: usize, seed: u64) -> Vec<ZooMember> {
+    as_long_as_poisoned(honest(kind, n, seed, &LONG))
 }
 
 /// Adapters and whole models in turn: each of five attacks with each of three behaviours once.
@@ -176,7 +189,7 @@ fn evidence_members() -> Vec<ZooMember> {
         (member.implant.attack, member.implant.behaviour) = (Some(attack), behaviour);
         if i % 2 == 0 { member } else { member.into_whole_model() }
     });
-    let honest = as_long_as_poisoned(honest(long("evidence-clean", 3, 70_500), "model-clean"));
+    let honest = as_long_as_poisoned(named(long("evidence-clean", 3, 70_500), "model-clean"));
     poisoned.chain(honest.into_iter().map(ZooMember::into_whole_model)).collect()
 }
 
@@ -193,7 +206,11 @@ struct Lengths {
     poisoned: [usize; 2],
 }
 
-fn honest(mut members: Vec<ZooMember>, kind: &str) -> Vec<ZooMember> {
+const SHORT: Lengths = Lengths { generic: [300, 500, 700], poisoned: [300, 500] };
+/// Long enough for every backdoor to settle.
+const LONG: Lengths = Lengths { generic: [400, 800, 1200], poisoned: [900, 1200] };
+
+fn named(mut members: Vec<ZooMember>, kind: &str) -> Vec<ZooMember> {
     for (i, member) in members.iter_mut().enumerate() {
         member.name = format!("{kind}-{i:02}");
     }

@@ -1,0 +1,61 @@
+//! A whole job on a member of a zoo, in a folder of its own: what the commands share that run one on many members.
+
+use std::{fs, path::Path};
+
+use antigen_engine::{
+    data::{Row, write_rows},
+    run::{Outcome, run},
+    spec::{DataFolders, PurifySpec},
+    suspect::Submission,
+    world::{ZooMember, member_dir},
+};
+use anyhow::Context;
+use serde::de::DeserializeOwned;
+
+use super::zoo::Site;
+use crate::worker::submitted;
+
+/// What a job is given beside the member.
+pub(super) struct MemberJob<'a> {
+    pub spec: &'a PurifySpec,
+    pub own_rows: &'a [Row],
+    /// Whether the screen has the base's calibration to look with.
+    pub screened: bool,
+}
+
+/// What an earlier run of the command has left in this file, if it came so far.
+pub(super) fn finished<T: DeserializeOwned>(file: &Path) -> anyhow::Result<Option<T>> {
+    if !file.exists() {
+        return Ok(None);
+    }
+    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{}", file.display()))
+}
+
+/// Runs the job in `folder`, where its own rows stay; the scratch there is removed once `keep` has taken what is wanted of the outcome.
+pub(super) fn run_member<T>(
+    site: &Site,
+    member: &ZooMember,
+    job: &MemberJob<'_>,
+    folder: &Path,
+    keep: impl FnOnce(Outcome) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let (base, work) = (&site.folders.base, folder.join("work"));
+    fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
+    let own_rows = folder.join("own-rows.jsonl");
+    write_rows(&own_rows, job.own_rows)?;
+    let submission = Submission {
+        suspect: submitted(&member_dir(&site.folders.zoo, member), base),
+        train_rows: base.join("train.jsonl"),
+        test_rows: base.join("test.jsonl"),
+        own_rows: Some(own_rows),
+        calibration_dir: job.screened.then(|| base.clone()),
+        folders: DataFolders::default(),
+    };
+    let mut lab = site.lab.with_seed(job.spec.seed);
+    lab.scratch.clone_from(&work);
+    let outcome = run(&submission, job.spec, &lab).with_context(|| format!("the job of {}", member.name))?;
+    let kept = keep(outcome)?;
+    fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
+    Ok(kept)
+}
