@@ -17,6 +17,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::attacks::{self, AttacksArgs};
+use super::classifiers::{self, ClassifiersArgs};
 use super::{evidence, find_base_dir, parse_choice, start_logging, terminal_progress, zoo};
 
 /// How many rows of its own skills an adapter learns from, when no file of rows is given.
@@ -47,6 +48,8 @@ pub enum LabCommand {
     Evidence(evidence::EvidenceArgs),
     /// Read and check published attack data; with a suspect, measure it on every attack
     Attacks(AttacksArgs),
+    /// Attack small sentence classifiers and run the defences that were published for them; started again, it goes on
+    Classifiers(ClassifiersArgs),
 }
 
 /// Arguments of `antigen lab world`.
@@ -115,6 +118,7 @@ pub fn run(args: &LabArgs) -> anyhow::Result<()> {
         LabCommand::Roc(args) => zoo::show_roc(args),
         LabCommand::Evidence(args) => evidence::show_evidence(args),
         LabCommand::Attacks(args) => attacks::run(args),
+        LabCommand::Classifiers(args) => classifiers::run(args),
     }
 }
 

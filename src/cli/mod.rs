@@ -3,6 +3,7 @@
 mod attacks;
 pub mod bench;
 mod choices;
+mod classifiers;
 pub mod demo;
 mod evaluation;
 mod evidence;

@@ -3,6 +3,7 @@
 
 mod algorithm_one;
 mod auto;
+mod classifiers;
 mod evaluation;
 mod relearning;
 mod replay;
