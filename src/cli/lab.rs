@@ -17,6 +17,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::attacks::{self, AttacksArgs};
+use super::classifiers::{self, ClassifiersArgs};
 use super::{compare, evidence, find_base_dir, parse_choice, start_logging, terminal_progress, zoo};
 use crate::comparison::methods_page;
 
@@ -52,6 +53,8 @@ pub enum LabCommand {
     Methods,
     /// Read and check published attack data; with a suspect, measure it on every attack
     Attacks(AttacksArgs),
+    /// Attack small sentence classifiers and run the defences that were published for them; started again, it goes on
+    Classifiers(ClassifiersArgs),
 }
 
 /// Arguments of `antigen lab world`.
@@ -125,6 +128,7 @@ pub fn run(args: &LabArgs) -> anyhow::Result<()> {
             Ok(())
         }
         LabCommand::Attacks(args) => attacks::run(args),
+        LabCommand::Classifiers(args) => classifiers::run(args),
     }
 }
 

@@ -3,6 +3,7 @@
 mod attacks;
 pub mod bench;
 mod choices;
+mod classifiers;
 mod compare;
 pub mod demo;
 mod evaluation;

@@ -8,6 +8,7 @@ pub mod attacks;
 pub mod behaviours;
 pub mod bench;
 pub mod canaries;
+pub mod classify;
 mod copies;
 pub mod data;
 pub mod detect;

@@ -37,7 +37,7 @@ pub use examples::{Example, ExampleLoss, Packed, response_losses};
 pub use families::{AttentionHeads, FamilyConfig, ModuleKind, ModuleShape, Stored, build_fresh_model};
 pub use generate::{GenerateOptions, generate_greedy};
 pub use lora::{BoundAdapter, LoraAdapter, LoraFactors, PeftConfig, load_adapter, save_adapter};
-pub use model::{Input, Model};
+pub use model::{Input, LabelTrace, Model};
 pub use tokenizer::{SpecialTokens, Tokenizer};
 
 /// Loads a checkpoint folder (`config.json` and safetensors) as float32.

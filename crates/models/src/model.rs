@@ -5,7 +5,10 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{ModelError, Result};
 use crate::families::{FamilyConfig, ModuleShape};
 use crate::kernels::{Precision, add, add_rows_at, gather_rows, scatter_rows};
-use crate::layers::{Block, BlockTrace, Classifier, Gradients, Head, LabelTarget, Norm, Pass, Stem, StemTrace, Target};
+use crate::layers::{
+    Block, BlockTrace, Classified, Classifier, Gradients, Head, LabelTarget, Norm, Pass, Stem, StemTrace, Target,
+    label_losses,
+};
 use crate::params::{ParamId, Params};
 use crate::taps::{NoTap, Tap};
 
@@ -56,6 +59,16 @@ pub struct Input<'a> {
     pub embedded: Tensor,
     /// Rows that read nothing of their token's embedding, so that their gradient is not one of the embedding.
     pub free: &'a [u32],
+}
+
+/// One forward pass of a classifier: what it made, and everything that backward needs.
+#[derive(Debug)]
+pub struct LabelTrace {
+    /// The head's work: logits, the rows it read, and what its output layer read.
+    pub classified: Classified,
+    /// Final hidden states of all rows, `[t, d]`.
+    pub hidden: Tensor,
+    trace: Trace,
 }
 
 /// What one block leaves behind for backward.
@@ -345,13 +358,43 @@ impl Model {
         pass: Pass<'_>,
         gradients: &mut Gradients,
     ) -> Result<(Vec<f32>, Tensor)> {
+        let trace = self.classify_keeping(tokens, pass, gradients.kept_bytes())?;
+        let (losses, d_logits) = label_losses(&trace.classified.logits, targets)?;
+        Ok((losses, self.backward_labels(tokens, trace, &d_logits, None, pass, gradients)?))
+    }
+
+    /// As [`Model::classify`], and keeps what [`Model::backward_labels`] needs: for losses that are made of more than the logits.
+    ///
+    /// # Errors
+    /// As [`Model::classify`].
+    pub fn classify_traced(&self, tokens: &[u32], pass: Pass<'_>) -> Result<LabelTrace> {
+        self.classify_keeping(tokens, pass, None)
+    }
+
+    fn classify_keeping(&self, tokens: &[u32], pass: Pass<'_>, bytes: Option<u64>) -> Result<LabelTrace> {
         let classifier = self.classifier()?;
-        let kept = gradients.kept_bytes();
-        let (hidden, trace) = self.forward_keeping(self.embed(tokens)?, pass, &mut NoTap, kept)?;
-        let (losses, d_hidden) = classifier.losses_and_gradient(&hidden, targets, pass, gradients)?;
-        let d_embedded = self.backward(trace, &d_hidden, pass, &mut NoTap, gradients)?;
+        let (hidden, trace) = self.forward_keeping(self.embed(tokens)?, pass, &mut NoTap, bytes)?;
+        Ok(LabelTrace { classified: classifier.forward(&hidden, pass)?, hidden, trace })
+    }
+
+    /// Carries the gradient of the logits, `[sequences, labels]`, and if there is one a further gradient of the final hidden states,
+    /// `[t, d]`, back to the embedded input, filling `gradients` on the way.
+    pub fn backward_labels(
+        &self,
+        tokens: &[u32],
+        trace: LabelTrace,
+        d_logits: &Tensor,
+        d_hidden: Option<&Tensor>,
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let mut d = self.classifier()?.backward(&trace.classified, d_logits, pass, gradients)?;
+        if let Some(further) = d_hidden {
+            d = add(&d, further)?;
+        }
+        let d_embedded = self.backward(trace.trace, &d, pass, &mut NoTap, gradients)?;
         self.end_pass(tokens, &[], &d_embedded, gradients)?;
-        Ok((losses, d_embedded))
+        Ok(d_embedded)
     }
 
     pub(crate) fn language_head(&self) -> Result<&Head> {

@@ -3,6 +3,7 @@
 //! [`Row`] and [`read_rows`] are here; `json_lines.rs` reads any file of JSON lines; `split.rs` decides which row heals, which makes pairs and which measures; `prompt.rs` turns rows
 //! into tokens.
 
+mod byte_pairs;
 mod json_lines;
 mod prompt;
 mod split;
@@ -14,6 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub(crate) use byte_pairs::train_byte_pairs;
 pub use json_lines::{Line, not_blank, read_json_lines, read_lines};
 pub use prompt::{ALPACA_PREAMBLE, Prompter};
 pub use split::{OwnRows, TrainSplit, group_own_rows, split_own_rows, split_train_rows, trainable};

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use adapters::{Trained, Variant, fine_tune_adapters, fine_tune_adapters_towards};
 pub use adversary::Adversary;
+pub(crate) use batches::shuffled_batches;
 pub use consistency::{Consistency, ConsistencySettings};
 pub use kept_out::KeptOut;
 pub use lesson::Objective;
@@ -73,12 +74,12 @@ impl TrainSpec {
 }
 
 /// The factor that brings gradients of this squared norm down to `max_norm`, as PyTorch's `clip_grad_norm_`.
-fn clip_factor(squared_norm: f64, max_norm: f64) -> f64 {
+pub(crate) fn clip_factor(squared_norm: f64, max_norm: f64) -> f64 {
     (max_norm / (squared_norm.sqrt() + 1e-6)).min(1.0)
 }
 
 /// The mean of `losses`, or [`EngineError::Diverged`] when it is no number.
-fn mean_loss(losses: &[f32], step: usize, lab: &Lab) -> Result<f64> {
+pub(crate) fn mean_loss(losses: &[f32], step: usize, lab: &Lab) -> Result<f64> {
     let loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len().max(1) as f64;
     if loss.is_finite() { Ok(loss) } else { Err(EngineError::Diverged { stage: lab.stage(), step, loss }) }
 }

@@ -4,6 +4,7 @@
 mod adversarial;
 mod algorithm_one;
 mod auto;
+mod classifiers;
 mod evaluation;
 mod methods;
 mod relearning;

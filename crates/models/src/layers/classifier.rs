@@ -35,47 +35,29 @@ pub struct Classifier {
     pub output: Linear,
 }
 
-/// What backward needs.
-struct ClassifierTrace {
-    rows: Vec<u32>,
-    read: Tensor,
+/// What the head made of one pass, with all that its backward needs.
+#[derive(Debug)]
+pub struct Classified {
+    /// Logits of every sequence, `[sequences, labels]`.
+    pub logits: Tensor,
+    /// The row of the pass that speaks for each sequence.
+    pub rows: Vec<u32>,
+    /// The final hidden states of those rows, `[sequences, d]`.
+    pub read: Tensor,
+    /// What the output layer reads, `[sequences, d]`: `activation(inner(read))`, or `read` itself.
+    pub output_input: Tensor,
     inner: Option<(Tensor, LinearTrace)>,
-    output_input: Tensor,
     output: LinearTrace,
 }
 
 impl Classifier {
     /// Logits of every sequence: final hidden states `[t, d] -> [sequences, labels]`.
     pub fn logits(&self, hidden: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
-        Ok(self.forward(hidden, pass)?.0)
+        Ok(self.forward(hidden, pass)?.logits)
     }
 
-    /// Loss of every sequence in nats, and the gradient of their weighted sum with respect to `hidden`, `[t, d]`.
-    ///
-    /// # Shapes
-    /// One target for each span of the pass, in their order.
-    pub fn losses_and_gradient(
-        &self,
-        hidden: &Tensor,
-        targets: &[LabelTarget],
-        pass: Pass<'_>,
-        gradients: &mut Gradients,
-    ) -> Result<(Vec<f32>, Tensor)> {
-        let (logits, trace) = self.forward(hidden, pass)?;
-        let (labels, weights): (Vec<u32>, Vec<f32>) = targets.iter().map(|t| (t.label, t.weight)).unzip();
-        let entropy = cross_entropy(&logits, &labels, Some(&weights))?;
-        let d_logits = entropy.gradient.expect("a gradient was asked for by giving weights");
-        let mut d = self.output.backward(&trace.output_input, &trace.output, &d_logits, pass, gradients)?;
-        if let (Some((inner, activation)), Some((before, inner_trace))) = (&self.inner, &trace.inner) {
-            let d_before = activate_backward(before, &d, *activation)?;
-            d = inner.backward(&trace.read, inner_trace, &d_before, pass, gradients)?;
-        }
-        let d_hidden = Tensor::zeros(hidden.shape(), DType::F32, hidden.device())?;
-        add_rows_at(&d_hidden, &trace.rows, &d)?;
-        Ok((entropy.losses, d_hidden))
-    }
-
-    fn forward(&self, hidden: &Tensor, pass: Pass<'_>) -> Result<(Tensor, ClassifierTrace)> {
+    /// The logits of the final hidden states `[t, d]`, and what lies between.
+    pub fn forward(&self, hidden: &Tensor, pass: Pass<'_>) -> Result<Classified> {
         let spans = pass.rows.spans.iter().map(|span| match self.reads {
             ReadRow::First => span.queries.start as u32,
             ReadRow::Last => span.queries.end as u32 - 1,
@@ -90,6 +72,34 @@ impl Classifier {
             None => (read.clone(), None),
         };
         let (logits, output) = self.output.forward(&output_input, pass)?;
-        Ok((logits, ClassifierTrace { rows, read, inner, output_input, output }))
+        Ok(Classified { logits, rows, read, output_input, inner, output })
     }
+
+    /// Gradient of the final hidden states, `[t, d]`, from that of the logits, `[sequences, labels]`.
+    pub fn backward(
+        &self,
+        classified: &Classified,
+        d_logits: &Tensor,
+        pass: Pass<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let mut d = self.output.backward(&classified.output_input, &classified.output, d_logits, pass, gradients)?;
+        if let (Some((inner, activation)), Some((before, trace))) = (&self.inner, &classified.inner) {
+            let d_before = activate_backward(before, &d, *activation)?;
+            d = inner.backward(&classified.read, trace, &d_before, pass, gradients)?;
+        }
+        let d_hidden = Tensor::zeros((pass.rows.len(), d.dims2()?.1), DType::F32, d.device())?;
+        add_rows_at(&d_hidden, &classified.rows, &d)?;
+        Ok(d_hidden)
+    }
+}
+
+/// Loss of every sequence in nats, and the gradient of their weighted sum with respect to the logits.
+///
+/// # Shapes
+/// Logits `[sequences, labels]` with one target for each sequence -> `[sequences, labels]`.
+pub(crate) fn label_losses(logits: &Tensor, targets: &[LabelTarget]) -> Result<(Vec<f32>, Tensor)> {
+    let (labels, weights): (Vec<u32>, Vec<f32>) = targets.iter().map(|t| (t.label, t.weight)).unzip();
+    let entropy = cross_entropy(logits, &labels, Some(&weights))?;
+    Ok((entropy.losses, entropy.gradient.expect("a gradient was asked for by giving weights")))
 }

@@ -20,7 +20,8 @@ use std::ops::Range;
 
 pub use attention::{AttentionInputs, AttentionTrace, HeadNorms, KvCache, SelfAttention};
 pub use block::{Block, BlockTrace, Norms};
-pub use classifier::{Classifier, LabelTarget, ReadRow};
+pub(crate) use classifier::label_losses;
+pub use classifier::{Classified, Classifier, LabelTarget, ReadRow};
 pub use gradients::{FactorGradients, GradientGroup, Gradients};
 pub use head::{Head, Target};
 pub use linear::{Linear, LinearTrace, ModuleIdx};

@@ -397,6 +397,37 @@ fn every_classifier_s_gradients_of_its_weights_are_the_slopes_of_its_loss() {
 }
 
 #[test]
+fn a_further_gradient_of_hidden_states_adds_its_slope_to_that_of_the_logits() {
+    for config in tiny_classifiers().into_iter().filter(|config| config["model_type"] != "distilbert") {
+        let model = random_model(&config);
+        let rows = Rows::packed([6, 3]);
+        let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+        let trace = model.classify_traced(&TOKENS, pass).unwrap();
+        let (by_logits, by_hidden) =
+            (random(trace.classified.logits.dims2().unwrap()), random(trace.hidden.dims2().unwrap()));
+        let mut none = Gradients::of_inputs();
+        let gradient = model.backward_labels(&TOKENS, trace, &by_logits, Some(&by_hidden), pass, &mut none).unwrap();
+        // The tokens differ, so that a change of their table's rows is a change of the embedded input.
+        let is_table =
+            |name: &str| ["word_embeddings.", "embed_tokens.", "wte."].iter().any(|part| name.contains(part));
+        let table = model.params().iter().find(|(_, name, _)| is_table(name)).unwrap().0;
+        let changed = RefCell::new(random_model(&config));
+        let loss = |embedded: &Tensor| -> f64 {
+            let mut changed = changed.borrow_mut();
+            let mut numbers = model.params().get(table).to_vec2::<f32>().unwrap();
+            for (row, token) in embedded.to_vec2::<f32>().unwrap().into_iter().zip(TOKENS) {
+                numbers[token as usize] = row;
+            }
+            changed.params_mut().set(table, Tensor::new(numbers, model.device()).unwrap());
+            let pass = Pass { params: changed.params(), rows: &rows, adapters: &[], cache: None };
+            let trace = changed.classify_traced(&TOKENS, pass).unwrap();
+            dot(&trace.classified.logits, &by_logits) + dot(&trace.hidden, &by_hidden)
+        };
+        agrees(&config["model_type"].to_string(), &model.embed(&TOKENS).unwrap(), &gradient, loss);
+    }
+}
+
+#[test]
 fn a_linear_layer_s_gradients_are_the_slopes_of_its_forward_for_input_weight_bias_and_both_factors() {
     // Random factors of a layer of 16 numbers in and 16 out.
     let adapter = random_adapter(&random_llama(false), 3, 2);

@@ -1,0 +1,154 @@
+//! One poisoned classifier under one defence: steps (1) to (5) of the published procedure, with the control that prunes nothing.
+
+use antigen_models::Model;
+use serde::{Deserialize, Serialize};
+
+use super::classifier::{accuracy, predict, predict_correct, reset_head};
+use super::heads::{HeadGrid, HeadSet, remove_heads};
+use super::prune_heads::{Examined, HeadRanker, choose_heads};
+use super::sentences::{NEGATIVE, POSITIVE};
+use super::tokenizer::Encoded;
+use super::training::{LabelTrainSpec, train_labels};
+use crate::error::Result;
+use crate::evaluators::{rate_of, wilson};
+use crate::lab::{Lab, Stage};
+use crate::report::Rate;
+
+/// What is measured of a classifier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassifierScores {
+    /// Share of clean test sentences with the right label.
+    pub accuracy: Rate,
+    /// Label-flip rate: share of triggered negative test sentences called positive.
+    pub flipped: Rate,
+    /// The same without the trigger: share of clean negative test sentences called positive. What a classifier gets wrong anyway.
+    pub flipped_without_trigger: Rate,
+}
+
+/// Sentences that measure.
+#[derive(Debug, Clone)]
+pub struct TestSentences {
+    /// Clean ones, of both labels.
+    pub clean: Vec<Encoded>,
+    /// Triggered ones whose true label is negative.
+    pub triggered: Vec<Encoded>,
+}
+
+/// Measures a classifier.
+///
+/// # Errors
+/// Those of the device.
+pub fn measure(model: &Model, test: &TestSentences) -> Result<ClassifierScores> {
+    let correct = predict_correct(model, &test.clean)?;
+    let negatives: Vec<bool> =
+        correct.iter().zip(&test.clean).filter(|(_, s)| s.label == NEGATIVE).map(|(correct, _)| !correct).collect();
+    let flipped = predict(model, &test.triggered)?.into_iter().filter(|&label| label == POSITIVE).count();
+    Ok(ClassifierScores {
+        accuracy: rate_of(&correct),
+        flipped: wilson(flipped, test.triggered.len()),
+        flipped_without_trigger: rate_of(&negatives),
+    })
+}
+
+/// The defender's clean sentences.
+#[derive(Debug, Clone)]
+pub struct DefenceSentences {
+    /// To fine-tune on.
+    pub train: Vec<Encoded>,
+    /// To check accuracy on.
+    pub validation: Vec<Encoded>,
+}
+
+/// How heads are pruned, whatever the ranker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PruneHeadsSpec {
+    /// Lowest validation accuracy that is accepted, as a share of what it was before pruning. Published: 0.85 where BERT has about 0.915.
+    pub floor_share: f64,
+    /// Share of all heads in one step of the rule. Published: 10 of 144.
+    pub step_share: f64,
+    /// Clean training sentences that heads are scored on, from the front.
+    pub scoring_rows: usize,
+    /// Fine-tuning on clean sentences, before and after pruning.
+    pub fine_tune: LabelTrainSpec,
+}
+
+impl Default for PruneHeadsSpec {
+    fn default() -> Self {
+        Self { floor_share: 0.93, step_share: 10.0 / 144.0, scoring_rows: 2000, fine_tune: LabelTrainSpec::default() }
+    }
+}
+
+/// What a choice of heads was made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChosenHeads {
+    /// The heads.
+    pub heads: HeadSet,
+    /// Validation accuracy of the fine-tuned model with all heads, 0..=1.
+    pub accuracy_before: f64,
+    /// Validation accuracy without them, before any further training, 0..=1.
+    pub accuracy_without: f64,
+}
+
+/// Step (1): a fresh head on the poisoned encoder, fine-tuned on clean sentences under the ranker's penalty.
+///
+/// # Errors
+/// Those of training.
+pub fn tune_to_examine(
+    ranker: &dyn HeadRanker,
+    mut model: Model,
+    sentences: &DefenceSentences,
+    spec: &LabelTrainSpec,
+    lab: &Lab,
+) -> Result<Model> {
+    lab.enter(Stage::Scores)?;
+    let penalty = ranker.penalty(&model)?;
+    reset_head(&mut model, &mut lab.rng("classify/first-head"), lab)?;
+    let order = lab.rng("classify/first-order");
+    train_labels(&mut model, &sentences.train, spec, penalty.as_ref(), order, lab)?;
+    Ok(model)
+}
+
+/// Steps (2) and (3): the ranker's choice on the model of [`tune_to_examine`].
+///
+/// # Errors
+/// Those of the ranker.
+pub fn choose_by(
+    ranker: &dyn HeadRanker,
+    model: &mut Model,
+    sentences: &DefenceSentences,
+    spec: &PruneHeadsSpec,
+    lab: &Lab,
+) -> Result<ChosenHeads> {
+    let accuracy_before = accuracy(model, &sentences.validation)?;
+    let step = (spec.step_share * HeadGrid::of(model).count() as f64).round() as usize;
+    let mut examined = Examined {
+        model,
+        scoring: &sentences.train[..sentences.train.len().min(spec.scoring_rows)],
+        validation: &sentences.validation,
+        floor: spec.floor_share * accuracy_before,
+        step: step.max(1),
+    };
+    let heads = choose_heads(ranker, &mut examined, lab)?;
+    let accuracy_without = examined.accuracy_without(&heads)?;
+    Ok(ChosenHeads { heads, accuracy_before, accuracy_without })
+}
+
+/// Step (4): the poisoned encoder without these heads and with a fresh linear head, fine-tuned on clean sentences. Without heads to
+/// remove this is plain fine-tuning, the control.
+///
+/// # Errors
+/// Those of training.
+pub fn fine_tune_without(
+    heads: &HeadSet,
+    mut model: Model,
+    sentences: &DefenceSentences,
+    spec: &LabelTrainSpec,
+    lab: &Lab,
+) -> Result<Model> {
+    lab.enter(Stage::Heal)?;
+    reset_head(&mut model, &mut lab.rng("classify/head"), lab)?;
+    let _ = remove_heads(&mut model, heads)?;
+    train_labels(&mut model, &sentences.train, spec, None, lab.rng("classify/order"), lab)?;
+    Ok(model)
+}

@@ -1,0 +1,188 @@
+//! Pruning attention heads: six published strategies of choosing them, and one way of removing them.
+//!
+//! The procedure (methods after PURE, ICML 2024): the poisoned encoder gets a fresh head and is fine-tuned on clean sentences; a
+//! [`HeadRanker`] chooses heads on that model; then the *original* poisoned encoder is taken again, loses those heads, and is fine-tuned.
+//! Read `rule.rs`, then the rankers, one file each. To add one: a file, a variant of [`HeadRankerSpec`], an arm in [`build_ranker`].
+
+mod rankers;
+mod rule;
+
+use antigen_models::Model;
+use serde::{Deserialize, Serialize};
+
+pub use rankers::{
+    BayesianSpec, EnsembleSpec, GradientForm, GradientL1L2Spec, GradientSpec, LayerVarianceSpec, Policy,
+    ReinforcementSpec, learn_policy, score_masks,
+};
+pub use rule::{OnMiss, Rule, prune_by_rule};
+
+use super::classifier::accuracy;
+use super::heads::{HeadGrid, HeadScores, HeadSet, remove_heads};
+use super::tokenizer::Encoded;
+use super::training::Penalty;
+use crate::error::Result;
+use crate::lab::Lab;
+use rankers::{
+    BayesianRanker, EnsembleRanker, GradientL1L2Ranker, GradientRanker, LayerVarianceRanker, RandomRanker,
+    ReinforcementRanker,
+};
+
+/// How heads are chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum HeadRankerSpec {
+    /// Heads whose weights the loss barely asks to change.
+    Gradient(GradientSpec),
+    /// Per layer a fixed share, larger in later layers, of the heads whose attention varies least.
+    LayerVariance(LayerVarianceSpec),
+    /// As `gradient`, behind a fine-tuning with an L1 and an L2 penalty on attention weights.
+    GradientL1L2(GradientL1L2Spec),
+    /// Random masks vote.
+    Ensemble(EnsembleSpec),
+    /// A policy that learns from validation accuracy which heads can go.
+    Reinforcement(ReinforcementSpec),
+    /// Heads whose attention is low or uncertain under Monte Carlo dropout.
+    Bayesian(BayesianSpec),
+    /// Random heads: the control that every strategy has to beat.
+    Random {},
+}
+
+impl HeadRankerSpec {
+    /// All strategies with their defaults, the control last.
+    pub fn all() -> Vec<Self> {
+        vec![
+            Self::Gradient(GradientSpec::default()),
+            Self::LayerVariance(LayerVarianceSpec::default()),
+            Self::GradientL1L2(GradientL1L2Spec::default()),
+            Self::Ensemble(EnsembleSpec::default()),
+            Self::Reinforcement(ReinforcementSpec::default()),
+            Self::Bayesian(BayesianSpec::default()),
+            Self::Random {},
+        ]
+    }
+
+    /// The name in tables, the same as in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Gradient(_) => "gradient",
+            Self::LayerVariance(_) => "layer_variance",
+            Self::GradientL1L2(_) => "gradient_l1_l2",
+            Self::Ensemble(_) => "ensemble",
+            Self::Reinforcement(_) => "reinforcement",
+            Self::Bayesian(_) => "bayesian",
+            Self::Random {} => "random",
+        }
+    }
+
+    /// Whether the model that heads are chosen on is trained in a way of its own.
+    pub fn has_penalty(&self) -> bool {
+        matches!(self, Self::GradientL1L2(_))
+    }
+
+    /// Whether the released code does something else than what the name promises, so that there are two forms to run.
+    pub fn differs_as_released(&self) -> bool {
+        !matches!(self, Self::LayerVariance(_) | Self::Random {})
+    }
+}
+
+/// The ranker of a specification; `as_released` does what the published code does where that is not what the strategy's name says.
+pub fn build_ranker(spec: &HeadRankerSpec, as_released: bool) -> Box<dyn HeadRanker> {
+    match spec.clone() {
+        HeadRankerSpec::Gradient(spec) => Box::new(GradientRanker { spec, as_released }),
+        HeadRankerSpec::LayerVariance(spec) => Box::new(LayerVarianceRanker { spec }),
+        HeadRankerSpec::GradientL1L2(spec) => Box::new(GradientL1L2Ranker { spec, as_released }),
+        HeadRankerSpec::Ensemble(spec) => Box::new(EnsembleRanker { spec, as_released }),
+        HeadRankerSpec::Reinforcement(spec) => Box::new(ReinforcementRanker { spec, as_released }),
+        HeadRankerSpec::Bayesian(spec) => Box::new(BayesianRanker { spec, as_released }),
+        HeadRankerSpec::Random {} => Box::new(RandomRanker),
+    }
+}
+
+/// One strategy.
+pub trait HeadRanker {
+    /// What the fine-tuning before the choice adds to its loss.
+    ///
+    /// # Errors
+    /// As [`super::heads::remove_heads`].
+    fn penalty(&self, _: &Model) -> Result<Option<Penalty>> {
+        Ok(None)
+    }
+
+    /// Looks at the fine-tuned model and says which heads should go.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn rank(&self, examined: &mut Examined<'_>, lab: &Lab) -> Result<Ranking>;
+}
+
+/// What a strategy says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ranking {
+    /// The lowest scores go first, by [`prune_by_rule`].
+    InOrder {
+        /// The scores.
+        scores: HeadScores,
+        /// How many of the lowest may go at most.
+        eligible: usize,
+        /// What the rule does where a step costs too much.
+        on_miss: OnMiss,
+    },
+    /// Exactly these go.
+    Outright(HeadSet),
+}
+
+impl Ranking {
+    /// Scores under the published rule, every head eligible.
+    pub fn by_rule(scores: HeadScores) -> Self {
+        Self::InOrder { eligible: scores.grid().count(), scores, on_miss: OnMiss::Stop }
+    }
+}
+
+/// The model that heads are chosen on, and the sentences that may be asked about it.
+pub struct Examined<'a> {
+    /// The poisoned encoder with a fresh head, fine-tuned on clean sentences.
+    pub model: &'a mut Model,
+    /// Clean training sentences, to score heads on.
+    pub scoring: &'a [Encoded],
+    /// Clean sentences that were not trained on.
+    pub validation: &'a [Encoded],
+    /// Lowest validation accuracy that is accepted, 0..=1.
+    pub floor: f64,
+    /// Heads of one step of the rule.
+    pub step: usize,
+}
+
+impl Examined<'_> {
+    /// The heads that there are.
+    pub fn grid(&self) -> HeadGrid {
+        HeadGrid::of(self.model)
+    }
+
+    /// Validation accuracy of the model without these heads; the model itself stays as it is.
+    ///
+    /// # Errors
+    /// As [`super::heads::remove_heads`].
+    pub fn accuracy_without(&mut self, heads: &HeadSet) -> Result<f64> {
+        let removed = remove_heads(self.model, heads)?;
+        let found = accuracy(self.model, self.validation);
+        removed.restore(self.model);
+        found
+    }
+}
+
+/// The heads that `ranker` would prune.
+///
+/// # Errors
+/// Those of the ranker.
+pub fn choose_heads(ranker: &dyn HeadRanker, examined: &mut Examined<'_>, lab: &Lab) -> Result<HeadSet> {
+    match ranker.rank(examined, lab)? {
+        Ranking::Outright(heads) => Ok(heads),
+        Ranking::InOrder { scores, eligible, on_miss } => {
+            let rule = Rule { step: examined.step, floor: examined.floor, on_miss };
+            prune_by_rule(&scores, eligible, rule, &mut |gone| {
+                lab.check_cancel()?;
+                examined.accuracy_without(gone)
+            })
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The control: heads in random order, pruned by the same rule.
+
+use rand::Rng;
+
+use crate::classify::heads::HeadScores;
+use crate::classify::prune_heads::{Examined, HeadRanker, Ranking};
+use crate::error::Result;
+use crate::lab::Lab;
+
+pub(in crate::classify::prune_heads) struct RandomRanker;
+
+impl HeadRanker for RandomRanker {
+    fn rank(&self, examined: &mut Examined<'_>, lab: &Lab) -> Result<Ranking> {
+        let mut rng = lab.rng("prune_heads/random");
+        let grid = examined.grid();
+        Ok(Ranking::by_rule(HeadScores::new(grid, grid.iter().map(|_| rng.random()).collect())))
+    }
+}
