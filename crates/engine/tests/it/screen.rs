@@ -57,9 +57,11 @@ fn the_shipped_calibration_is_of_the_shipped_base() {
     assert!(calibration.base.iter().all(|file| digests.contains(file)));
     let rows = read_rows(&base.join("train.jsonl")).unwrap();
     assert_eq!(calibration.train_rows_sha256, rows_sha256(&rows));
-    let group = calibration.groups.iter().find(|group| group.kind == SubjectKind::Adapter).unwrap();
-    assert_eq!(group.recipe, ScreenSpec::default().resolve(SubjectKind::Adapter, 1_250_000));
-    assert!(group.clean.len() >= 20 && !group.poisoned.is_empty());
+    for kind in [SubjectKind::Adapter, SubjectKind::Checkpoint] {
+        let group = calibration.groups.iter().find(|group| group.kind == kind).unwrap();
+        assert_eq!(group.recipe, ScreenSpec::default().resolve(kind, 1_250_000), "{kind:?}");
+        assert!(group.clean.len() >= 20 && !group.poisoned.is_empty(), "{kind:?}");
+    }
 }
 
 fn small_screen() -> ScreenSpec {
