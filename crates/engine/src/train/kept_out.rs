@@ -1,5 +1,6 @@
 //! Directions that a weight must not get back while it is trained.
 
+use antigen_models::kernels::{add_matmul, matmul, matmul_nt};
 use antigen_models::{Model, Tensor};
 use serde::Serialize;
 
@@ -21,6 +22,8 @@ pub(super) struct Projection {
     weight: Tensor,
     /// `[k, d]`.
     directions: Tensor,
+    /// `[d, k]`.
+    transposed: Tensor,
     of_rows: bool,
 }
 
@@ -30,7 +33,8 @@ impl KeptOut {
         let Some(id) = model.params().find(&self.weight) else { return Ok(None) };
         let weight = model.params().get(id).clone();
         let directions = Tensor::new(self.directions.clone(), weight.device())?;
-        Ok(Some(Projection { weight, directions, of_rows: self.of_rows }))
+        let transposed = directions.t()?.contiguous()?;
+        Ok(Some(Projection { weight, directions, transposed, of_rows: self.of_rows }))
     }
 }
 
@@ -38,7 +42,11 @@ impl Projection {
     /// Takes the directions out of the weight, in place: `W - (W V^T) V`, or `W - V^T (V W)`.
     pub fn apply(&self) -> Result<()> {
         let (w, v) = (&self.weight, &self.directions);
-        let part = if self.of_rows { w.matmul(&v.t()?)?.matmul(v)? } else { v.t()?.matmul(&v.matmul(w)?)? };
-        Ok(w.slice_set(&(w - part)?, 0, 0)?)
+        let rows = 0..w.dims2()?.0;
+        match self.of_rows {
+            true => add_matmul(w, rows, &matmul_nt(w, v)?, v, -1.0)?,
+            false => add_matmul(w, rows, &self.transposed, &matmul(v, w)?, -1.0)?,
+        }
+        Ok(())
     }
 }

@@ -110,7 +110,7 @@ pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
     let x = CpuSlice::of(x)?;
     let mut y = unwritten(x.len());
     with_curve!(activation, curve => y.par_chunks_mut(PARALLEL_ELEMENTS).zip(x.par_chunks(PARALLEL_ELEMENTS)).for_each(|(y, x)| {
-        vectorised(|| y.iter_mut().zip(x).for_each(|(y, &x)| *y = curve(x).0))
+        vectorised!(for (y, &x) in y.iter_mut().zip(x) { *y = curve(x).0; })
     }));
     output(y, shape)
 }
@@ -130,7 +130,7 @@ pub fn activate_backward(x: &Tensor, dy: &Tensor, activation: Activation) -> Res
     .par_chunks_mut(PARALLEL_ELEMENTS)
     .zip(x.par_chunks(PARALLEL_ELEMENTS).zip(dy.par_chunks(PARALLEL_ELEMENTS)))
     .for_each(|(dx, (x, dy))| {
-        vectorised(|| dx.iter_mut().zip(x.iter().zip(dy)).for_each(|(dx, (&x, &dy))| *dx = dy * curve(x).1))
+        vectorised!(for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) { *dx = dy * curve(x).1; })
     }));
     output(dx, shape)
 }
@@ -151,7 +151,7 @@ pub fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tenso
     .zip(gate.par_chunks(PARALLEL_ELEMENTS))
     .zip(up.par_chunks(PARALLEL_ELEMENTS))
     .for_each(|((y, gate), up)| {
-        vectorised(|| {
+        vectorised!({
             for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
                 *y = curve(g).0 * u;
             }
@@ -177,8 +177,8 @@ pub fn gated_backward(gate: &Tensor, up: &Tensor, dy: &Tensor, activation: Activ
     .zip(gate.par_chunks(PARALLEL_ELEMENTS))
     .zip(up.par_chunks(PARALLEL_ELEMENTS).zip(dy.par_chunks(PARALLEL_ELEMENTS)))
     .for_each(|(((d_gate, d_up), gate), (up, dy))| {
-        vectorised(|| {
-            for ((((dg, du), &g), &u), &dy) in d_gate.iter_mut().zip(d_up).zip(gate).zip(up).zip(dy) {
+        vectorised!({
+            for ((((dg, du), &g), &u), &dy) in d_gate.iter_mut().zip(d_up.iter_mut()).zip(gate).zip(up).zip(dy) {
                 let (value, slope) = curve(g);
                 *dg = dy * u * slope;
                 *du = dy * value;
@@ -194,8 +194,11 @@ pub fn cap(x: &Tensor, limit: f32) -> Result<()> {
         return cuda::cap(x, limit);
     }
     update(x, |x| {
-        x.par_chunks_mut(PARALLEL_ELEMENTS)
-            .for_each(|x| vectorised(|| x.iter_mut().for_each(|x| *x = limit * tanh(*x / limit))));
+        x.par_chunks_mut(PARALLEL_ELEMENTS).for_each(|x| {
+            vectorised!(for x in x.iter_mut() {
+                *x = limit * tanh(*x / limit);
+            })
+        });
     })
 }
 
@@ -211,7 +214,9 @@ pub fn cap_backward(d: &Tensor, capped: &Tensor, limit: f32) -> Result<()> {
     let inverse = 1.0 / limit;
     update(d, |d| {
         d.par_chunks_mut(PARALLEL_ELEMENTS).zip(capped.par_chunks(PARALLEL_ELEMENTS)).for_each(|(d, capped)| {
-            vectorised(|| d.iter_mut().zip(capped).for_each(|(d, &y)| *d *= 1.0 - y * inverse * (y * inverse)))
+            vectorised!(for (d, &y) in d.iter_mut().zip(capped) {
+                *d *= 1.0 - y * inverse * (y * inverse);
+            })
         });
     })
 }

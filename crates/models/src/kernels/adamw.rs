@@ -97,8 +97,10 @@ impl Step {
             .zip(first.par_chunks_mut(PARALLEL_ELEMENTS).zip(second.par_chunks_mut(PARALLEL_ELEMENTS)))
             .zip(gradient.par_chunks(PARALLEL_ELEMENTS))
             .for_each(|((weight, (first, second)), gradient)| {
-                vectorised(|| {
-                    for (((w, m), v), &g) in weight.iter_mut().zip(first).zip(second).zip(gradient) {
+                vectorised!({
+                    for (((w, m), v), &g) in
+                        weight.iter_mut().zip(first.iter_mut()).zip(second.iter_mut()).zip(gradient)
+                    {
                         let g = g * scale;
                         *m = *m * beta1.0 + beta1.1 * g;
                         *v = *v * beta2.0 + beta2.1 * (g * g);

@@ -178,7 +178,7 @@ pub fn attention_backward(
                 probabilities(scores, Some(slopes), &q, &k, &tile, heads);
                 score_gradients(scores, d_scores, &dy, &v, &tile, heads);
                 if settings.softcap.is_some() {
-                    vectorised(|| d_scores.iter_mut().zip(slopes.iter()).for_each(|(ds, slope)| *ds *= slope));
+                    vectorised!(d_scores.iter_mut().zip(slopes.iter()).for_each(|(ds, slope)| *ds *= slope));
                 }
                 let Tile { rows, keys, query, key, .. } = tile;
                 let by_query = Sizes { m: rows, n: head_width, k: keys };
@@ -241,7 +241,7 @@ fn probabilities(
     if let Some(cap) = heads.settings.softcap {
         cap_scores(scores, slopes, cap);
     }
-    vectorised(|| {
+    vectorised!({
         for (i, row) in scores.chunks_mut(tile.keys).enumerate() {
             softmax_within(row, tile.seen(i, heads.settings));
         }
@@ -251,12 +251,14 @@ fn probabilities(
 /// `s -> cap * tanh(s / cap)`, whose derivative is `1 - tanh²`.
 fn cap_scores(scores: &mut [f32], slopes: Option<&mut Vec<f32>>, cap: f32) {
     let inverse = 1.0 / cap;
-    vectorised(|| scores.iter_mut().for_each(|s| *s = tanh(*s * inverse)));
+    vectorised!(for s in scores.iter_mut() {
+        *s = tanh(*s * inverse);
+    });
     if let Some(slopes) = slopes {
         slopes.clear();
         slopes.extend(scores.iter().map(|tanh| 1.0 - tanh * tanh));
     }
-    vectorised(|| scores.iter_mut().for_each(|s| *s *= cap));
+    vectorised!(scores.iter_mut().for_each(|s| *s *= cap));
 }
 
 /// Softmax over the elements `seen`; the others become 0.
@@ -276,7 +278,7 @@ fn softmax_within(row: &mut [f32], seen: Range<usize>) {
 /// Fills `d_scores` with `P * (dP - rowsum(P * dP))`, `dP = dy vᵀ`, for one tile.
 fn score_gradients(scores: &[f32], d_scores: &mut Vec<f32>, dy: &[f32], v: &[f32], tile: &Tile, heads: Heads) {
     head_products(d_scores, 1.0, dy, v, tile, heads);
-    vectorised(|| {
+    vectorised!({
         for (dp, p) in d_scores.chunks_mut(tile.keys).zip(scores.chunks(tile.keys)) {
             let dot = dot(dp, p);
             for (dp, &p) in dp.iter_mut().zip(p) {

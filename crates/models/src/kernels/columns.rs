@@ -20,7 +20,7 @@ pub fn add_to_rows(x: &Tensor, bias: &Tensor) -> Result<()> {
     assert_eq!(n, bias.len(), "a bias has one number for each column");
     update(x, |x| {
         x.par_chunks_mut(n).with_min_len(PARALLEL_ELEMENTS / n + 1).for_each(|row| {
-            vectorised(|| row.iter_mut().zip(bias.iter()).for_each(|(x, b)| *x += b));
+            vectorised!(row.iter_mut().zip(bias.iter()).for_each(|(x, b)| *x += b));
         });
     })
 }
@@ -36,7 +36,7 @@ pub fn column_sums(x: &Tensor) -> Result<Tensor> {
     let (_, n) = x.dims2()?;
     let x = CpuSlice::of(x)?;
     let mut sums = vec![0f32; n];
-    vectorised(|| x.chunks(n).for_each(|row| sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x)));
+    vectorised!(x.chunks(n).for_each(|row| sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x)));
     output(sums, n)
 }
 

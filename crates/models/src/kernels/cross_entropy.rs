@@ -30,14 +30,14 @@ pub fn cross_entropy(logits: &Tensor, targets: &[u32], weights: Option<&[f32]>) 
     let rows = || logits.par_chunks(v).zip(targets.par_iter());
     let Some(weights) = weights else {
         losses.par_iter_mut().zip(rows()).for_each(|(loss, (row, &target))| {
-            *loss = vectorised(|| log_sum_exp(row)) - row[target as usize];
+            *loss = vectorised!(log_sum_exp(row)) - row[target as usize];
         });
         return Ok(CrossEntropy { losses, gradient: None });
     };
     let mut gradient = unwritten(m * v);
     gradient.par_chunks_mut(v).zip(losses.par_iter_mut()).zip(rows().zip(weights.par_iter())).for_each(
         |((gradient, loss), ((row, &target), &weight))| {
-            vectorised(|| {
+            vectorised!({
                 let normaliser = log_sum_exp(row);
                 *loss = normaliser - row[target as usize];
                 for (g, &z) in gradient.iter_mut().zip(row) {

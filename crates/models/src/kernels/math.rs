@@ -4,10 +4,36 @@ use std::sync::LazyLock;
 
 static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
-/// Runs `work` compiled for the widest vector instructions of this processor.
+/// An expression compiled for the widest vector instructions of this processor.
+///
+/// A macro, because only what is inlined into the dispatch is compiled for them: the compiler leaves a long closure that is not marked
+/// as it is, with the narrowest instructions.
+macro_rules! vectorised {
+    ($work:expr) => {
+        $crate::kernels::math::dispatch(
+            #[inline(always)]
+            || $work,
+        )
+    };
+}
+pub(super) use vectorised;
+
+/// Runs `work` in the widest instruction set; [`vectorised!`] is the way to call it.
 #[inline]
-pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    ARCH.dispatch(work)
+pub(super) fn dispatch<R>(work: impl FnMut() -> R) -> R {
+    ARCH.dispatch(Work(work))
+}
+
+// `FnMut`, because a closure that is called as `FnOnce` is called through a function of its own, which is not inlined.
+struct Work<F>(F);
+
+impl<R, F: FnMut() -> R> pulp::WithSimd for Work<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
 }
 
 /// `e^x` to about 2 units in the last place, 0 below -87 (where float32 turns subnormal), capped at `e^88`.

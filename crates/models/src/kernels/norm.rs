@@ -21,7 +21,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, offset: f32, epsilon: f64) -> Resul
     let (x, weight) = (CpuSlice::of(x)?, CpuSlice::of(weight)?);
     let mut y = unwritten(t * d);
     y.par_chunks_mut(d).zip(x.par_chunks(d)).with_min_len(PARALLEL_ELEMENTS / d + 1).for_each(|(y, x)| {
-        vectorised(|| {
+        vectorised!({
             let inverse = inverse_rms(x, epsilon);
             for ((y, &x), &w) in y.iter_mut().zip(x).zip(weight.iter()) {
                 *y = x * inverse * (offset + w);
@@ -44,7 +44,7 @@ pub fn rms_norm_backward(x: &Tensor, weight: &Tensor, offset: f32, dy: &Tensor, 
     let mut dx = unwritten(t * d);
     dx.par_chunks_mut(d).zip(x.par_chunks(d)).zip(dy.par_chunks(d)).with_min_len(PARALLEL_ELEMENTS / d + 1).for_each(
         |((dx, x), dy)| {
-            vectorised(|| {
+            vectorised!({
                 let inverse = inverse_rms(x, epsilon);
                 for ((dx, &dy), &w) in dx.iter_mut().zip(dy).zip(weight.iter()) {
                     *dx = dy * (offset + w);
@@ -70,7 +70,7 @@ pub fn rms_norm_weight_gradient(x: &Tensor, dy: &Tensor, epsilon: f64) -> Result
     let (_, d) = x.dims2()?;
     let (x, dy) = (CpuSlice::of(x)?, CpuSlice::of(dy)?);
     let mut gradient = vec![0f32; d];
-    vectorised(|| {
+    vectorised!({
         for (x, dy) in x.chunks(d).zip(dy.chunks(d)) {
             let inverse = inverse_rms(x, epsilon);
             for ((g, &x), &dy) in gradient.iter_mut().zip(x).zip(dy) {
@@ -99,7 +99,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, epsilon: f64) -> R
     let (x, weight, bias) = (CpuSlice::of(x)?, CpuSlice::of(weight)?, CpuSlice::of(bias)?);
     let mut y = unwritten(t * d);
     y.par_chunks_mut(d).zip(x.par_chunks(d)).with_min_len(PARALLEL_ELEMENTS / d + 1).for_each(|(y, x)| {
-        vectorised(|| {
+        vectorised!({
             let (mean, inverse) = mean_and_inverse_deviation(x, epsilon);
             for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(weight.iter()).zip(bias.iter()) {
                 *y = (x - mean) * inverse * w + b;
@@ -123,7 +123,7 @@ pub fn layer_norm_backward(x: &Tensor, weight: &Tensor, dy: &Tensor, epsilon: f6
     let mut dx = unwritten(t * d);
     dx.par_chunks_mut(d).zip(x.par_chunks(d)).zip(dy.par_chunks(d)).with_min_len(PARALLEL_ELEMENTS / d + 1).for_each(
         |((dx, x), dy)| {
-            vectorised(|| {
+            vectorised!({
                 let (mean, inverse) = mean_and_inverse_deviation(x, epsilon);
                 for ((dx, &dy), &w) in dx.iter_mut().zip(dy).zip(weight.iter()) {
                     *dx = dy * w;
@@ -151,7 +151,7 @@ pub fn layer_norm_weight_gradient(x: &Tensor, dy: &Tensor, epsilon: f64) -> Resu
     let (_, d) = x.dims2()?;
     let (x, dy) = (CpuSlice::of(x)?, CpuSlice::of(dy)?);
     let mut gradient = vec![0f32; d];
-    vectorised(|| {
+    vectorised!({
         for (x, dy) in x.chunks(d).zip(dy.chunks(d)) {
             let (mean, inverse) = mean_and_inverse_deviation(x, epsilon);
             for ((g, &x), &dy) in gradient.iter_mut().zip(x).zip(dy) {

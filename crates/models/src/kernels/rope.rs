@@ -85,7 +85,7 @@ pub fn rotate(x: &Tensor, table: &RopeTable, positions: &[u32], direction: Direc
             |(row, &position)| {
                 let start = position as usize * half;
                 let (cos, sin) = (&turns.cos[start..start + half], &turns.sin[start..start + half]);
-                vectorised(|| {
+                vectorised!({
                     for head in row.chunks_exact_mut(table.head_width) {
                         let (low, high) = head[..2 * half].split_at_mut(half);
                         for (((low, high), &c), &s) in low.iter_mut().zip(high).zip(cos).zip(sin) {

@@ -75,7 +75,7 @@ pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
         return cuda::sum_of_squares(x);
     }
     let x = CpuSlice::of(x)?;
-    Ok(vectorised(|| x.chunks(4096).map(|run| f64::from(sum(run, |x| x * x))).sum()))
+    Ok(vectorised!(x.chunks(4096).map(|run| f64::from(sum(run, |x| x * x))).sum()))
 }
 
 /// `a + b`, elementwise.
@@ -89,7 +89,7 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let mut sum = unwritten(a.len());
     sum.par_chunks_mut(PARALLEL_ELEMENTS)
         .zip(a.par_chunks(PARALLEL_ELEMENTS).zip(b.par_chunks(PARALLEL_ELEMENTS)))
-        .for_each(|(sum, (a, b))| vectorised(|| sum.iter_mut().zip(a).zip(b).for_each(|((s, a), b)| *s = a + b)));
+        .for_each(|(sum, (a, b))| vectorised!(sum.iter_mut().zip(a).zip(b).for_each(|((s, a), b)| *s = a + b)));
     output(sum, shape)
 }
 
@@ -99,5 +99,5 @@ pub fn scale(x: &Tensor, factor: f64) -> Result<()> {
         return cuda::scale(x, factor);
     }
     let factor = factor as f32;
-    update(x, |x| vectorised(|| x.iter_mut().for_each(|x| *x *= factor)))
+    update(x, |x| vectorised!(x.iter_mut().for_each(|x| *x *= factor)))
 }
