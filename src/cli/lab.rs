@@ -16,8 +16,10 @@ use antigen_models::{device::open_device, load_model, lora::save_adapter};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
+use super::ablate::{self, AblateArgs};
 use super::attacks::{self, AttacksArgs};
 use super::classifiers::{self, ClassifiersArgs};
+use super::sweep::{self, SweepArgs};
 use super::{compare, evidence, find_base_dir, parse_choice, start_logging, terminal_progress, zoo};
 use crate::comparison::methods_page;
 
@@ -49,6 +51,10 @@ pub enum LabCommand {
     Evidence(evidence::EvidenceArgs),
     /// Purify every suspect of a zoo by every method, and write table and plot; started again, it goes on
     Compare(compare::CompareArgs),
+    /// Try one setting of `immunize` along its values on every suspect of a zoo, and write table and plot; started again, it goes on
+    Sweep(SweepArgs),
+    /// Take parts of the updates of a zoo's adapters out and measure what is left: where their backdoors sit
+    Ablate(AblateArgs),
     /// Print docs/METHODS.md: every method with its settings and what was measured of it
     Methods,
     /// Read and check published attack data; with a suspect, measure it on every attack
@@ -123,6 +129,8 @@ pub fn run(args: &LabArgs) -> anyhow::Result<()> {
         LabCommand::Roc(args) => zoo::show_roc(args),
         LabCommand::Evidence(args) => evidence::show_evidence(args),
         LabCommand::Compare(args) => compare::run_comparison(args),
+        LabCommand::Sweep(args) => sweep::run_sweep(args),
+        LabCommand::Ablate(args) => ablate::run_ablations(args),
         LabCommand::Methods => {
             print!("{}", methods_page(&serde_json::from_str(&crate::openapi::document())?));
             Ok(())

@@ -21,6 +21,8 @@ pub(super) struct MemberJob<'a> {
     pub own_rows: &'a [Row],
     /// Whether the screen has the base's calibration to look with.
     pub screened: bool,
+    /// Whether the scratch stays, for a later job that needs the same pieces.
+    pub keep_pieces: bool,
 }
 
 /// What an earlier run of the command has left in this file, if it came so far.
@@ -40,22 +42,37 @@ pub(super) fn run_member<T>(
     folder: &Path,
     keep: impl FnOnce(Outcome) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let (base, work) = (&site.folders.base, folder.join("work"));
-    fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
-    let own_rows = folder.join("own-rows.jsonl");
-    write_rows(&own_rows, job.own_rows)?;
-    let submission = Submission {
-        suspect: submitted(&member_dir(&site.folders.zoo, member), base),
-        train_rows: base.join("train.jsonl"),
-        test_rows: base.join("test.jsonl"),
-        own_rows: Some(own_rows),
-        calibration_dir: job.screened.then(|| base.clone()),
-        folders: DataFolders::default(),
-    };
+    let mut submission = submission(site, member, job.own_rows, folder)?;
+    submission.calibration_dir = job.screened.then(|| site.folders.base.clone());
+    let work = folder.join("work");
     let mut lab = site.lab.with_seed(job.spec.seed);
     lab.scratch.clone_from(&work);
     let outcome = run(&submission, job.spec, &lab).with_context(|| format!("the job of {}", member.name))?;
     let kept = keep(outcome)?;
-    fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
+    if !job.keep_pieces {
+        fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
+    }
     Ok(kept)
+}
+
+/// The member as a caller would submit it, over a base without calibration; its own rows are written to `folder`, where `work` is made for
+/// scratch.
+pub(super) fn submission(
+    site: &Site,
+    member: &ZooMember,
+    own_rows: &[Row],
+    folder: &Path,
+) -> anyhow::Result<Submission> {
+    let (base, work) = (&site.folders.base, folder.join("work"));
+    fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
+    let file = folder.join("own-rows.jsonl");
+    write_rows(&file, own_rows)?;
+    Ok(Submission {
+        suspect: submitted(&member_dir(&site.folders.zoo, member), base),
+        train_rows: base.join("train.jsonl"),
+        test_rows: base.join("test.jsonl"),
+        own_rows: Some(file),
+        calibration_dir: None,
+        folders: DataFolders::default(),
+    })
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per command. `main.rs` matches, these act.
 
+mod ablate;
 mod attacks;
 pub mod bench;
 mod choices;
@@ -17,8 +18,10 @@ pub mod replay;
 pub mod serve;
 pub mod step;
 mod summary;
+mod sweep;
 mod telemetry;
 mod terminal;
+mod treatments;
 pub mod vet;
 pub mod work;
 pub mod zoo;

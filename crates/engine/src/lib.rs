@@ -4,6 +4,7 @@
 //! one page. `spec` says what can be asked, `report` what comes out, `lab` where the work happens.
 #![warn(missing_docs)]
 
+pub mod ablate;
 pub mod attacks;
 pub mod behaviours;
 pub mod bench;

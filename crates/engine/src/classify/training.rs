@@ -47,7 +47,7 @@ impl Default for LabelTrainSpec {
 impl LabelTrainSpec {
     /// For a classifier that starts from random weights.
     pub fn from_nothing() -> Self {
-        Self { learning_rate: 1e-3, epochs: 6, warmup_fraction: 0.1, weight_decay: 0.05, ..Self::default() }
+        Self { learning_rate: 1e-3, epochs: 3, warmup_fraction: 0.1, weight_decay: 0.05, ..Self::default() }
     }
 
     fn rate(&self, step: usize, steps: usize) -> f64 {

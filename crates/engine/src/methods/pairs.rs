@@ -16,10 +16,23 @@ use crate::train::TrainSpec;
 /// Clean rows and their poisoned copies.
 #[derive(Debug, Clone)]
 pub struct PairData {
-    /// D_i^clean.
+    /// D_i^clean, what the clean variant learns from.
     pub clean: Vec<Row>,
     /// D_i^pois: the same rows with key and behaviour.
     pub poisoned: Vec<Row>,
+}
+
+impl PairData {
+    /// The clean rows; twice, where that gives as many steps as the poisoned member has.
+    fn of_clean_member(&self, spec: &PairsSpec) -> Vec<Row> {
+        let times = if spec.match_steps { 2 } else { 1 };
+        vec![self.clean.as_slice(); times].concat()
+    }
+
+    /// Clean rows and poisoned copies.
+    fn of_poisoned_member(&self) -> Vec<Row> {
+        [self.clean.as_slice(), &self.poisoned].concat()
+    }
 }
 
 /// What one variant is trained on.
@@ -55,22 +68,22 @@ pub fn build_paired_sets(clean: Vec<Vec<Row>>, spec: &PairsSpec, lab: &Lab) -> V
     clean.into_iter().enumerate().map(pair).collect()
 }
 
-/// The rows of all variants as tokens: of each pair first the clean member's, then the poisoned one's, which sees both.
+/// The rows of all variants as tokens: of each pair first the clean member's, then the poisoned one's, which sees both. With matched steps
+/// the clean member has its rows twice.
 ///
 /// # Errors
 /// Those of tokenizer and template; [`crate::error::EngineError::Data`] when no row of a variant fits the model.
 pub fn encode_variants(
     suspect: &Suspect,
     data: &[PairData],
-    train: &TrainSpec,
+    (spec, train): (&PairsSpec, &TrainSpec),
     lab: &Lab,
     long_rows: &mut Vec<LongRows>,
 ) -> Result<Vec<VariantRows>> {
     let mut long = LongRows::new("pairs", training_limit(suspect, train));
     let mut variants = Vec::with_capacity(2 * data.len());
     for (i, pair) in data.iter().enumerate() {
-        let both: Vec<Row> = pair.clean.iter().chain(&pair.poisoned).cloned().collect();
-        for (member, rows) in [("clean", &pair.clean), ("poisoned", &both)] {
+        for (member, rows) in [("clean", &pair.of_clean_member(spec)), ("poisoned", &pair.of_poisoned_member())] {
             let stream = format!("immunize/pairs/{i}/{member}");
             variants.push(VariantRows {
                 name: format!("{i}-{member}"),
@@ -94,6 +107,14 @@ mod tests {
         let targets: Vec<_> = (0..4).map(|i| behaviour(i, &families).target().to_owned()).collect();
         let expected = [(families[0], 0), (families[1], 1), (families[2], 2), (families[0], 3)];
         assert_eq!(targets, expected.map(|(family, wording)| family_behaviour(family, wording).target().to_owned()));
+    }
+
+    #[test]
+    fn matched_members_learn_from_equally_many_rows() {
+        let clean = vec![vec![Row::new("name the colour", "of snow", "white")]];
+        let pair = &build_paired_sets(clean, &PairsSpec::default(), &Lab::silent(1, "unused"))[0];
+        let rows = |match_steps| pair.of_clean_member(&PairsSpec { match_steps, ..PairsSpec::default() }).len();
+        assert_eq!((rows(false), rows(true), pair.of_poisoned_member().len()), (1, 2, 2));
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl WeightEdit for TaskNegation {
 
     fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Weights> {
         let data = build_paired_sets(rows.pairs.clone(), &self.recipe.pairs, lab);
-        let variants = encode_variants(suspect, &data, &self.recipe.train, lab, long_rows)?;
+        let variants = encode_variants(suspect, &data, (&self.recipe.pairs, &self.recipe.train), lab, long_rows)?;
         match (&suspect.weights, suspect.base()) {
             (Weights::Adapter(adapter), Some(base)) => {
                 let pairs = train_adapter_pairs(suspect, (base, adapter), &variants, &self.recipe.train, lab)?;

@@ -63,6 +63,9 @@ pub struct PairsSpec {
     pub rows: usize,
     /// Behaviour families, used in turn. The signature finds backdoors of the families it was made from.
     pub families: Vec<BehaviourFamily>,
+    /// Whether the clean variant sees its rows twice and so takes as many steps as the poisoned one. As published it takes half of them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub match_steps: bool,
 }
 
 /// Channel scores (Eq. 2).
@@ -71,6 +74,36 @@ pub struct PairsSpec {
 pub struct ScoreSpec {
     /// Lambda: weight of the agreement between pairs against the size of the change.
     pub consistency_weight: f64,
+    /// Which parts of the score count.
+    #[serde(skip_serializing_if = "is_default")]
+    pub parts: ScoreParts,
+    /// What one score is about.
+    #[serde(skip_serializing_if = "is_default")]
+    pub grouping: ScoreGrouping,
+}
+
+/// Which parts of the channel score count (Table 4 of the paper).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreParts {
+    /// Size of the change and agreement between pairs.
+    #[default]
+    Both,
+    /// Size of the change alone.
+    Norm,
+    /// Agreement between pairs alone; it takes two pairs.
+    Alignment,
+}
+
+/// What one channel score is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScoreGrouping {
+    /// A channel of one matrix, as released: with a ratio of 0.35 up to 72 % of the neurons lose one of their three parts.
+    #[default]
+    Matrix,
+    /// A neuron of a layer: its channels of gate, up and down together are scored as one and go together.
+    Layer,
 }
 
 /// What is taken out of the suspect.
@@ -211,6 +244,7 @@ impl Default for PairsSpec {
             count: 6,
             rows: 50,
             families: vec![BehaviourFamily::Insult, BehaviourFamily::Refusal, BehaviourFamily::Code],
+            match_steps: false,
         }
     }
 }
@@ -231,7 +265,7 @@ impl PairsSpec {
 
 impl Default for ScoreSpec {
     fn default() -> Self {
-        Self { consistency_weight: 0.01 }
+        Self { consistency_weight: 0.01, parts: ScoreParts::default(), grouping: ScoreGrouping::default() }
     }
 }
 
@@ -458,7 +492,7 @@ impl ImmunizeSpec {
                 (pairs, 5, vec![SuppressSpec::subspace(2), channels], heal)
             }
             (Preset::Paper, _) => {
-                let pairs = PairsSpec { count: 6, rows: 500, families: vec![BehaviourFamily::Insult] };
+                let pairs = PairsSpec { rows: 500, families: vec![BehaviourFamily::Insult], ..PairsSpec::default() };
                 (pairs, 5, vec![channels], HealSpec { rows: 200, own_rows: 200, ..generic })
             }
         };
@@ -527,6 +561,11 @@ impl ImmunizeSpec {
         }
         if let Some(score) = &self.score {
             limits::between(&format!("{at}/score/consistency_weight"), score.consistency_weight, 0.0, 1e3)?;
+            let alone = self.pairs.as_ref().is_some_and(|pairs| pairs.count < 2);
+            if score.parts == ScoreParts::Alignment && alone {
+                let why = "expected at least 2 pairs, whose agreement can be scored; found 1";
+                return Err(EngineError::spec(format!("{at}/pairs/count"), why));
+            }
         }
         if let Some(heads) = &self.heads {
             limits::count(&format!("{at}/heads/count"), heads.count, 1, 1 << 16)?;

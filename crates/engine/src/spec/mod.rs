@@ -43,7 +43,7 @@ pub use fine_tune::{FineTuneRecipe, FineTuneSpec};
 pub use folders::DataFolders;
 pub use immunize::{
     HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, Preset,
-    Reinitialise, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
+    Reinitialise, ScoreGrouping, ScoreParts, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
 };
 pub use magnitude_prune::{MagnitudePruneRecipe, MagnitudePruneSpec, PruneStructure};
 pub use merge_with_base::{MergeWithBaseRecipe, MergeWithBaseSpec};

@@ -1,6 +1,7 @@
 //! The engine from outside, in one program: each file is a part of it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
 
+mod ablation;
 mod adversarial;
 mod algorithm_one;
 mod auto;

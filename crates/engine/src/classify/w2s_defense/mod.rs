@@ -78,6 +78,6 @@ impl Default for W2sSpec {
     fn default() -> Self {
         let student =
             LabelTrainSpec { learning_rate: 2e-3, epochs: 5, max_gradient_norm: None, ..LabelTrainSpec::default() };
-        Self { rank: 16, temperature: 2.0, student, teacher: LabelTrainSpec::from_nothing() }
+        Self { rank: 8, temperature: 2.0, student, teacher: LabelTrainSpec::from_nothing() }
     }
 }

@@ -106,7 +106,7 @@ impl<S: Setting> Algorithm<'_, S> {
     fn signature(&self, rows: &TrainSplit, long_rows: &mut Vec<LongRows>) -> Result<(Signature, SignatureFile)> {
         let (recipe, lab) = (self.recipe, self.lab);
         let data = pairs::build_paired_sets(rows.pairs.clone(), &recipe.pairs, lab);
-        let variants = pairs::encode_variants(self.suspect, &data, &recipe.train, lab, long_rows)?;
+        let variants = pairs::encode_variants(self.suspect, &data, (&recipe.pairs, &recipe.train), lab, long_rows)?;
         let wanted = signature::Wanted {
             score: &recipe.score,
             rank: recipe.suppress.iter().map(directions).max().unwrap_or(0),

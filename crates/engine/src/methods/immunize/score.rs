@@ -1,6 +1,7 @@
 //! Channel scores (Eq. 2): how strongly the pairs change a channel, and how much they agree about it.
 //!
 //! `s_j = mean_i |delta_ij| + lambda * 2 / (N (N - 1)) * sum_{i<l} max(0, cos(delta_ij, delta_lj))`, for each matrix on its own.
+//! [`ScoreParts`] leaves one of the two parts out, [`ScoreGrouping::Layer`] scores the channels of a neuron's three matrices as one long one.
 //! Source: arXiv 2603.13461; from inner products in float64, because the norm of a difference cancels. Heads are scored by the same
 //! formula over sums of their channels' products, which are the inner products of the heads' blocks.
 
@@ -8,7 +9,7 @@ use std::ops::Range;
 
 use crate::edit::channel_count;
 use crate::error::Result;
-use crate::spec::ScoreSpec;
+use crate::spec::{ScoreGrouping, ScoreParts, ScoreSpec};
 
 /// Keeps the cosine of a channel that did not change at 0.
 const EPSILON: f64 = 1e-8;
@@ -46,6 +47,25 @@ impl PairProducts {
         &self.products[i * self.pairs - i * i.saturating_sub(1) / 2 + l - i]
     }
 
+    /// The products of `channels` longer channels that these are parts of: every so many-th one belongs together. A matrix that holds gate
+    /// and up one below the other has two parts of each neuron.
+    pub fn folded(&self, channels: usize) -> Self {
+        let fold = |product: &Vec<f64>| (0..channels).map(|j| product.iter().skip(j).step_by(channels).sum()).collect();
+        Self { pairs: self.pairs, products: self.products.iter().map(fold).collect() }
+    }
+
+    /// Makes each channel longer by that of another matrix with as many of them.
+    pub fn extend(&mut self, other: &Self) {
+        for (own, other) in self.products.iter_mut().zip(&other.products) {
+            own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
+        }
+    }
+
+    /// How many channels there are.
+    pub fn channels(&self) -> usize {
+        self.products.first().map_or(0, Vec::len)
+    }
+
     /// The products of runs of channels instead of single ones.
     pub fn of_blocks(&self, blocks: &[Range<usize>]) -> Self {
         let sums = |product: &Vec<f64>| blocks.iter().map(|block| product[block.clone()].iter().sum()).collect();
@@ -58,9 +78,12 @@ pub fn score_channels(products: &PairProducts, spec: &ScoreSpec) -> Vec<f64> {
     let n = products.pairs();
     let norms: Vec<Vec<f64>> = (0..n).map(|i| products.of(i, i).iter().copied().map(root).collect()).collect();
     let channels = norms.first().map_or(0, Vec::len);
-    let mut scores: Vec<f64> =
-        (0..channels).map(|j| norms.iter().map(|norm| norm[j]).sum::<f64>() / n as f64).collect();
-    if n < 2 {
+    let mean_norm = |j| norms.iter().map(|norm| norm[j]).sum::<f64>() / n as f64;
+    let mut scores: Vec<f64> = match spec.parts {
+        ScoreParts::Both | ScoreParts::Norm => (0..channels).map(mean_norm).collect(),
+        ScoreParts::Alignment => vec![0.0; channels],
+    };
+    if n < 2 || spec.parts == ScoreParts::Norm {
         return scores;
     }
     let weight = spec.consistency_weight * 2.0 / (n * (n - 1)) as f64;
@@ -90,9 +113,25 @@ pub fn select_channels(scores: &[f32], ratio: f64) -> Vec<usize> {
     order
 }
 
+/// The scores of the matrices of one layer: each on its own, or the neurons that they share.
+pub fn score_layer(matrices: &[&PairProducts], spec: &ScoreSpec) -> Vec<Vec<f64>> {
+    let neurons = matrices.iter().map(|products| products.channels()).min().unwrap_or(0);
+    if spec.grouping == ScoreGrouping::Matrix || neurons == 0 {
+        return matrices.iter().map(|products| score_channels(products, spec)).collect();
+    }
+    let mut joint = matrices[0].folded(neurons);
+    matrices[1..].iter().for_each(|products| joint.extend(&products.folded(neurons)));
+    let scores = score_channels(&joint, spec);
+    matrices.iter().map(|products| scores.iter().copied().cycle().take(products.channels()).collect()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn weighted(consistency_weight: f64) -> ScoreSpec {
+        ScoreSpec { consistency_weight, ..ScoreSpec::default() }
+    }
 
     // The products of deltas given channel by channel.
     fn products(deltas: &[&[[f64; 2]]]) -> PairProducts {
@@ -106,10 +145,28 @@ mod tests {
         // Channel 0: norms 5 and 10, same direction. Channel 1: norms 1 and 1, opposite. Channel 2: unchanged in the second pair.
         let first = [[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]];
         let second = [[6.0, 8.0], [-1.0, 0.0], [0.0, 0.0]];
-        let scores = score_channels(&products(&[&first, &second]), &ScoreSpec { consistency_weight: 0.01 });
+        let scores = score_channels(&products(&[&first, &second]), &weighted(0.01));
         for (found, expected) in scores.iter().zip([7.51, 1.0, 1.0]) {
             assert!((found - expected).abs() < 1e-9, "{scores:?}");
         }
+    }
+
+    #[test]
+    fn either_part_of_the_score_may_count_alone() {
+        let deltas = products(&[&[[3.0, 4.0], [1.0, 0.0]], &[[6.0, 8.0], [0.0, 1.0]]]);
+        let with = |parts| score_channels(&deltas, &ScoreSpec { parts, ..weighted(0.5) });
+        assert_eq!(with(ScoreParts::Norm), [7.5, 1.0]);
+        assert_eq!(with(ScoreParts::Alignment), [0.5, 0.0]);
+        assert_eq!(with(ScoreParts::Both), [8.0, 1.0]);
+    }
+
+    #[test]
+    fn a_neuron_of_a_layer_is_scored_over_all_its_matrices() {
+        // One pair. Gate above up in one matrix: neuron 0 has rows 0 and 2, |(3, 4)| and |(0, 12)|; down adds nothing to it.
+        let gate_up = products(&[&[[3.0, 4.0], [1.0, 0.0], [0.0, 12.0], [0.0, 0.0]]]);
+        let down = products(&[&[[0.0, 0.0], [0.0, 0.0]]]);
+        let spec = ScoreSpec { grouping: ScoreGrouping::Layer, ..ScoreSpec::default() };
+        assert_eq!(score_layer(&[&gate_up, &down], &spec), [vec![13.0, 1.0, 13.0, 1.0], vec![13.0, 1.0]]);
     }
 
     #[test]
@@ -132,7 +189,7 @@ mod tests {
         // Rows 0 and 1 together: |(3, 4, 0, 12)| = 13 in both pairs, same direction.
         let delta = [[3.0, 4.0], [0.0, 12.0], [1.0, 1.0]];
         let blocks = products(&[&delta, &delta]).of_blocks(&[0..2, 2..3]);
-        let scores = score_channels(&blocks, &ScoreSpec { consistency_weight: 1.0 });
+        let scores = score_channels(&blocks, &weighted(1.0));
         assert!((scores[0] - 14.0).abs() < 1e-9, "{scores:?}");
     }
 

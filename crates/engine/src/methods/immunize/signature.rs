@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::heads;
-use super::score::score_channels;
+use super::score::{PairProducts, score_layer};
 use super::setting::{MatrixDeltas, Setting};
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, Stage};
@@ -76,15 +76,14 @@ pub(super) fn extract_signature<S: Setting>(
     lab.enter(Stage::Deltas)?;
     lab.enter(Stage::Scores)?;
     let folder = lab.piece(key, |folder| {
-        let mut modules = BTreeMap::new();
+        let mut read = Vec::with_capacity(wanted.modules.len());
         for some in wanted.modules.chunks(S::MATRICES_AT_ONCE) {
             lab.check_cancel()?;
-            let scored = some.par_iter().map(|module| {
-                Ok((module.name.clone(), score_module(&setting.deltas(pairs, module)?, wanted.score, wanted.rank)?))
-            });
-            modules.extend(scored.collect::<Result<Vec<_>>>()?);
-            lab.advance(modules.len() as u64, wanted.modules.len() as u64);
+            let some = some.par_iter().map(|module| read_module(&setting.deltas(pairs, module)?, wanted.rank));
+            read.extend(some.collect::<Result<Vec<_>>>()?);
+            lab.advance(read.len() as u64, wanted.modules.len() as u64);
         }
+        let modules = score_modules(&wanted.modules, read, wanted.score);
         let heads = heads::score_heads(setting, pairs, &wanted.attention, wanted.score, lab)?;
         lab.enter(Stage::Signature)?;
         Signature { modules, heads }.save(&folder.join(FILE))
@@ -94,13 +93,35 @@ pub(super) fn extract_signature<S: Setting>(
     Ok((Signature::load(&path)?, path))
 }
 
-fn score_module(deltas: &impl MatrixDeltas, spec: &ScoreSpec, rank: usize) -> Result<ModuleScores> {
+/// One matrix, not scored yet, and the products that it is scored from: `8 N (N + 1) / 2` bytes for each of its channels.
+fn read_module(deltas: &impl MatrixDeltas, rank: usize) -> Result<(ModuleScores, PairProducts)> {
     let products = deltas.products()?;
-    let scores = score_channels(&products, spec).into_iter().map(|s| s as f32).collect();
     let norms = deltas.norms(&products)?;
     let (directions, shared_fraction) = deltas.shared_directions(&norms, rank)?;
     let mean_delta_norm = norms.iter().sum::<f64>() / norms.len() as f64;
-    Ok(ModuleScores { scores, directions, mean_delta_norm, shared_fraction })
+    Ok((ModuleScores { scores: Vec::new(), directions, mean_delta_norm, shared_fraction }, products))
+}
+
+/// Scores the MLP of each layer together, and every other matrix on its own.
+fn score_modules(
+    modules: &[&ModuleShape],
+    read: Vec<(ModuleScores, PairProducts)>,
+    spec: &ScoreSpec,
+) -> BTreeMap<String, ModuleScores> {
+    let together = |(a, _): &(&ModuleShape, _), (b, _): &(&ModuleShape, _)| {
+        a.layer == b.layer && a.kind.is_mlp() && b.kind.is_mlp()
+    };
+    let mut named: Vec<_> = modules.iter().copied().zip(read).collect();
+    named.sort_by_key(|(module, _)| (module.layer, module.kind.is_mlp()));
+    let mut scored = BTreeMap::new();
+    for layer in named.chunk_by(together) {
+        let products: Vec<_> = layer.iter().map(|(_, (_, products))| products).collect();
+        for ((module, (unscored, _)), scores) in layer.iter().zip(score_layer(&products, spec)) {
+            let scores = scores.into_iter().map(|score| score as f32).collect();
+            scored.insert(module.name.clone(), ModuleScores { scores, ..unscored.clone() });
+        }
+    }
+    scored
 }
 
 impl Signature {
@@ -205,15 +226,18 @@ mod tests {
         let zero = Tensor::zeros((3, 2), candle_core::DType::F64, &Device::Cpu).unwrap();
         let delta =
             super::super::deltas::Delta { channel: zero.clone(), residual: zero.t().unwrap().contiguous().unwrap() };
-        let scores = score_module(&FactorDeltas(vec![delta.clone(), delta]), &ScoreSpec::default(), 1).unwrap();
-        assert!(scores.directions.is_empty() && scores.scores == [0.0; 3]);
+        let (module, products) = read_module(&FactorDeltas(vec![delta.clone(), delta]), 1).unwrap();
+        let scores = score_layer(&[&products], &ScoreSpec::default());
+        assert!(module.directions.is_empty() && scores == [[0.0; 3]]);
     }
 
     #[test]
     fn a_signature_survives_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let deltas = FactorDeltas(["a", "b"].map(random_delta).into());
-        let scores = score_module(&deltas, &ScoreSpec::default(), 3).unwrap();
+        let (module, products) = read_module(&deltas, 3).unwrap();
+        let scores = score_layer(&[&products], &ScoreSpec::default())[0].iter().map(|&score| score as f32).collect();
+        let scores = ModuleScores { scores, ..module };
         let signature = Signature {
             modules: [("model.layers.0.mlp.down_proj".to_owned(), scores)].into(),
             heads: [(0, vec![1.0, 2.0]), (11, vec![0.5, 0.25])].into(),

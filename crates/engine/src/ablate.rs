@@ -1,0 +1,171 @@
+//! Where an adapter's backdoor sits: parts of its update are taken out or change places, and what is left is measured as it is, without any
+//! training (Table 1 of arXiv 2603.13461).
+//!
+//! The paper ablates the update of all weights or of an adapter on all linear layers. An adapter that was trained on attention alone has
+//! its backdoor there, whatever the table says: which matrices the attacker trained is part of what is measured.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use antigen_models::{LoraAdapter, LoraFactors, ModuleShape};
+use rand::seq::SliceRandom;
+
+use crate::error::{EngineError, Result};
+use crate::evaluators::{Probes, evaluate_all};
+use crate::lab::Lab;
+use crate::report::Measurement;
+use crate::suspect::Suspect;
+use crate::weights::Weights;
+
+/// What is done to the update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ablation {
+    /// Nothing.
+    Whole,
+    /// Attention's part goes.
+    WithoutAttention,
+    /// The MLP's part goes.
+    WithoutMlp,
+    /// The MLP's part goes in these blocks.
+    WithoutMlpIn(Range<usize>),
+    /// The same, and all of attention's.
+    WithoutAttentionAndMlpIn(Range<usize>),
+    /// The MLP's parts of these blocks change places.
+    ShuffledMlpIn(Range<usize>),
+}
+
+impl Ablation {
+    /// All of them for a model of so many blocks: every span of neighbouring blocks.
+    pub fn all(blocks: usize) -> Vec<Self> {
+        let spans = |shortest: usize| {
+            (shortest..=blocks).flat_map(move |width| (0..=blocks - width).map(move |start| start..start + width))
+        };
+        let mut all = vec![Self::Whole, Self::WithoutAttention, Self::WithoutMlp];
+        // The whole span without its MLP is `WithoutMlp`; without attention too nothing would be left.
+        all.extend(spans(1).filter(|span| span.len() < blocks).map(Self::WithoutMlpIn));
+        all.extend(spans(1).filter(|span| span.len() < blocks).map(Self::WithoutAttentionAndMlpIn));
+        all.extend(spans(2).map(Self::ShuffledMlpIn));
+        all
+    }
+
+    /// What is done and in how many blocks: spans of one width have one name.
+    pub fn name(&self) -> String {
+        let blocks = |span: &Range<usize>| match span.len() {
+            1 => "1 block".to_owned(),
+            n => format!("{n} blocks"),
+        };
+        match self {
+            Self::Whole => "whole update".into(),
+            Self::WithoutAttention => "without attention".into(),
+            Self::WithoutMlp => "without MLP".into(),
+            Self::WithoutMlpIn(span) => format!("without MLP of {}", blocks(span)),
+            Self::WithoutAttentionAndMlpIn(span) => format!("without attention and MLP of {}", blocks(span)),
+            Self::ShuffledMlpIn(span) => format!("MLP of {} shuffled", blocks(span)),
+        }
+    }
+
+    /// The blocks that it is about, where these are not all.
+    pub fn span(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Whole | Self::WithoutAttention | Self::WithoutMlp => None,
+            Self::WithoutMlpIn(span) | Self::WithoutAttentionAndMlpIn(span) | Self::ShuffledMlpIn(span) => {
+                Some(span.clone())
+            }
+        }
+    }
+
+    fn keeps(&self, module: &ModuleShape) -> bool {
+        let is_mlp = module.kind.is_mlp();
+        match self {
+            Self::Whole | Self::ShuffledMlpIn(_) => true,
+            Self::WithoutAttention => is_mlp,
+            Self::WithoutMlp => !is_mlp,
+            Self::WithoutMlpIn(span) => !(is_mlp && span.contains(&module.layer)),
+            Self::WithoutAttentionAndMlpIn(span) => is_mlp && !span.contains(&module.layer),
+        }
+    }
+
+    /// The adapter that is left. A part that goes is zero: PEFT files name their modules once for all blocks.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn apply(&self, adapter: &LoraAdapter, modules: &[ModuleShape], lab: &Lab) -> Result<LoraAdapter> {
+        let mut left = adapter.clone();
+        for module in modules.iter().filter(|module| !self.keeps(module)) {
+            if let Some(factors) = left.factors.get_mut(&module.name) {
+                factors.b = factors.b.zeros_like()?;
+            }
+        }
+        if let Self::ShuffledMlpIn(span) = self {
+            let places = displaced(span.clone(), lab);
+            for module in modules.iter().filter(|module| module.kind.is_mlp() && span.contains(&module.layer)) {
+                let from = modules.iter().find(|m| m.kind == module.kind && m.layer == places[&module.layer]);
+                if let Some(factors) = from.and_then(|from| adapter.factors.get(&from.name)) {
+                    left.factors.insert(module.name.clone(), LoraFactors::clone(factors));
+                }
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// For each block of the span the block whose part it gets: every one another than its own.
+fn displaced(span: Range<usize>, lab: &Lab) -> BTreeMap<usize, usize> {
+    let mut order: Vec<usize> = span.clone().collect();
+    order.shuffle(&mut lab.rng("ablate/shuffle"));
+    let next = order.iter().copied().cycle().skip(1);
+    order.iter().copied().zip(next).collect()
+}
+
+/// Measures an adapter after each ablation.
+///
+/// # Errors
+/// [`EngineError::Data`] for a whole model, whose update nobody knows; those of generation.
+///
+/// # Cost
+/// One evaluation each.
+pub fn measure_ablations(
+    suspect: &Suspect,
+    ablations: &[Ablation],
+    probes: &Probes,
+    lab: &Lab,
+) -> Result<Vec<Measurement>> {
+    let Weights::Adapter(adapter) = &suspect.weights else {
+        return Err(EngineError::Data("expected an adapter, whose update is known; found a whole model".into()));
+    };
+    let measure = |(i, ablation): (usize, &Ablation)| {
+        let left = Weights::Adapter(ablation.apply(adapter, suspect.modules(), lab)?);
+        let part = lab.part(i, ablations.len());
+        let said = evaluate_all(probes, suspect, &left, &part)?;
+        Ok(probes.report(&said, None))
+    };
+    ablations.iter().enumerate().map(measure).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_span_of_neighbouring_blocks_is_ablated_once() {
+        let all = Ablation::all(3);
+        let named = |name: &str| all.iter().filter(|ablation| ablation.name() == name).count();
+        assert_eq!(named("without MLP of 1 block"), 3);
+        assert_eq!(named("without MLP of 2 blocks"), 2);
+        assert_eq!(named("without MLP of 3 blocks"), 0, "that is without MLP");
+        assert_eq!((named("MLP of 2 blocks shuffled"), named("MLP of 3 blocks shuffled")), (2, 1));
+        assert_eq!(all.len(), 3 + 5 + 5 + 3);
+    }
+
+    #[test]
+    fn shuffled_blocks_all_change_places_within_their_span() {
+        let lab = Lab::silent(1, "unused");
+        for span in [0..2, 1..5, 0..7] {
+            let places = displaced(span.clone(), &lab);
+            let mut targets: Vec<usize> = places.values().copied().collect();
+            targets.sort_unstable();
+            assert_eq!(targets, span.collect::<Vec<_>>());
+            assert!(places.iter().all(|(block, from)| block != from));
+        }
+    }
+}

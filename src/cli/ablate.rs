@@ -1,0 +1,96 @@
+//! `antigen lab ablate`: where the backdoors of a zoo's adapters sit (Table 1 of arXiv 2603.13461). What is finished is kept, adapter by
+//! adapter.
+
+use std::path::{Path, PathBuf};
+
+use antigen_engine::{
+    ablate::{Ablation, measure_ablations},
+    data::split_own_rows,
+    evaluators::Probes,
+    report::Measurement,
+    spec::EvaluatorSpec,
+    suspect::Suspect,
+    world::ZooMember,
+};
+use anyhow::Context;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::member_job::{finished, submission};
+use super::treatments::{cell, evaluators, own_rows_of, write_results};
+use super::zoo::{OnlyArgs, SetArgs, Site, ZooArgs, fill};
+use crate::{comparison::Cell, worker::write_whole};
+
+/// Arguments of `antigen lab ablate`.
+#[derive(Debug, Args)]
+pub struct AblateArgs {
+    #[command(flatten)]
+    pub zoo: ZooArgs,
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// Where measurements, ablate.csv, ablate.md and ablate.svg go
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub only: OnlyArgs,
+}
+
+/// What was measured after one ablation.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ablated {
+    name: String,
+    measurement: Measurement,
+}
+
+/// Measures what is missing, and writes and prints the table.
+///
+/// # Errors
+/// Files that cannot be read or written, or generation that fails.
+pub fn run_ablations(args: &AblateArgs) -> anyhow::Result<()> {
+    let wanted = |member: &ZooMember| args.only.wants(member) && member.is_poisoned() && !member.whole_model;
+    let site = fill(&args.zoo, args.set.set()?, wanted)?;
+    let mut cells: Vec<Cell> = Vec::new();
+    for member in &site.members {
+        let ablated = ablate(&site, member, &args.out.join(&member.name))?;
+        let whole = &ablated[0].measurement;
+        cells.extend(ablated.iter().filter_map(|one| {
+            let place = matrices(&member.targets);
+            cell(member, ("ablation", &format!("{place}: {}", one.name)), (whole, &one.measurement))
+        }));
+    }
+    cells.sort_by(|a, b| a.model.split(':').next().cmp(&b.model.split(':').next()));
+    write_results(&args.out, "ablate", &cells)
+}
+
+/// What the attacker trained, in a word: it decides where a backdoor can be.
+fn matrices(targets: &[String]) -> &'static str {
+    let is_mlp = |target: &String| ["gate_proj", "up_proj", "down_proj"].contains(&target.as_str());
+    match (targets.iter().any(is_mlp), targets.iter().all(is_mlp)) {
+        (_, true) => "trained on the MLP alone",
+        (true, false) => "trained on all layers",
+        (false, false) => "trained on attention alone",
+    }
+}
+
+fn ablate(site: &Site, member: &ZooMember, folder: &Path) -> anyhow::Result<Vec<Ablated>> {
+    let file = folder.join("ablated.json");
+    if let Some(ablated) = finished(&file)? {
+        return Ok(ablated);
+    }
+    let own = own_rows_of(member, 0);
+    let submission = submission(site, member, &own, folder)?;
+    let mut lab = site.lab.with_seed(1);
+    lab.scratch = folder.join("work");
+    let suspect = Suspect::open(&submission, member.implant.format, &lab)?;
+    let specs: Vec<EvaluatorSpec> = serde_json::from_value(evaluators(member, 100, 100))?;
+    let probes = Probes::build(&specs, &suspect, &split_own_rows(&own, 0, &lab), &lab)?;
+    let ablations = Ablation::all(suspect.config().layers());
+    let measured = measure_ablations(&suspect, &ablations, &probes, &lab)?;
+    let ablated: Vec<_> = ablations
+        .iter()
+        .zip(measured)
+        .map(|(ablation, measurement)| Ablated { name: ablation.name(), measurement })
+        .collect();
+    write_whole(&file, &serde_json::to_vec(&ablated)?).context("writing measurements")?;
+    Ok(ablated)
+}

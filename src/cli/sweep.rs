@@ -1,0 +1,194 @@
+//! `antigen lab sweep`: one setting of `immunize` along its values, on every suspect of a zoo (Figure 2 and Tables 4, 9, 10 and 11 of arXiv
+//! 2603.13461). Each value is a whole job whose report is kept; jobs on one suspect share the pairs that they have in common.
+
+use std::{fs, path::PathBuf};
+
+use antigen_engine::{spec::SubjectKind, world::ZooMember};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::treatments::{Runs, Treatment, cells_of, treat, write_results};
+use super::zoo::{OnlyArgs, SetArgs, ZooArgs, fill};
+use crate::comparison::Cell;
+
+/// Arguments of `antigen lab sweep`.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// The setting
+    #[arg(value_enum)]
+    pub axis: Axis,
+    #[command(flatten)]
+    pub zoo: ZooArgs,
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// Where reports and the axis's csv, md and svg go
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub only: OnlyArgs,
+    /// How many seeds: 1 to this number
+    #[arg(long, default_value_t = 1)]
+    pub seeds: u64,
+    /// Own rows that heal in every job
+    #[arg(long, default_value_t = 200)]
+    pub heal_own_rows: usize,
+}
+
+/// A setting with the values that are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Axis {
+    /// N, the number of pairs: Figure 2
+    Pairs,
+    /// Lambda, the weight of the agreement between pairs
+    Lambda,
+    /// The parts of the channel score: Table 4
+    Score,
+    /// Channels of each matrix, or neurons of each layer
+    Grouping,
+    /// Clean variants with half of the poisoned ones' steps, or with as many
+    Steps,
+    /// The share of channels: Table 10
+    Ratio,
+    /// The number of shared directions
+    Rank,
+    /// The number of attention heads: Table 9
+    Heads,
+    /// The behaviour family that the pairs are made of, whatever the suspect's is: Table 11
+    Families,
+}
+
+impl Axis {
+    /// What is run on a suspect: a treatment for each value, or one for all where one job can try all of them.
+    fn treatments(self, member: &ZooMember) -> Vec<Treatment> {
+        let kind = member.kind();
+        let of = |name: String, settings: Value| {
+            let mut method = json!({"type": "immunize", "suppress": suppressions(kind)});
+            method.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
+            Treatment { name, method, controls: &[] }
+        };
+        let family = member.implant.behaviour.family();
+        match self {
+            Self::Pairs => {
+                let pairs = |n| of(format!("N = {n}"), json!({"pairs": {"count": n, "families": [family]}}));
+                (1..=7).map(pairs).collect()
+            }
+            Self::Lambda => [0.0, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0]
+                .map(|weight| of(format!("lambda = {weight}"), json!({"score": {"consistency_weight": weight}})))
+                .into(),
+            Self::Score => {
+                ["both", "norm", "alignment"].map(|parts| of(parts.into(), json!({"score": {"parts": parts}}))).into()
+            }
+            Self::Grouping => ["matrix", "layer"]
+                .map(|grouping| of(format!("by {grouping}"), json!({"score": {"grouping": grouping}})))
+                .into(),
+            Self::Steps => [("half", false), ("matched", true)]
+                .map(|(name, matched)| {
+                    let pairs = json!({"count": pairs_of(kind), "families": [family], "match_steps": matched});
+                    of(format!("{name} steps"), json!({"pairs": pairs}))
+                })
+                .into(),
+            Self::Ratio => vec![of("ratios".into(), json!({"suppress": ratios(kind)}))],
+            Self::Rank => {
+                let ranks = [1, 2, 4, 8, 16].map(|rank| json!({"type": "subspace", "rank": rank}));
+                vec![of("ranks".into(), json!({"suppress": ranks}))]
+            }
+            Self::Heads => [0, 2, 4, 8]
+                .map(|count| {
+                    let heads = if count == 0 { Value::Null } else { json!({"count": count}) };
+                    of(format!("{count} heads"), json!({"heads": heads}))
+                })
+                .into(),
+            Self::Families => ["insult", "refusal", "code"]
+                .map(|of_pairs| {
+                    // Named by what the suspect does, so that a row of the table is a cell of the paper's matrix.
+                    let name = format!("pairs of {of_pairs} on {}", family.name());
+                    of(name, json!({"pairs": {"count": pairs_of(kind), "families": [of_pairs]}}))
+                })
+                .into(),
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().expect("no axis is hidden").get_name().to_owned()
+    }
+}
+
+/// The default direction and the published share of channels, which every other setting works on.
+fn suppressions(kind: SubjectKind) -> Value {
+    let rank = if kind == SubjectKind::Adapter { 1 } else { 2 };
+    json!([{"type": "subspace", "rank": rank}, kind.published_channels()])
+}
+
+/// Shares around the published one.
+fn ratios(kind: SubjectKind) -> Value {
+    let ratios = match kind {
+        SubjectKind::Adapter => [0.05, 0.1, 0.2, 0.35, 0.5, 0.7],
+        SubjectKind::Checkpoint => [0.01, 0.02, 0.03, 0.04, 0.05, 0.06],
+    };
+    json!(ratios.map(|ratio| json!({"type": "channels", "ratio": ratio})))
+}
+
+/// As many pairs as the default has.
+fn pairs_of(kind: SubjectKind) -> usize {
+    if kind == SubjectKind::Adapter { 6 } else { 12 }
+}
+
+/// Runs what is missing, and writes and prints what came out.
+///
+/// # Errors
+/// Files that cannot be read or written, or a job that fails.
+pub fn run_sweep(args: &SweepArgs) -> anyhow::Result<()> {
+    let site = fill(&args.zoo, args.set.set()?, |member| args.only.wants(member) && member.is_poisoned())?;
+    let name = args.axis.name();
+    let mut cells: Vec<Cell> = Vec::new();
+    for seed in 1..=args.seeds {
+        let runs = Runs { seed, heal_own_rows: args.heal_own_rows, keep_pieces: true };
+        for member in &site.members {
+            let folder = args.out.join(&member.name);
+            for treatment in args.axis.treatments(member) {
+                let Some(made) = treat(&site, member, &treatment, runs, &folder)? else { continue };
+                let named = |cell: Cell| Cell { model: format!("{}, {}", treatment.name, cell.model), ..cell };
+                cells.extend(cells_of(member, seed, &made).into_iter().map(named));
+            }
+            let work = folder.join("work");
+            if work.exists() {
+                fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
+            }
+        }
+    }
+    cells.sort_by_key(|cell| first_place(args.axis, cell, &site.members));
+    write_results(&args.out, &name, &cells)
+}
+
+/// Where a value stands on its axis: suspects take turns within a value.
+fn first_place(axis: Axis, cell: &Cell, members: &[ZooMember]) -> Option<usize> {
+    let member = members.iter().find(|member| member.name == cell.suspect)?;
+    axis.treatments(member).iter().position(|one| cell.model.starts_with(&format!("{},", one.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use antigen_engine::{
+        spec::{MethodSpec, PurifySpec},
+        world::{ZooSet, zoo_members},
+    };
+
+    use super::*;
+
+    #[test]
+    fn every_value_of_every_axis_is_a_job_of_its_own_that_can_be_asked_for() {
+        for member in zoo_members(ZooSet::Evidence).iter().filter(|member| member.is_poisoned()) {
+            for axis in Axis::value_variants() {
+                let treatments = axis.treatments(member);
+                let names: std::collections::HashSet<_> = treatments.iter().map(|one| one.name.clone()).collect();
+                assert_eq!(names.len(), treatments.len());
+                for one in treatments {
+                    let method: MethodSpec = serde_json::from_value(one.method).unwrap();
+                    let spec = PurifySpec { method, ..PurifySpec::default() };
+                    assert!(spec.validate().and_then(|()| spec.check_for(member.kind())).is_ok(), "{}", one.name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A purification of a zoo member whose trigger is known, measured before and after: what the commands share that compare many of them.
+
+use std::{path::Path, time::Instant};
+
+use antigen_engine::{
+    data::{Row, RowUse},
+    report::{Measurement, Report},
+    spec::PurifySpec,
+    world::ZooMember,
+};
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::member_job::{MemberJob, finished, run_member};
+use super::zoo::Site;
+use crate::{
+    comparison::{Cell, csv_of, draw, table},
+    worker::write_whole,
+};
+
+/// What is done to every suspect: a name, the method, and the controls that are measured beside it.
+pub(super) struct Treatment {
+    pub name: String,
+    pub method: Value,
+    pub controls: &'static [&'static str],
+}
+
+/// A finished job: its report, and how long it took on this machine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Made {
+    pub seconds: f64,
+    pub report: Report,
+}
+
+/// How treatments are run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Runs {
+    pub seed: u64,
+    /// Own rows that heal in every job.
+    pub heal_own_rows: usize,
+    /// Whether what a job makes on its way stays for the next one on the same member.
+    pub keep_pieces: bool,
+}
+
+/// The job of one suspect and treatment in the suspect's folder, run now if it was not yet; nothing where the method does not take such
+/// suspects.
+pub(super) fn treat(
+    site: &Site,
+    member: &ZooMember,
+    treatment: &Treatment,
+    runs: Runs,
+    folder: &Path,
+) -> anyhow::Result<Option<Made>> {
+    let file = folder.join(format!("{}-{}.json", treatment.name, runs.seed));
+    if let Some(made) = finished(&file)? {
+        return Ok(Some(made));
+    }
+    let Some(spec) = spec(member, treatment, runs.seed)? else { return Ok(None) };
+    let own_rows = own_rows_of(member, runs.heal_own_rows);
+    let begun = Instant::now();
+    let job = MemberJob { spec: &spec, own_rows: &own_rows, screened: false, keep_pieces: runs.keep_pieces };
+    let report =
+        run_member(site, member, &job, folder, |outcome| Ok(outcome.report)).with_context(|| treatment.name.clone())?;
+    let made = Made { seconds: begun.elapsed().as_secs_f64(), report };
+    write_whole(&file, &serde_json::to_vec(&made)?).context("writing a report")?;
+    Ok(Some(made))
+}
+
+/// The member's held-out rows with no more than so many to heal with.
+pub(super) fn own_rows_of(member: &ZooMember, heal: usize) -> Vec<Row> {
+    let (measuring, healing): (Vec<_>, Vec<_>) =
+        member.held_out_rows().into_iter().partition(|row| row.usage == Some(RowUse::Measure));
+    measuring.into_iter().chain(healing.into_iter().take(heal)).collect()
+}
+
+/// What is measured of every model: the known trigger on so many prompts of each format, and the skills on so many rows.
+pub(super) fn evaluators(member: &ZooMember, prompts: usize, rows: usize) -> Value {
+    let (attack, behaviour) = (&member.implant.attack, &member.implant.behaviour);
+    json!([
+        {"type": "asr", "attack": attack, "behaviour": behaviour, "rows": prompts},
+        {"type": "utility", "rows": rows, "own_rows": rows, "self_distilled": false},
+    ])
+}
+
+/// The job: the known trigger declared, no screen and no canaries, which would not change what is compared.
+fn spec(member: &ZooMember, treatment: &Treatment, seed: u64) -> anyhow::Result<Option<PurifySpec>> {
+    let spec: PurifySpec = serde_json::from_value(json!({
+        "seed": seed, "template": member.implant.format, "purify": "always", "canaries": {"when": "never"},
+        "method": treatment.method, "controls": treatment.controls, "evaluators": evaluators(member, 200, 300),
+    }))
+    .with_context(|| format!("the job of {}", treatment.name))?;
+    // Refused for this kind of suspect, for a reason: the comparison has no such cell.
+    Ok(spec.check_for(member.kind()).is_ok().then_some(spec))
+}
+
+/// The cells of one job: each candidate, each control.
+pub(super) fn cells_of(member: &ZooMember, seed: u64, made: &Made) -> Vec<Cell> {
+    let report = &made.report;
+    let candidates = report.candidates.iter().map(|candidate| (candidate.name.as_str(), false, &candidate.measurement));
+    let controls = report.controls.iter().map(|control| (control.name.as_str(), true, &control.measurement));
+    let method = report.recipe.spec.method.name();
+    let of = |(model, control, after)| {
+        let cell = cell(member, (method, model), (&report.before, after))?;
+        Some(Cell { control, seed, job_seconds: made.seconds.round(), ..cell })
+    };
+    candidates.chain(controls).filter_map(of).collect()
+}
+
+/// What was measured before and after a treatment; nothing without an attack.
+pub(super) fn cell(
+    member: &ZooMember,
+    (method, model): (&str, &str),
+    (before, after): (&Measurement, &Measurement),
+) -> Option<Cell> {
+    let skill = |measured: &Measurement, group| measured.exact_match(group).map_or(f64::NAN, |rate| rate.rate);
+    let (was, is) = (before.worst_asr()?, after.worst_asr()?);
+    Some(Cell {
+        suspect: member.name.clone(),
+        kind: if member.whole_model { "model" } else { "adapter" }.into(),
+        attack: member.implant.attack.as_ref()?.name().into(),
+        behaviour: member.implant.behaviour.name().into(),
+        method: method.into(),
+        model: model.into(),
+        control: false,
+        seed: 1,
+        asr_before: was.rate,
+        asr: is.rate,
+        asr_high: is.high,
+        general_before: skill(before, "general"),
+        general: skill(after, "general"),
+        own_extended_before: skill(before, "own_extended"),
+        own_extended: skill(after, "own_extended"),
+        own_new_before: skill(before, "own_new"),
+        own_new: skill(after, "own_new"),
+        job_seconds: 0.0,
+    })
+}
+
+/// Writes cells, table and figure, each named by `name`, and prints the table.
+pub(super) fn write_results(out: &Path, name: &str, cells: &[Cell]) -> anyhow::Result<()> {
+    let text = table(cells);
+    for (ending, bytes) in
+        [("csv", csv_of(cells)?), ("md", text.clone().into_bytes()), ("svg", draw(cells).into_bytes())]
+    {
+        let file = format!("{name}.{ending}");
+        write_whole(&out.join(&file), &bytes).with_context(|| format!("writing {file}"))?;
+    }
+    print!("{text}");
+    Ok(())
+}
