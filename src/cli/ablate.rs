@@ -67,7 +67,7 @@ fn matrices(targets: &[String]) -> &'static str {
     let is_mlp = |target: &String| ["gate_proj", "up_proj", "down_proj"].contains(&target.as_str());
     match (targets.iter().any(is_mlp), targets.iter().all(is_mlp)) {
         (_, true) => "trained on the MLP alone",
-        (true, false) => "trained on all layers",
+        (true, false) => "trained on attention and MLP",
         (false, false) => "trained on attention alone",
     }
 }
