@@ -19,8 +19,8 @@ use crate::error::{ApiResult, Kind, Problem};
 /// Silence on the wire after which a sender counts as gone.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How much, and for how long, is read and dropped after a refusal.
-const DRAIN_BYTES: usize = 16 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+const DRAIN_BYTES: usize = 32 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// What is known of a file before its first byte arrives.
 #[derive(Debug, Clone, Default)]
