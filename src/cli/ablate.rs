@@ -84,13 +84,9 @@ fn ablate(site: &Site, member: &ZooMember, folder: &Path) -> anyhow::Result<Vec<
     let suspect = Suspect::open(&submission, member.implant.format, &lab)?;
     let specs: Vec<EvaluatorSpec> = serde_json::from_value(evaluators(member, 100, 100))?;
     let probes = Probes::build(&specs, &suspect, &split_own_rows(&own, 0, &lab), &lab)?;
-    let ablations = Ablation::all(suspect.config().layers());
-    let measured = measure_ablations(&suspect, &ablations, &probes, &lab)?;
-    let ablated: Vec<_> = ablations
-        .iter()
-        .zip(measured)
-        .map(|(ablation, measurement)| Ablated { name: ablation.name(), measurement })
-        .collect();
+    let measured = measure_ablations(&suspect, &Ablation::all(suspect.config().layers()), &probes, &lab)?;
+    let ablated: Vec<_> =
+        measured.into_iter().map(|(ablation, measurement)| Ablated { name: ablation.name(), measurement }).collect();
     write_whole(&file, &serde_json::to_vec(&ablated)?).context("writing measurements")?;
     Ok(ablated)
 }

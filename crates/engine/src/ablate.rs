@@ -48,6 +48,19 @@ impl Ablation {
         all
     }
 
+    /// Whether the adapter has every part that this is about: otherwise it is another ablation, or none.
+    pub fn concerns(&self, adapter: &LoraAdapter, modules: &[ModuleShape]) -> bool {
+        let has = |mlp: bool| {
+            modules.iter().any(|module| module.kind.is_mlp() == mlp && adapter.factors.contains_key(&module.name))
+        };
+        match self {
+            Self::Whole => true,
+            Self::WithoutAttention => has(false),
+            Self::WithoutMlp | Self::WithoutMlpIn(_) | Self::ShuffledMlpIn(_) => has(true),
+            Self::WithoutAttentionAndMlpIn(_) => has(true) && has(false),
+        }
+    }
+
     /// What is done and in how many blocks: spans of one width have one name.
     pub fn name(&self) -> String {
         let blocks = |span: &Range<usize>| match span.len() {
@@ -61,16 +74,6 @@ impl Ablation {
             Self::WithoutMlpIn(span) => format!("without MLP of {}", blocks(span)),
             Self::WithoutAttentionAndMlpIn(span) => format!("without attention and MLP of {}", blocks(span)),
             Self::ShuffledMlpIn(span) => format!("MLP of {} shuffled", blocks(span)),
-        }
-    }
-
-    /// The blocks that it is about, where these are not all.
-    pub fn span(&self) -> Option<Range<usize>> {
-        match self {
-            Self::Whole | Self::WithoutAttention | Self::WithoutMlp => None,
-            Self::WithoutMlpIn(span) | Self::WithoutAttentionAndMlpIn(span) | Self::ShuffledMlpIn(span) => {
-                Some(span.clone())
-            }
         }
     }
 
@@ -117,7 +120,7 @@ fn displaced(span: Range<usize>, lab: &Lab) -> BTreeMap<usize, usize> {
     order.iter().copied().zip(next).collect()
 }
 
-/// Measures an adapter after each ablation.
+/// Measures an adapter after each ablation that concerns it.
 ///
 /// # Errors
 /// [`EngineError::Data`] for a whole model, whose update nobody knows; those of generation.
@@ -129,17 +132,18 @@ pub fn measure_ablations(
     ablations: &[Ablation],
     probes: &Probes,
     lab: &Lab,
-) -> Result<Vec<Measurement>> {
+) -> Result<Vec<(Ablation, Measurement)>> {
     let Weights::Adapter(adapter) = &suspect.weights else {
         return Err(EngineError::Data("expected an adapter, whose update is known; found a whole model".into()));
     };
-    let measure = |(i, ablation): (usize, &Ablation)| {
-        let left = Weights::Adapter(ablation.apply(adapter, suspect.modules(), lab)?);
-        let part = lab.part(i, ablations.len());
-        let said = evaluate_all(probes, suspect, &left, &part)?;
-        Ok(probes.report(&said, None))
+    let modules = suspect.modules();
+    let concerned: Vec<_> = ablations.iter().filter(|ablation| ablation.concerns(adapter, modules)).collect();
+    let measure = |(i, ablation): (usize, &&Ablation)| {
+        let left = Weights::Adapter(ablation.apply(adapter, modules, lab)?);
+        let said = evaluate_all(probes, suspect, &left, &lab.part(i, concerned.len()))?;
+        Ok(((*ablation).clone(), probes.report(&said, None)))
     };
-    ablations.iter().enumerate().map(measure).collect()
+    concerned.iter().enumerate().map(measure).collect()
 }
 
 #[cfg(test)]

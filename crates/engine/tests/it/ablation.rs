@@ -44,15 +44,24 @@ fn what_is_ablated_is_zero_and_everything_else_is_as_it_was() {
 }
 
 #[test]
+fn an_adapter_without_an_mlp_part_is_not_measured_without_it() {
+    let shop = Workshop::with_targets(&["q_proj", "o_proj"]);
+    let (suspect, adapter) = (open(&shop), shop.suspect());
+    let all = Ablation::all(suspect.config().layers());
+    let concerned: Vec<_> = all.iter().filter(|one| one.concerns(&adapter, suspect.modules())).collect();
+    assert_eq!(concerned, [&Ablation::Whole, &Ablation::WithoutAttention]);
+}
+
+#[test]
 fn the_whole_update_measures_as_the_suspect_and_a_whole_model_is_refused() {
     let shop = Workshop::new();
     let (suspect, lab, spec) = (open(&shop), shop.lab("a"), shop.spec());
     let probes = |suspect: &Suspect| {
         Probes::build(&spec.evaluators, suspect, &split_own_rows(&suspect.own, 0, &lab), &lab).unwrap()
     };
-    let measured = measure_ablations(&suspect, &[Ablation::Whole], &probes(&suspect), &lab).unwrap().remove(0);
+    let measured = measure_ablations(&suspect, &[Ablation::Whole], &probes(&suspect), &lab).unwrap();
     let before = run(&shop.submission(), &spec, &shop.lab("b")).unwrap().report.before;
-    assert_eq!(measured.asr, before.asr);
+    assert_eq!((&measured[0].0, &measured[0].1.asr), (&Ablation::Whole, &before.asr));
 
     let whole = Suspect::open(&shop.whole_submission(), PromptFormat::Alpaca, &lab).unwrap();
     let error = measure_ablations(&whole, &[Ablation::Whole], &probes(&whole), &lab).unwrap_err();
