@@ -33,7 +33,7 @@ pub(super) fn about(spec: &MethodSpec) -> About {
             failures: &[
                 "an adapter of attention alone, unless its output projection is adapted too: projecting queries, keys and values destroys its skill",
                 "a backdoor of which the cut leaves a garbled rest: long healing then removes less of it than plain fine-tuning does",
-                "the published channels of a whole model (3 %): no better than random ones on our suspects",
+                "the published channels of a whole model (3 %): they leave half of the attack success or more on our suspects",
                 "an independent run of the published recipe on Llama-3.1-8B left 69.5 % of the attack success",
             ],
         },
@@ -60,7 +60,7 @@ pub(super) fn about(spec: &MethodSpec) -> About {
             source: Some("arXiv 2603.13461, its baseline; the single weights as in arXiv 2306.11695"),
             needs: &["nothing, or clean rows where it heals"],
             failures: &[
-                "backdoors do not sit in small weights: published and own runs of single weights leave nearly all of the attack success, of channels 3.5 to 90.5 % on three adapters",
+                "backdoors do not sit in small weights: published and own runs of single weights leave nearly all of the attack success, of channels 2.5 to 90.5 % on six adapters",
             ],
         },
         MethodSpec::Wanda(_) => About {
