@@ -3,7 +3,10 @@
 
 use std::{fs, path::PathBuf};
 
-use antigen_engine::{spec::SubjectKind, world::ZooMember};
+use antigen_engine::{
+    spec::{ImmunizeSpec, SubjectKind, TINY_PARAMETERS},
+    world::ZooMember,
+};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -62,8 +65,10 @@ impl Axis {
     /// What is run on a suspect: a treatment for each value, or one for all where one job can try all of them.
     fn treatments(self, member: &ZooMember) -> Vec<Treatment> {
         let kind = member.kind();
+        // The number of pairs, the direction and the published share of channels that every other setting works on.
+        let default = ImmunizeSpec::default().resolve(kind, TINY_PARAMETERS);
         let of = |name: String, settings: Value| {
-            let mut method = json!({"type": "immunize", "suppress": suppressions(kind)});
+            let mut method = json!({"type": "immunize", "suppress": default.suppress});
             method.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
             Treatment { name, method, controls: &[] }
         };
@@ -84,7 +89,7 @@ impl Axis {
                 .into(),
             Self::Steps => [("half", false), ("matched", true)]
                 .map(|(name, matched)| {
-                    let pairs = json!({"count": pairs_of(kind), "families": [family], "match_steps": matched});
+                    let pairs = json!({"count": default.pairs.count, "families": [family], "match_steps": matched});
                     of(format!("{name} steps"), json!({"pairs": pairs}))
                 })
                 .into(),
@@ -103,7 +108,7 @@ impl Axis {
                 .map(|of_pairs| {
                     // Named by what the suspect does, so that a row of the table is a cell of the paper's matrix.
                     let name = format!("pairs of {of_pairs} on {}", family.name());
-                    of(name, json!({"pairs": {"count": pairs_of(kind), "families": [of_pairs]}}))
+                    of(name, json!({"pairs": {"count": default.pairs.count, "families": [of_pairs]}}))
                 })
                 .into(),
         }
@@ -114,12 +119,6 @@ impl Axis {
     }
 }
 
-/// The default direction and the published share of channels, which every other setting works on.
-fn suppressions(kind: SubjectKind) -> Value {
-    let rank = if kind == SubjectKind::Adapter { 1 } else { 2 };
-    json!([{"type": "subspace", "rank": rank}, kind.published_channels()])
-}
-
 /// Shares around the published one.
 fn ratios(kind: SubjectKind) -> Value {
     let ratios = match kind {
@@ -127,11 +126,6 @@ fn ratios(kind: SubjectKind) -> Value {
         SubjectKind::Checkpoint => [0.01, 0.02, 0.03, 0.04, 0.05, 0.06],
     };
     json!(ratios.map(|ratio| json!({"type": "channels", "ratio": ratio})))
-}
-
-/// As many pairs as the default has.
-fn pairs_of(kind: SubjectKind) -> usize {
-    if kind == SubjectKind::Adapter { 6 } else { 12 }
 }
 
 /// Runs what is missing, and writes and prints what came out.

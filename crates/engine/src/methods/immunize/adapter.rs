@@ -27,7 +27,7 @@ pub(super) struct AdapterSetting<'a> {
 impl Setting for AdapterSetting<'_> {
     type Pairs = Vec<AdapterPair>;
     type Deltas = FactorDeltas;
-    const MATRICES_AT_ONCE: usize = usize::MAX;
+    const LAYERS_AT_ONCE: usize = usize::MAX;
 
     fn suspect(&self) -> &Suspect {
         self.suspect

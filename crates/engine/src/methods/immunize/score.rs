@@ -114,8 +114,8 @@ pub fn select_channels(scores: &[f32], ratio: f64) -> Vec<usize> {
 }
 
 /// The scores of the matrices of one layer: each on its own, or the neurons that they share.
-pub fn score_layer(matrices: &[&PairProducts], spec: &ScoreSpec) -> Vec<Vec<f64>> {
-    let neurons = matrices.iter().map(|products| products.channels()).min().unwrap_or(0);
+pub fn score_layer(matrices: &[PairProducts], spec: &ScoreSpec) -> Vec<Vec<f64>> {
+    let neurons = matrices.iter().map(PairProducts::channels).min().unwrap_or(0);
     if spec.grouping == ScoreGrouping::Matrix || neurons == 0 {
         return matrices.iter().map(|products| score_channels(products, spec)).collect();
     }
@@ -166,7 +166,7 @@ mod tests {
         let gate_up = products(&[&[[3.0, 4.0], [1.0, 0.0], [0.0, 12.0], [0.0, 0.0]]]);
         let down = products(&[&[[0.0, 0.0], [0.0, 0.0]]]);
         let spec = ScoreSpec { grouping: ScoreGrouping::Layer, ..ScoreSpec::default() };
-        assert_eq!(score_layer(&[&gate_up, &down], &spec), [vec![13.0, 1.0, 13.0, 1.0], vec![13.0, 1.0]]);
+        assert_eq!(score_layer(&[gate_up, down], &spec), [vec![13.0, 1.0, 13.0, 1.0], vec![13.0, 1.0]]);
     }
 
     #[test]

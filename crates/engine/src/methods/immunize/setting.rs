@@ -17,8 +17,8 @@ pub(super) trait Setting: Sync {
     type Pairs: Sync;
     /// The deltas of one matrix.
     type Deltas: MatrixDeltas;
-    /// How many matrices the signature looks at at a time.
-    const MATRICES_AT_ONCE: usize;
+    /// How many layers the signature looks at at a time; matrices of one layer are read one after another.
+    const LAYERS_AT_ONCE: usize;
 
     /// The suspect in this setting.
     fn suspect(&self) -> &Suspect;

@@ -76,14 +76,16 @@ pub(super) fn extract_signature<S: Setting>(
     lab.enter(Stage::Deltas)?;
     lab.enter(Stage::Scores)?;
     let folder = lab.piece(key, |folder| {
-        let mut read = Vec::with_capacity(wanted.modules.len());
-        for some in wanted.modules.chunks(S::MATRICES_AT_ONCE) {
+        let mut modules = BTreeMap::new();
+        let mut ordered = wanted.modules.clone();
+        ordered.sort_by_key(|module| (module.layer, module.kind.is_mlp()));
+        let layers: Vec<_> = ordered.chunk_by(|a, b| are_scored_together(a, b)).collect();
+        for some in layers.chunks(S::LAYERS_AT_ONCE) {
             lab.check_cancel()?;
-            let some = some.par_iter().map(|module| read_module(&setting.deltas(pairs, module)?, wanted.rank));
-            read.extend(some.collect::<Result<Vec<_>>>()?);
-            lab.advance(read.len() as u64, wanted.modules.len() as u64);
+            let scored = some.par_iter().map(|layer| read_layer(setting, pairs, layer, wanted));
+            modules.extend(scored.collect::<Result<Vec<_>>>()?.into_iter().flatten());
+            lab.advance(modules.len() as u64, wanted.modules.len() as u64);
         }
-        let modules = score_modules(&wanted.modules, read, wanted.score);
         let heads = heads::score_heads(setting, pairs, &wanted.attention, wanted.score, lab)?;
         lab.enter(Stage::Signature)?;
         Signature { modules, heads }.save(&folder.join(FILE))
@@ -93,35 +95,37 @@ pub(super) fn extract_signature<S: Setting>(
     Ok((Signature::load(&path)?, path))
 }
 
-/// One matrix, not scored yet, and the products that it is scored from: `8 N (N + 1) / 2` bytes for each of its channels.
+/// Matrices of the MLP of one layer are scored together, every other one on its own.
+fn are_scored_together(a: &ModuleShape, b: &ModuleShape) -> bool {
+    a.layer == b.layer && a.kind.is_mlp() && b.kind.is_mlp()
+}
+
+/// Scores and directions of matrices that are scored together. Until all of them are read, `8 N (N + 1) / 2` bytes are held for each of their
+/// channels.
+fn read_layer<S: Setting>(
+    setting: &S,
+    pairs: &S::Pairs,
+    layer: &[&ModuleShape],
+    wanted: &Wanted<'_>,
+) -> Result<Vec<(String, ModuleScores)>> {
+    let read = |module: &&ModuleShape| read_module(&setting.deltas(pairs, module)?, wanted.rank);
+    let (unscored, products): (Vec<_>, Vec<_>) =
+        layer.iter().map(read).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let scores = score_layer(&products, wanted.score);
+    let scored = layer.iter().zip(unscored).zip(scores).map(|((module, unscored), scores)| {
+        let scores = scores.into_iter().map(|score| score as f32).collect();
+        (module.name.clone(), ModuleScores { scores, ..unscored })
+    });
+    Ok(scored.collect())
+}
+
+/// One matrix, not scored yet, and the products that it is scored from.
 fn read_module(deltas: &impl MatrixDeltas, rank: usize) -> Result<(ModuleScores, PairProducts)> {
     let products = deltas.products()?;
     let norms = deltas.norms(&products)?;
     let (directions, shared_fraction) = deltas.shared_directions(&norms, rank)?;
     let mean_delta_norm = norms.iter().sum::<f64>() / norms.len() as f64;
     Ok((ModuleScores { scores: Vec::new(), directions, mean_delta_norm, shared_fraction }, products))
-}
-
-/// Scores the MLP of each layer together, and every other matrix on its own.
-fn score_modules(
-    modules: &[&ModuleShape],
-    read: Vec<(ModuleScores, PairProducts)>,
-    spec: &ScoreSpec,
-) -> BTreeMap<String, ModuleScores> {
-    let together = |(a, _): &(&ModuleShape, _), (b, _): &(&ModuleShape, _)| {
-        a.layer == b.layer && a.kind.is_mlp() && b.kind.is_mlp()
-    };
-    let mut named: Vec<_> = modules.iter().copied().zip(read).collect();
-    named.sort_by_key(|(module, _)| (module.layer, module.kind.is_mlp()));
-    let mut scored = BTreeMap::new();
-    for layer in named.chunk_by(together) {
-        let products: Vec<_> = layer.iter().map(|(_, (_, products))| products).collect();
-        for ((module, (unscored, _)), scores) in layer.iter().zip(score_layer(&products, spec)) {
-            let scores = scores.into_iter().map(|score| score as f32).collect();
-            scored.insert(module.name.clone(), ModuleScores { scores, ..unscored.clone() });
-        }
-    }
-    scored
 }
 
 impl Signature {
@@ -227,7 +231,7 @@ mod tests {
         let delta =
             super::super::deltas::Delta { channel: zero.clone(), residual: zero.t().unwrap().contiguous().unwrap() };
         let (module, products) = read_module(&FactorDeltas(vec![delta.clone(), delta]), 1).unwrap();
-        let scores = score_layer(&[&products], &ScoreSpec::default());
+        let scores = score_layer(&[products], &ScoreSpec::default());
         assert!(module.directions.is_empty() && scores == [[0.0; 3]]);
     }
 
@@ -236,7 +240,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let deltas = FactorDeltas(["a", "b"].map(random_delta).into());
         let (module, products) = read_module(&deltas, 3).unwrap();
-        let scores = score_layer(&[&products], &ScoreSpec::default())[0].iter().map(|&score| score as f32).collect();
+        let scores = score_layer(&[products], &ScoreSpec::default())[0].iter().map(|&score| score as f32).collect();
         let scores = ModuleScores { scores, ..module };
         let signature = Signature {
             modules: [("model.layers.0.mlp.down_proj".to_owned(), scores)].into(),

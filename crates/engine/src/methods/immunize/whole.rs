@@ -49,7 +49,7 @@ impl<'a> WholeSetting<'a> {
 impl Setting for WholeSetting<'_> {
     type Pairs = Vec<[TensorFile; 2]>;
     type Deltas = StoredDeltas;
-    const MATRICES_AT_ONCE: usize = 1;
+    const LAYERS_AT_ONCE: usize = 1;
 
     fn suspect(&self) -> &Suspect {
         self.suspect
