@@ -18,21 +18,17 @@ use serde::{Deserialize, Serialize};
 
 use super::member_job::{finished, submission};
 use super::treatments::{cell, evaluators, own_rows_of, write_results};
-use super::zoo::{OnlyArgs, SetArgs, Site, ZooArgs, fill};
+use super::zoo::{MembersArgs, Site};
 use crate::{comparison::Cell, worker::write_whole};
 
 /// Arguments of `antigen lab ablate`.
 #[derive(Debug, Args)]
 pub struct AblateArgs {
     #[command(flatten)]
-    pub zoo: ZooArgs,
-    #[command(flatten)]
-    pub set: SetArgs,
+    pub members: MembersArgs,
     /// Where measurements, ablate.csv, ablate.md and ablate.svg go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    #[command(flatten)]
-    pub only: OnlyArgs,
 }
 
 /// What was measured after one ablation.
@@ -47,8 +43,7 @@ struct Ablated {
 /// # Errors
 /// Files that cannot be read or written, or generation that fails.
 pub fn run_ablations(args: &AblateArgs) -> anyhow::Result<()> {
-    let wanted = |member: &ZooMember| args.only.wants(member) && member.is_poisoned() && !member.whole_model;
-    let site = fill(&args.zoo, args.set.set()?, wanted)?;
+    let site = args.members.fill(|member| member.is_poisoned() && !member.whole_model)?;
     let mut cells: Vec<Cell> = Vec::new();
     for member in &site.members {
         let ablated = ablate(&site, member, &args.out.join(&member.name))?;

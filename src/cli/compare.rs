@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 
-use antigen_engine::spec::SubjectKind;
+use antigen_engine::{spec::SubjectKind, world::ZooMember};
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use super::treatments::{Runs, Treatment, cells_of, treat, write_results};
-use super::zoo::{OnlyArgs, SetArgs, ZooArgs, fill};
+use super::treatments::{Runs, RunsArgs, Treatment, cells_of, treat, write_results};
+use super::zoo::MembersArgs;
 use crate::{
     comparison::{Cell, csv_of},
     worker::write_whole,
@@ -19,9 +19,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct CompareArgs {
     #[command(flatten)]
-    pub zoo: ZooArgs,
-    #[command(flatten)]
-    pub set: SetArgs,
+    pub members: MembersArgs,
     /// Where reports, compare.csv, compare.md and compare.svg go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -29,13 +27,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub methods: Vec<String>,
     #[command(flatten)]
-    pub only: OnlyArgs,
-    /// How many seeds: 1 to this number
-    #[arg(long, default_value_t = 1)]
-    pub seeds: u64,
-    /// Own rows that heal in every job
-    #[arg(long, default_value_t = 200)]
-    pub heal_own_rows: usize,
+    pub runs: RunsArgs,
 }
 
 /// The methods of the comparison for one kind of suspect. One job of `immunize` makes all of its suppressions from one signature, the
@@ -76,10 +68,10 @@ fn treatments(kind: SubjectKind) -> Vec<Treatment> {
 /// Files that cannot be read or written, an unknown method, or a job that fails.
 pub fn run_comparison(args: &CompareArgs) -> anyhow::Result<()> {
     check_names(&args.methods)?;
-    let site = fill(&args.zoo, args.set.set()?, |member| args.only.wants(member) && member.is_poisoned())?;
+    let site = args.members.fill(ZooMember::is_poisoned)?;
     let mut cells: Vec<Cell> = Vec::new();
-    for seed in 1..=args.seeds {
-        let runs = Runs { seed, heal_own_rows: args.heal_own_rows, keep_pieces: false };
+    for seed in 1..=args.runs.seeds {
+        let runs = Runs { seed, heal_own_rows: args.runs.heal_own_rows, keep_pieces: false };
         for member in &site.members {
             let folder = args.out.join(&member.name);
             let wanted = |one: &Treatment| args.methods.is_empty() || args.methods.contains(&one.name);

@@ -11,8 +11,8 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::treatments::{Runs, Treatment, cells_of, treat, write_results};
-use super::zoo::{OnlyArgs, SetArgs, ZooArgs, fill};
+use super::treatments::{Runs, RunsArgs, Treatment, cells_of, treat, write_results};
+use super::zoo::MembersArgs;
 use crate::comparison::Cell;
 
 /// Arguments of `antigen lab sweep`.
@@ -22,20 +22,12 @@ pub struct SweepArgs {
     #[arg(value_enum)]
     pub axis: Axis,
     #[command(flatten)]
-    pub zoo: ZooArgs,
-    #[command(flatten)]
-    pub set: SetArgs,
+    pub members: MembersArgs,
     /// Where reports and the axis's csv, md and svg go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     #[command(flatten)]
-    pub only: OnlyArgs,
-    /// How many seeds: 1 to this number
-    #[arg(long, default_value_t = 1)]
-    pub seeds: u64,
-    /// Own rows that heal in every job
-    #[arg(long, default_value_t = 200)]
-    pub heal_own_rows: usize,
+    pub runs: RunsArgs,
 }
 
 /// A setting with the values that are tried.
@@ -133,11 +125,11 @@ fn ratios(kind: SubjectKind) -> Value {
 /// # Errors
 /// Files that cannot be read or written, or a job that fails.
 pub fn run_sweep(args: &SweepArgs) -> anyhow::Result<()> {
-    let site = fill(&args.zoo, args.set.set()?, |member| args.only.wants(member) && member.is_poisoned())?;
+    let site = args.members.fill(ZooMember::is_poisoned)?;
     let name = args.axis.name();
     let mut cells: Vec<Cell> = Vec::new();
-    for seed in 1..=args.seeds {
-        let runs = Runs { seed, heal_own_rows: args.heal_own_rows, keep_pieces: true };
+    for seed in 1..=args.runs.seeds {
+        let runs = Runs { seed, heal_own_rows: args.runs.heal_own_rows, keep_pieces: true };
         for member in &site.members {
             let folder = args.out.join(&member.name);
             for treatment in args.axis.treatments(member) {

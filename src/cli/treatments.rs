@@ -9,6 +9,7 @@ use antigen_engine::{
     world::ZooMember,
 };
 use anyhow::Context;
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -31,6 +32,17 @@ pub(super) struct Treatment {
 pub(super) struct Made {
     pub seconds: f64,
     pub report: Report,
+}
+
+/// How often and with what every treatment is run.
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// How many seeds: 1 to this number
+    #[arg(long, default_value_t = 1)]
+    pub seeds: u64,
+    /// Own rows that heal in every job
+    #[arg(long, default_value_t = 200)]
+    pub heal_own_rows: usize,
 }
 
 /// How treatments are run.

@@ -51,7 +51,7 @@ pub struct SetArgs {
 impl SetArgs {
     /// # Errors
     /// There is no such set.
-    pub(super) fn set(&self) -> anyhow::Result<ZooSet> {
+    fn set(&self) -> anyhow::Result<ZooSet> {
         serde_json::from_value(self.set.clone().into()).context("--set")
     }
 }
@@ -65,8 +65,29 @@ pub struct OnlyArgs {
 }
 
 impl OnlyArgs {
-    pub(super) fn wants(&self, member: &ZooMember) -> bool {
+    fn wants(&self, member: &ZooMember) -> bool {
         self.only.is_empty() || self.only.iter().any(|beginning| member.name.starts_with(beginning))
+    }
+}
+
+/// Some members of a set, made where they are missing.
+#[derive(Debug, Args)]
+pub struct MembersArgs {
+    #[command(flatten)]
+    zoo: ZooArgs,
+    #[command(flatten)]
+    set: SetArgs,
+    #[command(flatten)]
+    only: OnlyArgs,
+}
+
+impl MembersArgs {
+    /// Those that were asked for by name and are also wanted.
+    ///
+    /// # Errors
+    /// As [`fill`].
+    pub(super) fn fill(&self, wanted: impl Fn(&ZooMember) -> bool) -> anyhow::Result<Site> {
+        fill(&self.zoo, self.set.set()?, |member| self.only.wants(member) && wanted(member))
     }
 }
 
@@ -106,7 +127,10 @@ pub(super) struct Site {
 }
 
 /// Trains what is missing of those members of the set that are wanted.
-pub(super) fn fill(args: &ZooArgs, set: ZooSet, wanted: impl Fn(&ZooMember) -> bool) -> anyhow::Result<Site> {
+///
+/// # Errors
+/// Files that cannot be read or written, or training that fails.
+fn fill(args: &ZooArgs, set: ZooSet, wanted: impl Fn(&ZooMember) -> bool) -> anyhow::Result<Site> {
     let work = args.zoo.join("work");
     std::fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
     let base = find_base_dir(&args.base, &work)?;

@@ -20,16 +20,14 @@ use serde_json::json;
 use self::tracking::{Treated, tracking, treated};
 use super::choices::parse_choice;
 use super::member_job::{MemberJob, finished, run_member};
-use super::zoo::{OnlyArgs, SetArgs, Site, ZooArgs, fill};
+use super::zoo::{MembersArgs, Site};
 use crate::{comparison::csv_of, worker::write_whole};
 
 /// Arguments of `antigen lab evidence`.
 #[derive(Debug, Args)]
 pub struct EvidenceArgs {
     #[command(flatten)]
-    pub zoo: ZooArgs,
-    #[command(flatten)]
-    pub set: SetArgs,
+    pub members: MembersArgs,
     /// Where reports, purified artifacts, evidence.csv and tracking.csv go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -39,8 +37,6 @@ pub struct EvidenceArgs {
     /// Only these controls, by their names in a job's specification [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub controls: Vec<String>,
-    #[command(flatten)]
-    pub only: OnlyArgs,
 }
 
 /// Runs the jobs and prints the table.
@@ -52,7 +48,7 @@ pub fn show_evidence(args: &EvidenceArgs) -> anyhow::Result<()> {
     let control = |name: &String| serde_json::from_value::<ControlSpec>(name.clone().into());
     let named = args.controls.iter().map(control).collect::<Result<Vec<_>, _>>().context("--controls")?;
     let controls = if named.is_empty() { ControlSpec::ALL.to_vec() } else { named };
-    let site = fill(&args.zoo, args.set.set()?, |member| args.only.wants(member))?;
+    let site = args.members.fill(|_| true)?;
     let mut lines = Vec::with_capacity(site.members.len());
     let mut points: Vec<Treated> = Vec::new();
     for member in &site.members {
