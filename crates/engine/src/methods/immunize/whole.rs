@@ -3,7 +3,8 @@
 //! # Memory
 //! With P weights of which the largest block (or the embedding with the head) has G, and residual width d, the peak is about
 //! `4 P + 8 P + 4 G` bytes for the model, the two moments of AdamW and the gradients of one group, plus the activations of one batch;
-//! or, while deltas are read, [`BLOCK_BYTES`] and `24 d^2` bytes, if that is more. **The number of pairs N does not occur.** A variant
+//! or, while deltas are read, [`BLOCK_BYTES`] and `24 d^2` bytes, if that is more. **The number of pairs N occurs only in the scores**: `4 N (N + 1)`
+//! bytes for each channel of one layer's MLP matrices. A variant
 //! goes to disk when it is trained, and the next one starts from the suspect's files again. On disk lie the matrices that the signature
 //! reads, `4 * 2N` bytes for each of their numbers, and the whole model once for every candidate and control, twice where it is healed.
 //!
