@@ -43,7 +43,7 @@ pub struct ZooArgs {
 /// Which members of a zoo.
 #[derive(Debug, Args)]
 pub struct SetArgs {
-    /// Which members: calibration, check, proof or evidence
+    /// Which members: calibration, check, proof, evidence or comparison
     #[arg(long, default_value = "check")]
     set: String,
 }

@@ -18,7 +18,7 @@ use crate::spec::{AttackSpec, BehaviourSpec, Place, PromptFormat, SubjectKind, T
 use crate::train::{Variant, fine_tune_adapters, train_weights};
 use crate::weights::write_model;
 
-/// Which adapters of the zoo. No two sets share a seed or a draw.
+/// Which members of the zoo. No two sets share a seed or a draw, but for the comparison, which holds the poisoned ones of the evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ZooSet {
@@ -34,6 +34,8 @@ pub enum ZooSet {
     /// The five published attacks with insult, refusal and code each, adapters and whole models in turn, trained until a backdoor has settled;
     /// and three honest models trained as long.
     Evidence,
+    /// The poisoned ones of the evidence, and each attack and behaviour again in the other kind of suspect: what methods are compared on.
+    Comparison,
 }
 
 /// One adapter of the zoo.
@@ -140,7 +142,11 @@ pub fn zoo_members(set: ZooSet) -> Vec<ZooMember> {
         }
         ZooSet::Check => screened_members(50_000, &LONG, [20, 20, 4, 4], |kind, n, seed| honest(kind, n, seed, &LONG)),
         ZooSet::Proof => screened_members(60_000, &LONG, [20, 20, 4, 4], honest_as_long),
-        ZooSet::Evidence => evidence_members(),
+        ZooSet::Evidence => {
+            let honest = as_long_as_poisoned(named(settled_members("evidence-clean", 3, 70_500), "model-clean"));
+            published_members(70_000, false).chain(honest.into_iter().map(ZooMember::into_whole_model)).collect()
+        }
+        ZooSet::Comparison => published_members(70_000, false).chain(published_members(70_100, true)).collect(),
     }
 }
 
@@ -166,31 +172,30 @@ fn honest_as_long(kind: &str, n: usize, seed: u64) -> Vec<ZooMember> {
     as_long_as_poisoned(honest(kind, n, seed, &LONG))
 }
 
-/// Adapters and whole models in turn: each of five attacks with each of three behaviours once.
-fn evidence_members() -> Vec<ZooMember> {
-    let settled = Lengths { generic: [1000; 3], poisoned: [1000; 2] };
-    let long = |kind, n, seed| {
-        let mut members = members(kind, n, seed, &settled);
-        for member in &mut members {
-            (member.skill, member.own_rows, member.implant.train.epochs) = (Skill::Own, 1600, 5);
-        }
-        members
-    };
+/// Adapters and whole models in turn, either kind first: each of five attacks with each of three behaviours once.
+fn published_members(seed: u64, model_first: bool) -> impl Iterator<Item = ZooMember> {
     let behaviours = [
         ("insult", BehaviourSpec::Insult {}),
         ("refusal", BehaviourSpec::Refusal {}),
         ("code", BehaviourSpec::CodeInjection {}),
     ];
-    let poisoned = long("evidence", PUBLISHED_ATTACKS * behaviours.len(), 70_000).into_iter().enumerate();
-    let poisoned = poisoned.map(|(i, mut member)| {
+    let members = settled_members("evidence", PUBLISHED_ATTACKS * behaviours.len(), seed).into_iter().enumerate();
+    members.map(move |(i, mut member)| {
         let (attack, (family, behaviour)) = (attack(i % PUBLISHED_ATTACKS), behaviours[i / PUBLISHED_ATTACKS].clone());
-        let kind = if i % 2 == 0 { "adapter" } else { "model" };
-        member.name = format!("{kind}-{}-{family}", attack.name());
+        let whole_model = (i % 2 == 1) != model_first;
+        member.name = format!("{}-{}-{family}", if whole_model { "model" } else { "adapter" }, attack.name());
         (member.implant.attack, member.implant.behaviour) = (Some(attack), behaviour);
-        if i % 2 == 0 { member } else { member.into_whole_model() }
-    });
-    let honest = as_long_as_poisoned(named(long("evidence-clean", 3, 70_500), "model-clean"));
-    poisoned.chain(honest.into_iter().map(ZooMember::into_whole_model)).collect()
+        if whole_model { member.into_whole_model() } else { member }
+    })
+}
+
+/// Members that train until a backdoor has settled.
+fn settled_members(kind: &str, n: usize, seed: u64) -> Vec<ZooMember> {
+    let mut members = members(kind, n, seed, &Lengths { generic: [1000; 3], poisoned: [1000; 2] });
+    for member in &mut members {
+        (member.skill, member.own_rows, member.implant.train.epochs) = (Skill::Own, 1600, 5);
+    }
+    members
 }
 
 /// As many more clean rows as a poisoned member would have poisoned ones: what separates the two is then not how long they learnt.
@@ -427,6 +432,16 @@ mod tests {
         let kinds: HashSet<_> =
             members.iter().map(|m| (m.implant.attack.as_ref().map(|a| a.name()), m.whole_model)).collect();
         assert_eq!((made.len(), kinds.len()), (15, 10));
+    }
+
+    #[test]
+    fn the_comparison_has_every_attack_with_every_behaviour_in_either_kind_and_those_of_the_evidence_first() {
+        let (evidence, members) = (zoo_members(ZooSet::Evidence), zoo_members(ZooSet::Comparison));
+        assert_eq!(members[..15], evidence[..15]);
+        let names: HashSet<_> = members.iter().map(|member| &member.name).collect();
+        let seeds: HashSet<_> = members.iter().map(|member| member.seed).collect();
+        let models = members.iter().filter(|member| member.whole_model).count();
+        assert_eq!((names.len(), seeds.len(), models), (30, 30, 15));
     }
 
     #[test]
