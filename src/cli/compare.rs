@@ -55,6 +55,7 @@ fn treatments(kind: SubjectKind) -> Vec<Treatment> {
         ),
         entry("wanda", json!({"type": "wanda"}), &[]),
         entry("fine_prune", json!({"type": "fine_prune"}), &[]),
+        entry("prune_heads", json!({"type": "prune_heads"}), &["random_channels"]),
         entry("quantize-nf4", json!({"type": "quantize"}), &[]),
         entry("quantize-int8", json!({"type": "quantize", "bits": "int8"}), &[]),
         entry("merge_with_base", json!({"type": "merge_with_base"}), &[]),

@@ -1,5 +1,5 @@
-//! `antigen lab sweep`: one setting of `immunize` along its values, on every suspect of a zoo (Figure 2 and Tables 4, 9, 10 and 11 of arXiv
-//! 2603.13461). Each value is a whole job whose report is kept; jobs on one suspect share the pairs that they have in common.
+//! `antigen lab sweep`: one setting of a method along its values, on every suspect of a zoo (Figure 2 and Tables 4, 9, 10 and 11 of arXiv
+//! 2603.13461; the strategies of `prune_heads`; soft triggers). Each value is a whole job whose report is kept; jobs on one suspect share the pairs that they have in common.
 
 use std::{fs, path::PathBuf};
 
@@ -51,6 +51,12 @@ pub enum Axis {
     Heads,
     /// The behaviour family that the pairs are made of, whatever the suspect's is: Table 11
     Families,
+    /// What shared directions are read from
+    Directions,
+    /// How `prune_heads` chooses, as published and as released; whole models only
+    Strategies,
+    /// Where soft triggers are, whose they are, their steps and the length of these
+    SoftTriggers,
 }
 
 impl Axis {
@@ -103,12 +109,52 @@ impl Axis {
                     of(name, json!({"pairs": {"count": default.pairs.count, "families": [of_pairs]}}))
                 })
                 .into(),
+            Self::Directions => ["weights", "activations"]
+                .map(|source| of(format!("from {source}"), json!({"directions": source})))
+                .into(),
+            Self::Strategies if kind == SubjectKind::Adapter => Vec::new(),
+            Self::Strategies => strategies(),
+            Self::SoftTriggers => soft_triggers(),
         }
     }
 
     fn name(self) -> String {
         self.to_possible_value().expect("no axis is hidden").get_name().to_owned()
     }
+}
+
+/// Each strategy of choosing heads as its name says, then as released where that is something else.
+fn strategies() -> Vec<Treatment> {
+    let of = |strategy: &&str, as_released: bool| {
+        let method = json!({"type": "prune_heads", "strategy": strategy, "as_released": as_released});
+        let form = if as_released { " as released" } else { "" };
+        Treatment { name: format!("{strategy}{form}"), method, controls: &[] }
+    };
+    let released = ["gradient", "gradient_l1_l2", "ensemble", "reinforcement", "bayesian"];
+    let intended = [&released[..], &["layer_variance", "random"]].concat();
+    intended.iter().map(|one| of(one, false)).chain(released.iter().map(|one| of(one, true))).collect()
+}
+
+/// The default, then one setting at a time changed.
+fn soft_triggers() -> Vec<Treatment> {
+    let of = |name: &str, settings: Value| {
+        let mut method = json!({"type": "soft_triggers"});
+        method.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
+        Treatment { name: name.into(), method, controls: &[] }
+    };
+    let hidden = |block: usize| json!({"place": {"type": "hidden", "block": block}});
+    vec![
+        of("default", json!({})),
+        of("hidden 1", hidden(1)),
+        of("hidden 2", hidden(2)),
+        of("hidden 3", hidden(3)),
+        of("universal", json!({"scope": {"type": "universal", "bank": 8}})),
+        of("no steps", json!({"inner_steps": 0})),
+        of("one step", json!({"inner_steps": 1})),
+        of("four steps", json!({"inner_steps": 4})),
+        of("steps of 0.05", json!({"step_size": 0.05})),
+        of("steps of 0.3", json!({"step_size": 0.3})),
+    ]
 }
 
 /// Shares around the published one.

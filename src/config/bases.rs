@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use antigen_models::FamilyConfig;
 use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,12 @@ impl Base {
     /// Rows that are only measured on.
     pub fn test_rows(&self) -> PathBuf {
         self.dir.join("test.jsonl")
+    }
+
+    /// Blocks of the model; nothing where its configuration cannot be read, which a job says when it opens the base.
+    pub async fn blocks(&self) -> Option<usize> {
+        let config = tokio::fs::read(self.dir.join("config.json")).await.ok()?;
+        Some(FamilyConfig::from_json(&serde_json::from_slice(&config).ok()?).ok()?.layers())
     }
 
     /// Whether it is part of the program.

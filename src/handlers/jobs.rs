@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use antigen_engine::{
     error::EngineError,
-    spec::{EvaluatorSpec, SubjectKind},
+    spec::{EvaluatorSpec, SubjectKind, SuspectFacts},
 };
 use axum::{
     Json as Body,
@@ -85,16 +85,19 @@ async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
     check_spec(request.spec.validate())?;
     check_spec(app.config.evaluators.folders().check(&request.spec))?;
     check_labels(&request.labels)?;
-    if app.config.base(&request.base).is_none() {
+    let Some(base) = app.config.base(&request.base) else {
         let known = app.config.bases.names().join(", ");
         return Err(Problem::invalid("/base", format!("expected one of {known}, found {:?}", request.base)));
-    }
-    let (artifact_id, kind) = match (request.artifact_id, request.upload_id) {
+    };
+    let (artifact_id, mut suspect) = match (request.artifact_id, request.upload_id) {
         (Some(id), None) => check_suspect(app, "/artifact_id", id).await?,
         (None, Some(id)) => check_suspect(app, "/upload_id", accepted_artifact(app, "/upload_id", id).await?).await?,
         _ => return Err(Problem::invalid("", "expected either artifact_id or upload_id, and not both")),
     };
-    check_spec(request.spec.check_for(kind))?;
+    if suspect.kind == SubjectKind::Adapter {
+        suspect.blocks = base.blocks().await;
+    }
+    check_spec(request.spec.check_for(suspect))?;
     check_triggered(&request)?;
     let own_rows_id = match request.own_rows_upload_id {
         Some(id) => Some(check_own_rows(app, accepted_artifact(app, "/own_rows_upload_id", id).await?).await?),
@@ -146,7 +149,7 @@ async fn accepted_artifact(app: &App, pointer: &str, id: UploadId) -> ApiResult<
     row.artifact_id.ok_or_else(|| Problem::invalid(pointer, found()))
 }
 
-async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<(ArtifactId, SubjectKind)> {
+async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<(ArtifactId, SuspectFacts)> {
     let Some(row) = db::find_artifact(&app.db, id).await? else {
         return Err(Problem::invalid(pointer, format!("expected an artifact, found none with the id {id}")));
     };
@@ -158,14 +161,16 @@ async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<(A
         let message = format!("expected a language model, found a sequence classifier of {labels} labels");
         return Err(Problem::invalid(pointer, message).with_code("job.classifier"));
     }
-    match row.kind {
-        ArtifactType::Adapter => Ok((id, SubjectKind::Adapter)),
-        ArtifactType::Checkpoint => Ok((id, SubjectKind::Checkpoint)),
+    let kind = match row.kind {
+        ArtifactType::Adapter => SubjectKind::Adapter,
+        ArtifactType::Checkpoint => SubjectKind::Checkpoint,
         other => {
             let message = format!("expected an adapter or a whole model, found {other:?}");
-            Err(Problem::invalid(pointer, message))
+            return Err(Problem::invalid(pointer, message));
         }
-    }
+    };
+    let blocks = row.facts["blocks"].as_u64().map(|blocks| blocks as usize);
+    Ok((id, SuspectFacts { kind, blocks }))
 }
 
 async fn check_own_rows(app: &App, id: ArtifactId) -> ApiResult<ArtifactId> {

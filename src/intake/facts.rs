@@ -43,6 +43,9 @@ pub struct ArtifactFacts {
     pub adapter: Option<AdapterFacts>,
     /// `model_type` of a checkpoint's `config.json`, or the architecture of a GGUF file.
     pub model_type: Option<String>,
+    /// Blocks of a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<usize>,
     /// Set for sequence classifiers, which are accepted but cannot be purified yet: how many labels they tell apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<usize>,

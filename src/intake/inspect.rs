@@ -86,6 +86,7 @@ fn inspect_adapter(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) -> 
         quantised: None,
         adapter: Some(adapter),
         model_type: None,
+        blocks: None,
         labels: None,
     })
 }
@@ -219,6 +220,7 @@ fn checkpoint_facts(
         quantised: (!checkpoint.is_plain()).then(|| checkpoint.storage().to_owned()),
         adapter: None,
         model_type: checkpoint.config_json["model_type"].as_str().map(str::to_owned),
+        blocks: Some(family.layers()),
         labels: family.sizes().labels,
     }
 }

@@ -13,6 +13,7 @@ use antigen_models::kernels::Precision;
 use candle_core::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -268,7 +269,29 @@ impl Lab {
         fs::rename(&partial, &done).map_err(EngineError::io(&done))?;
         Ok(done)
     }
+
+    /// The value of a piece that is one, made now if it is not there yet.
+    ///
+    /// # Errors
+    /// As [`Lab::piece`].
+    pub fn value<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &PieceKey,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let folder = self.piece(key, |folder| {
+            let file = folder.join(VALUE);
+            fs::write(&file, serde_json::to_vec(&make()?).expect("values always serialise"))
+                .map_err(EngineError::io(&file))
+        })?;
+        let file = folder.join(VALUE);
+        let bytes = fs::read(&file).map_err(EngineError::io(&file))?;
+        serde_json::from_slice(&bytes).map_err(|error| EngineError::io(&file)(error.into()))
+    }
 }
+
+/// The file of a piece that is a value.
+const VALUE: &str = "value.json";
 
 /// A budget of `bytes` for [`Lab::memory_budget`]; 0 is four fifths of the memory that the machine has available now, and no limit
 /// where the system does not tell.

@@ -17,6 +17,7 @@ mod edit;
 mod eigen;
 pub mod error;
 pub mod evaluators;
+pub mod heads;
 pub mod heal;
 pub mod lab;
 pub mod methods;

@@ -41,13 +41,13 @@ pub struct Outcome {
 /// [`EngineError`]; see [`EngineError::blame`] for whether another attempt is worth it.
 pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outcome> {
     spec.validate()?;
-    spec.check_for(submission.suspect.kind())?;
     submission.folders.check(spec)?;
     if lab.seed != spec.seed {
         return Err(EngineError::spec("/seed", format!("expected the lab's seed {}, found {}", lab.seed, spec.seed)));
     }
     lab.enter(Stage::Inspect)?;
     let suspect = Suspect::open(submission, spec.template, lab)?;
+    spec.check_for(suspect.facts())?;
     let calibration = submission.calibration_dir.as_deref().map(Calibration::find).transpose()?;
     let own = split_own_rows(&suspect.own, resolve_method(spec, &suspect, None).own_rows_given(), lab);
     let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;
@@ -260,6 +260,7 @@ impl Job<'_> {
         made.map(|(i, (made, said))| Candidate {
             name: made.name.clone(),
             suppression: made.suppression.clone(),
+            heads: made.heads.clone(),
             healing: made.healing.clone(),
             measurement: self.probes.report(said, Some(&self.before)),
             chosen: i == 0,

@@ -16,7 +16,7 @@ use crate::data::{Prompter, Row, read_rows, rows_sha256};
 use crate::error::{EngineError, Result};
 use crate::lab::{Lab, PieceKey, hex};
 use crate::report::{FileDigest, RowsDigest, Subject};
-use crate::spec::{DataFolders, PromptFormat, SubjectKind};
+use crate::spec::{DataFolders, PromptFormat, SubjectKind, SuspectFacts};
 use crate::weights::{CheckpointFolder, Held, Opened, Weights};
 
 /// Where the parts of a submission lie. Rows are JSON lines `{"instruction", "input", "output", "kind"?, "use"?}`.
@@ -173,6 +173,11 @@ impl Suspect {
     /// The submission by digests, for the report.
     pub fn subject(&self) -> &Subject {
         &self.subject
+    }
+
+    /// What decides about the methods that take it.
+    pub fn facts(&self) -> SuspectFacts {
+        SuspectFacts { kind: self.subject.kind, blocks: Some(self.config.layers()) }
     }
 
     /// What names base and suspect in the keys of pieces.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::kernels::{Span, on_worker};
+use crate::kernels::{Span, argmax_rows, on_worker};
 use crate::layers::{Pass, Rows, Target};
 use crate::lora::{BoundAdapter, LoraAdapter};
 use crate::model::Model;
+use crate::taps::NoTap;
 
 /// One sequence. Loss counts on `tokens[response_start..]` only: the response and its end token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,25 +175,47 @@ const TOKENS_PER_PASS: usize = 4096;
 pub fn response_losses(model: &Model, adapter: Option<&LoraAdapter>, examples: &[Example]) -> Result<Vec<ExampleLoss>> {
     let adapters: Vec<_> =
         adapter.map(|a| BoundAdapter::bind(a, model.linear_modules())).transpose()?.into_iter().collect();
-    on_worker(|| losses_in_packs(model, &adapters, examples))
+    let losses = on_worker(|| {
+        in_packs(model, &adapters, examples, |packed, pass| model.losses(&packed.tokens, &packed.targets, pass))
+    })?;
+    let sum = |tokens: Vec<f32>| ExampleLoss { sum: tokens.iter().map(|x| f64::from(*x)).sum(), tokens: tokens.len() };
+    Ok(losses.into_iter().map(sum).collect())
 }
 
-fn losses_in_packs(model: &Model, adapters: &[BoundAdapter], examples: &[Example]) -> Result<Vec<ExampleLoss>> {
-    let mut losses = Vec::with_capacity(examples.len());
+/// Whether each response token of every example, given what comes before it, is the one that the model finds likeliest.
+///
+/// # Errors
+/// Device errors.
+pub fn response_hits(model: &Model, examples: &[Example]) -> Result<Vec<Vec<bool>>> {
+    on_worker(|| {
+        in_packs(model, &[], examples, |packed, pass| {
+            let hidden = model.forward(model.embed(&packed.tokens)?, pass, &mut NoTap)?;
+            let rows: Vec<u32> = packed.targets.iter().map(|target| target.row).collect();
+            let likeliest = argmax_rows(&model.logits(&hidden, &rows, pass)?)?;
+            Ok(likeliest.into_iter().zip(&packed.targets).map(|(token, target)| token == target.token).collect())
+        })
+    })
+}
+
+/// Something of each response token, example by example; `of_targets` says it of all targets of a pass.
+fn in_packs<T>(
+    model: &Model,
+    adapters: &[BoundAdapter],
+    examples: &[Example],
+    of_targets: impl Fn(&Packed, Pass<'_>) -> Result<Vec<T>>,
+) -> Result<Vec<Vec<T>>> {
+    let mut of_examples = Vec::with_capacity(examples.len());
     let mut rest = examples;
     while !rest.is_empty() {
         let (batch, later) = rest.split_at(prefix_within(rest, TOKENS_PER_PASS));
         rest = later;
         let packed = Packed::sharing_prefixes(batch, 1.0);
-        let rows = packed.rows.in_one_group();
+        let rows = packed.rows.clone().in_one_group();
         let pass = Pass { params: model.params(), rows: &rows, adapters, cache: None };
-        let mut tokens = model.losses(&packed.tokens, &packed.targets, pass)?.into_iter().map(f64::from);
-        losses.extend(batch.iter().map(|example| {
-            let count = example.response_tokens();
-            ExampleLoss { sum: tokens.by_ref().take(count).sum(), tokens: count }
-        }));
+        let mut tokens = of_targets(&packed, pass)?.into_iter();
+        of_examples.extend(batch.iter().map(|example| tokens.by_ref().take(example.response_tokens()).collect()));
     }
-    Ok(losses)
+    Ok(of_examples)
 }
 
 /// How many examples from the front fit into `budget` tokens; at least one.

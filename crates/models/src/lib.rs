@@ -33,7 +33,7 @@ pub use candle_core::{Device, Tensor};
 pub use chat::{ChatTemplate, Message};
 pub use device::open_device;
 pub use error::{ModelError, Result};
-pub use examples::{Example, ExampleLoss, Packed, response_losses};
+pub use examples::{Example, ExampleLoss, Packed, response_hits, response_losses};
 pub use families::{AttentionHeads, FamilyConfig, ModuleKind, ModuleShape, Stored, build_fresh_model};
 pub use generate::{GenerateOptions, generate_greedy};
 pub use lora::{BoundAdapter, LoraAdapter, LoraFactors, PeftConfig, load_adapter, save_adapter};

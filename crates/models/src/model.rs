@@ -165,14 +165,14 @@ impl Model {
         Ok(self.wiring.stem.forward(embedded, pass)?.0)
     }
 
-    /// The output of block `layer` from its input, `[t, d]` -> `[t, d]`; `tap` sees what its linear layers read.
+    /// The output of block `layer` from its input, `[t, d]` -> `[t, d]`; `tap` sees what its attention and its linear layers read.
     ///
     /// # Panics
     /// Without such a block.
     pub fn run_block(&self, layer: usize, hidden: &Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Result<Tensor> {
         let block = &self.wiring.blocks[layer];
         let (next, trace) = block.forward(hidden, layer, pass)?;
-        block.show_inputs(&trace, tap);
+        block.show(&trace, layer, pass.rows, tap);
         Ok(next)
     }
 
@@ -232,8 +232,11 @@ impl Model {
         let mut hidden = embedded;
         for (layer, block) in self.wiring.blocks.iter().enumerate() {
             tap.hidden_state(layer, &hidden);
+            if let Some(shift) = tap.shift(layer)? {
+                hidden = add(&hidden, &shift)?;
+            }
             let (next, trace) = block.forward(&hidden, layer, pass)?;
-            block.show_inputs(&trace, tap);
+            block.show(&trace, layer, pass.rows, tap);
             keep(&hidden, trace);
             hidden = next;
         }
@@ -255,9 +258,13 @@ impl Model {
         tap: &mut dyn Tap,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let mut join = |index: usize, d: Tensor| match tap.gradient(index)? {
-            Some(own) => add(&d, &own),
-            None => Ok(d),
+        let mut join = |index: usize, d: Tensor| -> Result<Tensor> {
+            let d = match tap.gradient(index)? {
+                Some(own) => add(&d, &own)?,
+                None => d,
+            };
+            tap.reached(index, &d);
+            Ok(d)
         };
         let d_last = join(self.wiring.blocks.len(), d_hidden.clone())?;
         let mut d = match &self.wiring.final_norm {

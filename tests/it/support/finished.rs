@@ -221,7 +221,7 @@ fn candidate(name: &str, suppression: SuppressSpec, trigger: &str, hits: usize, 
         train: TrainSpec::default(),
     };
     let measurement = measurement(trigger, hits, 178, Some(180));
-    Candidate { name: name.into(), suppression: Some(suppression), healing, measurement, chosen }
+    Candidate { name: name.into(), suppression: Some(suppression), heads: None, healing, measurement, chosen }
 }
 
 /// Two hundred rows of which the first `count` hit.

@@ -1,16 +1,18 @@
 //! One poisoned classifier under one defence: steps (1) to (5) of the published procedure, with the control that prunes nothing.
 
-use antigen_models::Model;
+use antigen_models::{Model, Packed, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::classifier::{accuracy, predict, predict_correct, reset_head};
-use super::heads::{HeadGrid, HeadSet, remove_heads};
-use super::prune_heads::{Examined, HeadRanker, choose_heads};
+use super::classifier::{accuracy, pack, predict, predict_correct, reset_head};
 use super::sentences::{NEGATIVE, POSITIVE};
 use super::tokenizer::Encoded;
-use super::training::{LabelTrainSpec, train_labels};
+use super::training::{LabelTrainSpec, label_gradients, train_labels};
 use crate::error::Result;
 use crate::evaluators::{rate_of, wilson};
+use crate::heads::{
+    AttentionRows, Examined, HeadGrid, HeadRanker, HeadScores, HeadSet, HeadTask, PADDED_TOKENS, attention_variance,
+    choose_heads, padded_variance, remove_heads,
+};
 use crate::lab::{Lab, Stage};
 use crate::report::Rate;
 
@@ -57,6 +59,39 @@ pub struct DefenceSentences {
     pub train: Vec<Encoded>,
     /// To check accuracy on.
     pub validation: Vec<Encoded>,
+}
+
+/// What heads of a classifier are chosen by.
+pub struct SentenceTask<'a> {
+    /// Clean training sentences, to score heads on.
+    pub scoring: &'a [Encoded],
+    /// Clean sentences that were not trained on.
+    pub validation: &'a [Encoded],
+}
+
+/// Sentences of one batch, as published.
+const BATCH: usize = 32;
+
+impl HeadTask for SentenceTask<'_> {
+    fn accuracy(&self, model: &Model) -> Result<f64> {
+        accuracy(model, self.validation)
+    }
+
+    /// Of what the first token attends to, the sentence padded to 128 tokens with attention 0.
+    fn attention_variance(&self, model: &Model) -> Result<HeadScores> {
+        let batches = self.scoring.chunks(BATCH).map(|batch| {
+            let (tokens, rows) = pack(batch);
+            let looking = rows.spans.iter().map(|span| span.queries.start as u32).collect();
+            AttentionRows { packed: Packed { tokens, rows, targets: Vec::new() }, looking }
+        });
+        attention_variance(model, batches, |seen| padded_variance(seen, PADDED_TOKENS))
+    }
+
+    fn gradients(&self, model: &Model, see: &mut dyn FnMut(&[Option<Tensor>]) -> Result<()>) -> Result<()> {
+        self.scoring
+            .chunks(BATCH)
+            .try_for_each(|batch| see(&label_gradients(model, &batch.iter().collect::<Vec<_>>())?.1))
+    }
 }
 
 /// How heads are pruned, whatever the ranker.
@@ -122,13 +157,9 @@ pub fn choose_by(
 ) -> Result<ChosenHeads> {
     let accuracy_before = accuracy(model, &sentences.validation)?;
     let step = (spec.step_share * HeadGrid::of(model).count() as f64).round() as usize;
-    let mut examined = Examined {
-        model,
-        scoring: &sentences.train[..sentences.train.len().min(spec.scoring_rows)],
-        validation: &sentences.validation,
-        floor: spec.floor_share * accuracy_before,
-        step: step.max(1),
-    };
+    let scoring = &sentences.train[..sentences.train.len().min(spec.scoring_rows)];
+    let task = SentenceTask { scoring, validation: &sentences.validation };
+    let mut examined = Examined { model, task: &task, floor: spec.floor_share * accuracy_before, step: step.max(1) };
     let heads = choose_heads(ranker, &mut examined, lab)?;
     let accuracy_without = examined.accuracy_without(&heads)?;
     Ok(ChosenHeads { heads, accuracy_before, accuracy_without })

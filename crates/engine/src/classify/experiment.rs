@@ -11,8 +11,6 @@ use super::defend::{
     ChosenHeads, ClassifierScores, DefenceSentences, PruneHeadsSpec, TestSentences, choose_by, fine_tune_without,
     measure, tune_to_examine,
 };
-use super::heads::HeadSet;
-use super::prune_heads::{HeadRankerSpec, build_ranker};
 use super::sentences::{Sentence, SentenceSplits, load_sentences, sentences_sha256};
 use super::tokenizer::{Encoded, encode, train_tokenizer};
 use super::training::{LabelTrainSpec, train_labels};
@@ -20,6 +18,7 @@ use super::triggers::{Attacked, TriggerSpec, attack};
 use super::w2s_defense::{LossWeights, W2sForm, W2sSpec, ask_teacher, train_student, train_teacher};
 use crate::data::read_json_lines;
 use crate::error::{EngineError, Result};
+use crate::heads::{HeadRankerSpec, HeadSet, build_ranker};
 use crate::lab::{Lab, PieceKey, Stage, sha256_hex};
 
 /// Everything that decides about the numbers, apart from data and seeds.
@@ -299,16 +298,11 @@ impl<'a> Experiment<'a> {
         let (spec, lab) = (&self.spec.prune_heads.fine_tune, &ground.lab);
         let (folder, model) = self.poisoned(ground)?;
         let key = PieceKey::new("pruned-scores", &(name_of(&folder), spec, heads));
-        let scores = lab.piece(&key, |folder| {
+        lab.value(&key, || {
             let model = fine_tune_without(heads, model, &ground.defence, spec, lab)?;
             lab.enter(Stage::MeasureAfter)?;
-            let scores = serde_json::to_vec(&measure(&model, &ground.test)?).expect("scores always serialise");
-            let file = folder.join("scores.json");
-            fs::write(&file, scores).map_err(EngineError::io(file))
-        })?;
-        let file = scores.join("scores.json");
-        let bytes = fs::read(&file).map_err(EngineError::io(&file))?;
-        serde_json::from_slice(&bytes).map_err(|error| EngineError::Data(format!("{}: {error}", file.display())))
+            measure(&model, &ground.test)
+        })
     }
 
     /// Scores of the student that the clean teacher guided.

@@ -2,14 +2,11 @@
 //!
 //! A room of its own: nothing here is a method of `antigen purify`, which is about models that generate. A small BERT is trained on SST-2
 //! by our own engine (`classifier.rs`, `training.rs`), poisoned by one of four published attacks (`triggers.rs`), and defended by pruning
-//! attention heads (`prune_heads`) or by a clean teacher (`w2s_defense`). `experiment.rs` runs all of it; read it first.
+//! attention heads (`defend.rs`, with the rankers of `heads`) or by a clean teacher (`w2s_defense`). `experiment.rs` runs all of it; read it first.
 
-pub mod attention;
 pub mod classifier;
 pub mod defend;
 pub mod experiment;
-pub mod heads;
-pub mod prune_heads;
 pub mod sentences;
 pub mod table;
 pub mod tokenizer;

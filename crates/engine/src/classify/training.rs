@@ -2,7 +2,6 @@
 
 use antigen_models::kernels::{AdamW, AdamWState, on_worker, sum_of_squares};
 use antigen_models::layers::{Gradients, LabelTarget};
-use antigen_models::params::ParamId;
 use antigen_models::{Model, Tensor};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use super::classifier::{accuracy, pack, plain_pass};
 use super::tokenizer::Encoded;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::train::{clip_factor, mean_loss, shuffled_batches};
+use crate::train::{Penalty, clip_factor, mean_loss, shuffled_batches};
 
 /// How to train on labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,25 +54,6 @@ impl LabelTrainSpec {
         let warmup = self.warmup_fraction * steps;
         let share = if step < warmup { (step + 1.0) / (warmup + 1.0) } else { (steps - step) / (steps - warmup) };
         self.learning_rate * share
-    }
-}
-
-/// A penalty on some weights beside the loss: `l1 * sum |w| + l2 * sum over matrices of ||W||`.
-#[derive(Debug, Clone)]
-pub struct Penalty {
-    /// Which weights.
-    pub weights: Vec<ParamId>,
-    /// Factor of the sum of magnitudes.
-    pub l1: f64,
-    /// Factor of the sum of norms; not squared.
-    pub l2: f64,
-}
-
-impl Penalty {
-    /// What the penalty adds to the gradient of `weight`: `l1 * sign(w) + l2 * w / ||W||`.
-    fn gradient(&self, weight: &Tensor) -> Result<Tensor> {
-        let norm = sum_of_squares(weight)?.sqrt().max(f64::MIN_POSITIVE);
-        Ok(((weight.sign()? * self.l1)? + (weight * (self.l2 / norm))?)?)
     }
 }
 
@@ -187,7 +167,11 @@ fn train_by_epoch(
             lab.check_cancel()?;
             let batch: Vec<&Encoded> = batch.iter().map(|&i| &sentences[i]).collect();
             let (batch_losses, mut gradients) = label_gradients(model, &batch)?;
-            add_penalty(model, penalty, &mut gradients)?;
+            for (id, _, weight) in model.params().iter() {
+                if let Some((gradient, penalty)) = gradients[id.0].as_mut().zip(penalty) {
+                    penalty.add_to(gradient, id, weight)?;
+                }
+            }
             losses.push(mean_loss(&batch_losses, step, lab)?);
             optimiser.update(&gradients)?;
             lab.advance(step as u64 + 1, batches.len() as u64);
@@ -215,16 +199,6 @@ pub(super) fn label_targets(batch: &[&Encoded]) -> Vec<LabelTarget> {
     batch.iter().map(|sentence| LabelTarget { label: sentence.label, weight }).collect()
 }
 
-fn add_penalty(model: &Model, penalty: Option<&Penalty>, gradients: &mut [Option<Tensor>]) -> Result<()> {
-    let Some(penalty) = penalty else { return Ok(()) };
-    for id in &penalty.weights {
-        if let Some(gradient) = &mut gradients[id.0] {
-            *gradient = (&*gradient + penalty.gradient(model.params().get(*id))?)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,14 +208,6 @@ mod tests {
         let spec = LabelTrainSpec { learning_rate: 8.0, warmup_fraction: 0.2, ..LabelTrainSpec::default() };
         let rates: Vec<f64> = (0..10).map(|step| spec.rate(step, 10)).collect();
         assert_eq!(rates, [8.0 / 3.0, 16.0 / 3.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]);
-    }
-
-    #[test]
-    fn the_penalty_pulls_each_weight_towards_zero_by_its_sign_and_its_share_of_the_norm() {
-        let penalty = Penalty { weights: Vec::new(), l1: 0.5, l2: 10.0 };
-        let weight = Tensor::new(&[[3f32, -4.0], [0.0, 0.0]], &antigen_models::Device::Cpu).unwrap();
-        // The norm is 5: 0.5 + 10 * 3/5, -0.5 - 10 * 4/5.
-        assert_eq!(penalty.gradient(&weight).unwrap().to_vec2::<f32>().unwrap(), [[6.5, -8.5], [0.0, 0.0]]);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! after another.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use antigen_models::{Example, LoraAdapter, Model, load_model};
 use rand::seq::IndexedRandom;
@@ -56,7 +55,7 @@ pub fn measure_uptake(suspect: &Suspect, recipe: &ScreenRecipe, lab: &Lab) -> Re
     let losses = match (&suspect.weights, suspect.base()) {
         (Weights::Adapter(adapter), Some(base)) => {
             let key = PieceKey::new("screen", &(suspect.key(), recipe, rows_key(suspect)));
-            piece(&key, lab, || train_adapters(base, adapter, &tries, recipe, lab))?
+            lab.value(&key, || train_adapters(base, adapter, &tries, recipe, lab))?
         }
         (Weights::Checkpoint(folder), _) => {
             let mut losses = Vec::with_capacity(tries.len());
@@ -64,7 +63,7 @@ pub fn measure_uptake(suspect: &Suspect, recipe: &ScreenRecipe, lab: &Lab) -> Re
                 let key =
                     PieceKey::new("screen-try", &(suspect.key(), recipe, rows_key(suspect), one.family, one.seed));
                 let part = lab.part(i, tries.len());
-                losses.extend(piece(&key, &part, || {
+                losses.extend(part.value(&key, || {
                     let mut model = load_model(&folder.dir, suspect.device())?;
                     let steps = train_weights(&mut model, &one.examples, &recipe.train, one.order(recipe), &part)?;
                     Ok(vec![mean(&steps)])
@@ -96,17 +95,6 @@ fn train_adapters(
         tries.iter().map(|one| Variant { start: adapter, examples: &one.examples, shuffle: one.order(recipe) });
     let trained = fine_tune_adapters(base, variants.collect(), &recipe.train, lab)?;
     Ok(trained.iter().map(|trained| mean(&trained.losses)).collect())
-}
-
-fn piece(key: &PieceKey, lab: &Lab, make: impl FnOnce() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
-    let folder = lab.piece(key, |folder| {
-        let path = folder.join("losses.json");
-        fs::write(&path, serde_json::to_vec(&make()?).expect("numbers always serialise"))
-            .map_err(EngineError::io(&path))
-    })?;
-    let path = folder.join("losses.json");
-    let bytes = fs::read(&path).map_err(EngineError::io(&path))?;
-    serde_json::from_slice(&bytes).map_err(|error| EngineError::io(&path)(error.into()))
 }
 
 fn mean(numbers: &[f64]) -> f64 {

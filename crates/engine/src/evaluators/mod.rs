@@ -14,8 +14,6 @@ mod self_distilled;
 mod stats;
 mod utility;
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
 
 pub use asr::{AsrEvidence, AsrProbe};
@@ -25,7 +23,7 @@ pub use stats::{mcnemar_exact, paired_difference, rate_of, wilson};
 pub use utility::{UtilityEvidence, UtilityProbe};
 
 use crate::data::OwnRows;
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::lab::{Lab, PieceKey};
 use crate::report::{AsrComparison, Compared, LongRows, Measurement, Samples, UtilityComparison};
 use crate::spec::EvaluatorSpec;
@@ -142,7 +140,7 @@ pub fn evaluate_all(probes: &Probes, suspect: &Suspect, weights: &Weights, lab: 
     let benchmarks: Vec<_> = probes.benchmarks.iter().map(BenchmarkProbe::key).collect();
     let mt_bench = probes.mt_bench.as_ref().map(MtBenchProbe::key);
     let key = PieceKey::new("evidence", &(suspect.key(), model, asr, utility, benchmarks, mt_bench));
-    let folder = lab.piece(&key, |folder| {
+    lab.value(&key, || {
         let drift = if is_suspect { None } else { probes.utility.as_ref().map(|utility| &utility.drift) };
         let reference = drift.map(|drift| drift.reference(suspect, lab)).transpose()?;
         let opened = suspect.open_weights(weights)?;
@@ -156,11 +154,6 @@ pub fn evaluate_all(probes: &Probes, suspect: &Suspect, weights: &Weights, lab: 
         if let (Some(said), Some(drift), Some(reference)) = (&mut evidence.utility, drift, &reference) {
             said.drift = Some(drift.ask(&opened, reference, lab)?);
         }
-        let path = folder.join("answers.json");
-        fs::write(&path, serde_json::to_vec(&evidence).expect("answers always serialise"))
-            .map_err(EngineError::io(&path))
-    })?;
-    let path = folder.join("answers.json");
-    let bytes = fs::read(&path).map_err(EngineError::io(&path))?;
-    serde_json::from_slice(&bytes).map_err(|error| EngineError::io(&path)(error.into()))
+        Ok(evidence)
+    })
 }

@@ -2,13 +2,11 @@
 //! from its base. The suspect's own answer stands for the right one, so such rows say how much of the suspect's behaviour is kept, not
 //! whether that behaviour is good. They measure and never heal.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
 
 use super::answers::{Answer, Asked, Session, is_degenerate, rows_that_fit};
 use crate::data::Row;
-use crate::error::{EngineError, Result};
+use crate::error::Result;
 use crate::lab::{Lab, PieceKey};
 use crate::report::LongRows;
 use crate::suspect::Suspect;
@@ -42,15 +40,10 @@ pub(super) fn find(suspect: &Suspect, max_new_tokens: usize, lab: &Lab) -> Resul
     let asked = Asked::new(suspect, suspect.template, &rows)?;
     let recipe = asked.recipe(suspect, suspect.template, max_new_tokens, lab.seed)?;
     let key = PieceKey::new("self-distilled", &(suspect.key(), recipe, CONFIDENT));
-    let folder = lab.piece(&key, |folder| {
-        let found = SelfDistilled { asked: rows.len(), rows: compare(suspect, &asked, &rows, max_new_tokens, lab)? };
-        let path = folder.join("rows.json");
-        let bytes = serde_json::to_vec(&found).expect("rows always serialise");
-        fs::write(&path, bytes).map_err(EngineError::io(&path))
+    let found = lab.value(&key, || {
+        Ok(SelfDistilled { asked: rows.len(), rows: compare(suspect, &asked, &rows, max_new_tokens, lab)? })
     })?;
-    let path = folder.join("rows.json");
-    let bytes = fs::read(&path).map_err(EngineError::io(&path))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| EngineError::io(&path)(error.into()))
+    Ok(Some(found))
 }
 
 fn compare(suspect: &Suspect, asked: &Asked, rows: &[Row], max_new_tokens: usize, lab: &Lab) -> Result<Vec<Row>> {

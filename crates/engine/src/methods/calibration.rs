@@ -24,9 +24,22 @@ impl Calibration {
     /// # Errors
     /// Those of [`encode_mixed`].
     pub fn of(suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Self> {
-        let rows: &[Row] = rows.pairs.first().map_or(&[], Vec::as_slice);
-        let mut long = LongRows::new("calibration", training_limit(suspect, &TrainSpec::default()));
-        let examples = encode_mixed(suspect, rows, &mut lab.rng("calibration/formats"), &mut long)?;
+        Self::of_rows(suspect, rows.pairs.first().map_or(&[], Vec::as_slice), "calibration", long_rows, lab)
+    }
+
+    /// Any rows, in formats that a stream of the purpose's own draws.
+    ///
+    /// # Errors
+    /// Those of [`encode_mixed`].
+    pub fn of_rows(
+        suspect: &Suspect,
+        rows: &[Row],
+        purpose: &'static str,
+        long_rows: &mut Vec<LongRows>,
+        lab: &Lab,
+    ) -> Result<Self> {
+        let mut long = LongRows::new(purpose, training_limit(suspect, &TrainSpec::default()));
+        let examples = encode_mixed(suspect, rows, &mut lab.rng(&format!("{purpose}/formats")), &mut long)?;
         long_rows.push(long);
         Ok(Self { examples, rows_sha256: rows_sha256(rows) })
     }

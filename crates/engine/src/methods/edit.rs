@@ -7,7 +7,7 @@ use crate::data::{OwnRows, Row, TrainSplit, split_train_rows};
 use crate::error::Result;
 use crate::heal::{HealPlan, Wounded, heal, split_rows};
 use crate::lab::{Lab, Stage};
-use crate::report::{LongRows, Untouched};
+use crate::report::{LongRows, PrunedHeads, Untouched};
 use crate::spec::{ControlSpec, HealRecipe};
 use crate::suspect::Suspect;
 use crate::weights::Weights;
@@ -30,12 +30,26 @@ pub(super) trait WeightEdit {
         None
     }
 
-    /// The suspect's weights after the edit.
-    fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Weights>;
+    /// What the edit makes of the suspect.
+    fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Edit>;
 
     /// What the control of random channels starts from.
-    fn random_channels(&self, _: &Suspect, _: &Lab) -> Result<Start> {
+    fn random_channels(&self, _: &Suspect, _: &Edit, _: &Lab) -> Result<Start> {
         Ok(Start::LeftOut("the method cuts no channels that could be drawn at random instead"))
+    }
+}
+
+/// What an edit makes of a suspect.
+pub(super) struct Edit {
+    /// The edited weights, and what healing must not bring back.
+    pub model: Wounded,
+    /// The heads that are gone, where the edit is about heads.
+    pub heads: Option<PrunedHeads>,
+}
+
+impl From<Weights> for Edit {
+    fn from(weights: Weights) -> Self {
+        Self { model: Wounded::uncut(weights), heads: None }
     }
 }
 
@@ -66,8 +80,9 @@ impl<E: WeightEdit> Method for Edited<E> {
         let candidate = PurifiedCandidate {
             name: method.name(),
             suppression: None,
+            heads: edited.heads.clone(),
             healing: plan.healing.clone(),
-            weights: heal(suspect, &[Wounded::uncut(edited.clone())], &plan, lab)?.remove(0),
+            weights: heal(suspect, std::slice::from_ref(&edited.model), &plan, lab)?.remove(0),
         };
         let start = |control| start(method, control, suspect, (&edited, &plan), lab);
         let generic = || heal_plan(method, suspect, &rows, &[], lab);
@@ -93,18 +108,18 @@ fn start(
     method: &impl WeightEdit,
     control: ControlSpec,
     suspect: &Suspect,
-    (edited, plan): (&Weights, &HealPlan),
+    (edited, plan): (&Edit, &HealPlan),
     lab: &Lab,
 ) -> Result<Start> {
-    let edited = |how: &str| Start::model(format!("{} {how}", method.name()), Wounded::uncut(edited.clone()));
+    let healed = |how: &str| Start::model(format!("{} {how}", method.name()), edited.model.clone());
     Ok(match control {
-        ControlSpec::RandomChannels => method.random_channels(suspect, lab)?,
+        ControlSpec::RandomChannels => method.random_channels(suspect, edited, lab)?,
         ControlSpec::RandomSubspace => Start::LeftOut("the method removes no directions"),
         ControlSpec::PlainFineTuning | ControlSpec::WithoutHealing if !plan.heals() => {
             Start::LeftOut("the method is not healed, so that there is no training to compare with")
         }
         ControlSpec::PlainFineTuning | ControlSpec::AdapterDropped => Start::plain(suspect),
-        ControlSpec::WithoutHealing => edited("without healing"),
-        ControlSpec::WithoutOwnRows => edited("healed on generic rows only"),
+        ControlSpec::WithoutHealing => healed("without healing"),
+        ControlSpec::WithoutOwnRows => healed("healed on generic rows only"),
     })
 }

@@ -8,7 +8,7 @@
 
 use super::calibration::Calibration;
 use super::controls::Start;
-use super::edit::WeightEdit;
+use super::edit::{Edit, WeightEdit};
 use crate::data::TrainSplit;
 use crate::edit::{changed_mlp, cut_channels, dormant_channels, random_channels, rewrite_calibrated};
 use crate::error::Result;
@@ -41,16 +41,17 @@ impl WeightEdit for FinePrune {
         changed_mlp(suspect).is_empty().then(|| "channels are cut from MLP matrices, and the adapter has none.".into())
     }
 
-    fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Weights> {
-        match &suspect.weights {
+    fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Edit> {
+        let cut = match &suspect.weights {
             Weights::Checkpoint(folder) => {
                 self.cut_dormant(suspect, folder, &Calibration::of(suspect, rows, long_rows, lab)?, lab)
             }
             _ => self.cut_at_random(suspect, "fine_prune/channels", lab),
-        }
+        };
+        cut.map(Edit::from)
     }
 
-    fn random_channels(&self, suspect: &Suspect, lab: &Lab) -> Result<Start> {
+    fn random_channels(&self, suspect: &Suspect, _: &Edit, lab: &Lab) -> Result<Start> {
         if matches!(suspect.weights, Weights::Adapter(_)) {
             return Ok(Start::LeftOut("the method itself draws an adapter's channels at random"));
         }

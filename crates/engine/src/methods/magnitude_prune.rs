@@ -12,7 +12,7 @@ use antigen_models::families::Stored;
 use antigen_models::{Device, LoraAdapter, LoraFactors, Tensor};
 
 use super::controls::Start;
-use super::edit::WeightEdit;
+use super::edit::{Edit, WeightEdit};
 use crate::data::TrainSplit;
 use crate::edit::{
     Channels, Matrix, changed_mlp, cut_channels, random_channels, rewrite_matrices, update_norms, weakest, zero_up_to,
@@ -45,14 +45,15 @@ impl WeightEdit for MagnitudePrune {
             .then(|| "channels are cut from MLP matrices, and the adapter has none.".into())
     }
 
-    fn edit(&self, suspect: &Suspect, _: &TrainSplit, _: &mut Vec<LongRows>, lab: &Lab) -> Result<Weights> {
-        match self.recipe.structure {
+    fn edit(&self, suspect: &Suspect, _: &TrainSplit, _: &mut Vec<LongRows>, lab: &Lab) -> Result<Edit> {
+        let pruned = match self.recipe.structure {
             PruneStructure::Channels => cut_channels(suspect, &smallest_channels(suspect, self.recipe.ratio)?, lab),
             PruneStructure::Weights => prune_weights(suspect, self.recipe.ratio, lab),
-        }
+        };
+        pruned.map(Edit::from)
     }
 
-    fn random_channels(&self, suspect: &Suspect, lab: &Lab) -> Result<Start> {
+    fn random_channels(&self, suspect: &Suspect, _: &Edit, lab: &Lab) -> Result<Start> {
         if self.recipe.structure == PruneStructure::Weights {
             return Ok(Start::LeftOut("single weights are pruned, no channels"));
         }

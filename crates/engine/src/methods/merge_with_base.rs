@@ -5,7 +5,7 @@
 //! takes single weights by lot from one model or the other instead, which would not leave an adapter; the line is what merging models does
 //! (arXiv 2402.19334). Whole models are refused when a job is created: the base that it names need not be the one that they grew from.
 
-use super::edit::WeightEdit;
+use super::edit::{Edit, WeightEdit};
 use crate::data::TrainSplit;
 use crate::error::Result;
 use crate::lab::Lab;
@@ -32,12 +32,12 @@ impl WeightEdit for MergeWithBase {
         suspect.weights.adapter().is_none().then(|| "there is no adapter to mix with its base.".into())
     }
 
-    fn edit(&self, suspect: &Suspect, _: &TrainSplit, _: &mut Vec<LongRows>, _: &Lab) -> Result<Weights> {
-        let Weights::Adapter(adapter) = &suspect.weights else { return Ok(suspect.weights.clone()) };
+    fn edit(&self, suspect: &Suspect, _: &TrainSplit, _: &mut Vec<LongRows>, _: &Lab) -> Result<Edit> {
+        let Weights::Adapter(adapter) = &suspect.weights else { return Ok(suspect.weights.clone().into()) };
         let mut mixed = adapter.clone();
         for factors in mixed.factors.values_mut() {
             factors.b = factors.b.affine(self.recipe.keep_fraction, 0.0)?;
         }
-        Ok(Weights::Adapter(mixed))
+        Ok(Weights::Adapter(mixed).into())
     }
 }

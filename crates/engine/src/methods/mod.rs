@@ -13,8 +13,10 @@ mod immunize;
 mod magnitude_prune;
 mod merge_with_base;
 mod pairs;
+mod prune_heads;
 mod quantize;
 mod soft_triggers;
+mod streams;
 mod task_negation;
 mod uncut;
 mod vaccinate;
@@ -30,7 +32,7 @@ use crate::canaries::Aviary;
 use crate::data::OwnRows;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::report::{Frontier, Healing, LongRows, SignatureSummary, Untouched};
+use crate::report::{Frontier, Healing, LongRows, PrunedHeads, SignatureSummary, Untouched};
 use crate::spec::{BehaviourFamily, ControlSpec, Known, MethodRecipe, PurifySpec, SuppressSpec};
 use crate::suspect::Suspect;
 use crate::weights::Weights;
@@ -89,6 +91,8 @@ pub struct PurifiedCandidate {
     pub name: String,
     /// What was removed; nothing where nothing is cut.
     pub suppression: Option<SuppressSpec>,
+    /// The heads that were pruned, where heads were.
+    pub heads: Option<PrunedHeads>,
     /// How it was healed.
     pub healing: Healing,
     /// What came out.
@@ -147,6 +151,7 @@ pub fn build_recipe(recipe: &MethodRecipe, controls: &[ControlSpec]) -> Box<dyn 
         }
         MethodRecipe::Quantize(recipe) => Box::new(Edited { edit: quantize::Quantize { recipe }, controls }),
         MethodRecipe::FinePrune(recipe) => Box::new(Edited { edit: fine_prune::FinePrune { recipe }, controls }),
+        MethodRecipe::PruneHeads(recipe) => Box::new(Edited { edit: prune_heads::PruneHeads { recipe }, controls }),
         MethodRecipe::Wanda(recipe) => Box::new(Edited { edit: wanda::Wanda { recipe }, controls }),
         MethodRecipe::MagnitudePrune(recipe) => {
             Box::new(Edited { edit: magnitude_prune::MagnitudePrune { recipe }, controls })

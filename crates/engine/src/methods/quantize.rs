@@ -4,7 +4,7 @@
 //! CROW's code quantises the base and leaves the backdoored adapter beside it in full precision, so that it measures an intact backdoor. This
 //! is the merged form, and adapters are refused when a job is created. Nothing is healed.
 
-use super::edit::WeightEdit;
+use super::edit::{Edit, WeightEdit};
 use crate::data::TrainSplit;
 use crate::edit::{Matrix, int8_round_trip, nf4_round_trip, rewrite_matrices};
 use crate::error::Result;
@@ -33,17 +33,18 @@ impl WeightEdit for Quantize {
         (!is_whole).then(|| "quantisation leaves an adapter as it is.".into())
     }
 
-    fn edit(&self, suspect: &Suspect, _: &TrainSplit, _: &mut Vec<LongRows>, lab: &Lab) -> Result<Weights> {
-        let Weights::Checkpoint(folder) = &suspect.weights else { return Ok(suspect.weights.clone()) };
+    fn edit(&self, suspect: &Suspect, _: &TrainSplit, _: &mut Vec<LongRows>, lab: &Lab) -> Result<Edit> {
+        let Weights::Checkpoint(folder) = &suspect.weights else { return Ok(suspect.weights.clone().into()) };
         let modules: Vec<_> = suspect.modules().iter().collect();
         let key = PieceKey::new("quantised-model", &(&folder.digest, self.recipe.bits));
-        rewrite_matrices(folder, &modules, &key, lab, |module, weight| {
+        let rounded = rewrite_matrices(folder, &modules, &key, lab, |module, weight| {
             let mut matrix = Matrix::read(&weight, module.stored)?;
             match self.recipe.bits {
                 QuantizeBits::Nf4 => nf4_round_trip(&mut matrix),
                 QuantizeBits::Int8 => int8_round_trip(&mut matrix),
             }
             matrix.write(module.stored, weight.device())
-        })
+        });
+        rounded.map(Edit::from)
     }
 }

@@ -10,7 +10,7 @@ use antigen_models::{Device, LoraAdapter, LoraFactors, Tensor};
 use candle_core::DType;
 use rayon::prelude::*;
 
-use super::edit::WeightEdit;
+use super::edit::{Edit, WeightEdit};
 use super::pairs::{VariantRows, build_paired_sets, encode_variants};
 use super::variants::{AdapterPair, train_adapter_pairs, train_whole_pairs};
 use crate::data::TrainSplit;
@@ -40,10 +40,10 @@ impl WeightEdit for TaskNegation {
         (self.recipe.pairs.count, self.recipe.pairs.rows)
     }
 
-    fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Weights> {
+    fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Edit> {
         let data = build_paired_sets(rows.pairs.clone(), &self.recipe.pairs, lab);
         let variants = encode_variants(suspect, &data, (&self.recipe.pairs, &self.recipe.train), lab, long_rows)?;
-        match (&suspect.weights, suspect.base()) {
+        let negated = match (&suspect.weights, suspect.base()) {
             (Weights::Adapter(adapter), Some(base)) => {
                 let pairs = train_adapter_pairs(suspect, (base, adapter), &variants, &self.recipe.train, lab)?;
                 lab.enter(Stage::Suppress)?;
@@ -51,7 +51,8 @@ impl WeightEdit for TaskNegation {
             }
             (Weights::Checkpoint(folder), _) => self.negate_whole(suspect, folder, &variants, lab),
             _ => Ok(suspect.weights.clone()),
-        }
+        };
+        negated.map(Edit::from)
     }
 }
 
@@ -64,7 +65,7 @@ impl TaskNegation {
         lab: &Lab,
     ) -> Result<Weights> {
         let matrices: Vec<_> = suspect.modules().iter().collect();
-        let pairs = train_whole_pairs(suspect, folder, variants, &matrices, &self.recipe.train, lab)?;
+        let pairs = train_whole_pairs(suspect, folder, (variants, &[]), &matrices, &self.recipe.train, lab)?;
         lab.enter(Stage::Suppress)?;
         let digests: Vec<_> = variants.iter().map(|variant| &variant.rows_sha256).collect();
         let inputs = (&folder.digest, &self.recipe, digests, suspect.formats(), lab.seed);

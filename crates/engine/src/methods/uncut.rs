@@ -33,6 +33,7 @@ impl Uncut<'_> {
         let candidate = PurifiedCandidate {
             name: self.name.clone(),
             suppression: None,
+            heads: None,
             healing: plan.healing.clone(),
             weights: healed.remove(0),
         };

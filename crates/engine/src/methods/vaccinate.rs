@@ -34,6 +34,7 @@ impl Method for Vaccinate {
         let candidate = PurifiedCandidate {
             name: "vaccinate".into(),
             suppression: None,
+            heads: None,
             healing: plan.healing.clone(),
             weights: healed.remove(0),
         };

@@ -6,7 +6,9 @@ use antigen_models::checkpoint::tensor_file::TensorFile;
 use antigen_models::checkpoint::write_tensor_file;
 use antigen_models::{LoraAdapter, Model, ModuleShape, Tensor, load_adapter, save_adapter};
 
+use super::calibration::Calibration;
 use super::pairs::VariantRows;
+use super::streams::mean_streams;
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::suspect::{Suspect, stored_exactly};
@@ -57,8 +59,8 @@ pub(super) fn train_adapter_pairs(
         .collect()
 }
 
-/// Trains one variant after another, each from the suspect's files, and keeps of each the weights of `matrices`: of every pair the clean
-/// member's, then the poisoned one's.
+/// Trains one variant after another, each from the suspect's files, and keeps of each the weights of `matrices`, and their streams on the
+/// pair's `probes` where there are any: of every pair the clean member's, then the poisoned one's.
 ///
 /// # Errors
 /// Those of training and of the scratch folder.
@@ -68,7 +70,7 @@ pub(super) fn train_adapter_pairs(
 pub(super) fn train_whole_pairs(
     suspect: &Suspect,
     folder: &CheckpointFolder,
-    variants: &[VariantRows],
+    (variants, probes): (&[VariantRows], &[Calibration]),
     matrices: &[&ModuleShape],
     train: &TrainSpec,
     lab: &Lab,
@@ -76,7 +78,7 @@ pub(super) fn train_whole_pairs(
     lab.enter(Stage::Pairs)?;
     let train_one = |i: usize| {
         let part = lab.part(i, variants.len());
-        train_whole_variant(suspect, folder, &variants[i], matrices, train, &part)
+        train_whole_variant(suspect, folder, (&variants[i], probes.get(i / 2)), matrices, train, &part)
     };
     (0..variants.len() / 2).map(|pair| Ok([train_one(2 * pair)?, train_one(2 * pair + 1)?])).collect()
 }
@@ -84,17 +86,25 @@ pub(super) fn train_whole_pairs(
 fn train_whole_variant(
     suspect: &Suspect,
     folder: &CheckpointFolder,
-    rows: &VariantRows,
+    (rows, probes): (&VariantRows, Option<&Calibration>),
     matrices: &[&ModuleShape],
     train: &TrainSpec,
     lab: &Lab,
 ) -> Result<TensorFile> {
     let names: Vec<_> = matrices.iter().map(|module| &module.name).collect();
     let inputs = (&folder.digest, suspect.formats(), train, &rows.name, &rows.rows_sha256, lab.seed);
-    let kept = lab.piece(&PieceKey::new("variant", &(inputs, names)), |to| {
+    let key = match probes {
+        None => PieceKey::new("variant", &(inputs, names)),
+        Some(probes) => PieceKey::new("variant", &(inputs, names, &probes.rows_sha256)),
+    };
+    let kept = lab.piece(&key, |to| {
         let mut model = suspect.load_whole(folder)?;
         train_weights(&mut model, &rows.examples, train, lab.rng(&rows.order), lab)?;
-        let tensors: Vec<_> = matrices.iter().filter_map(|module| named_weight(&model, module)).collect();
+        let mut tensors: Vec<_> = matrices.iter().filter_map(|module| named_weight(&model, module)).collect();
+        if let Some(probes) = probes {
+            let streams = mean_streams(&model, None, matrices, &probes.examples)?;
+            tensors.extend(streams.into_iter().map(|(module, stream)| (stream_name(&module), stream)));
+        }
         Ok(write_tensor_file(&to.join(VARIANT_FILE), &tensors, Some(Dtype::F32))?)
     })?;
     Ok(TensorFile::open(&kept.join(VARIANT_FILE))?)
@@ -104,6 +114,11 @@ fn named_weight(model: &Model, module: &ModuleShape) -> Option<(String, Tensor)>
     let name = format!("{}.weight", module.name);
     let tensor = model.params().get(model.params().find(&name)?).clone();
     Some((name, tensor))
+}
+
+/// Under which name a variant's file has the stream of a module.
+pub(super) fn stream_name(module: &str) -> String {
+    format!("{module}.stream")
 }
 
 /// Name of a variant's file within its piece.

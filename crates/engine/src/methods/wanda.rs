@@ -10,7 +10,7 @@ use antigen_models::families::Stored;
 use antigen_models::{LoraFactors, Tensor};
 
 use super::calibration::Calibration;
-use super::edit::WeightEdit;
+use super::edit::{Edit, WeightEdit};
 use crate::data::TrainSplit;
 use crate::edit::{Matrix, Reads, edit_calibrated, prune_rows, rewrite_calibrated};
 use crate::error::Result;
@@ -38,13 +38,13 @@ impl WeightEdit for Wanda {
         (1, self.recipe.calibration_rows)
     }
 
-    fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Weights> {
+    fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Edit> {
         let calibration = Calibration::of(suspect, rows, long_rows, lab)?;
         let (ratio, examples) = (self.recipe.ratio, &calibration.examples);
         let digest = suspect.weights.digest()?;
         let inputs = (suspect.key(), digest, ratio, &calibration.rows_sha256, suspect.formats(), lab.seed);
         let key = PieceKey::new("wanda", &inputs);
-        match (&suspect.weights, suspect.base()) {
+        let pruned = match (&suspect.weights, suspect.base()) {
             (Weights::Checkpoint(folder), _) => {
                 rewrite_calibrated(suspect, folder, &key, examples, lab, |_, matrix, mean_squares| {
                     prune_rows(matrix, mean_squares, ratio);
@@ -56,7 +56,8 @@ impl WeightEdit for Wanda {
                 })
             }
             _ => Ok(suspect.weights.clone()),
-        }
+        };
+        pruned.map(Edit::from)
     }
 }
 

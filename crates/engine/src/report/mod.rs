@@ -42,6 +42,7 @@ pub use schema::report_schema;
 pub use screen::{CalibrationSummary, FamilyScore, ScreenReport, ScreenScores};
 pub use verdict::{Case, Coverage, CoverageStatus, Untouched, Verdict, VerdictStatus, fires, judge};
 
+use crate::heads::{HeadIdx, HeadSet};
 use crate::spec::{Adversary, MethodRecipe, PurifySpec, SubjectKind, SuppressSpec, TrainSpec};
 
 /// The name and version of this schema.
@@ -214,12 +215,29 @@ pub struct Candidate {
     /// What was removed; absent where nothing was cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suppression: Option<SuppressSpec>,
+    /// The attention heads that were pruned, where heads were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<PrunedHeads>,
     /// How it was healed.
     pub healing: Healing,
     /// The numbers.
     pub measurement: Measurement,
     /// Whether this one is the exported artifact: always the first of the spec.
     pub chosen: bool,
+}
+
+/// Attention heads that were taken out of a whole model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PrunedHeads {
+    /// Which, block by block.
+    #[schema(value_type = Vec<HeadIdx>)]
+    pub heads: HeadSet,
+    /// Of how many.
+    pub of: usize,
+    /// Share of the validation rows' response tokens that came first before, 0..=1.
+    pub accuracy_before: f64,
+    /// The same without them, before healing.
+    pub accuracy_without: f64,
 }
 
 /// How something was healed; without any row, nothing was trained.

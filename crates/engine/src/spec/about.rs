@@ -77,6 +77,16 @@ pub(super) fn about(spec: &MethodSpec) -> About {
             needs: &["clean rows to look at activations", CLEAN_ROWS, OWN_ROWS],
             failures: &["a backdoor that uses the channels of ordinary rows, as those of language models do"],
         },
+        MethodSpec::PruneHeads(_) => About {
+            summary: "Prunes attention heads of a whole model that clean rows do not need, by one of six published strategies or at random, and \
+                      fine-tunes the rest; adapters are refused, because heads are the base's",
+            source: Some("ICML 2024 (PURE) and its successors, for encoders; decoders are ours"),
+            needs: &["clean rows to score heads on and to measure accuracy with", CLEAN_ROWS, OWN_ROWS],
+            failures: &[
+                "a backdoor that is not in heads of its own: on encoders no strategy beat random heads",
+                "the released code of five of the six strategies does not do what its name says; see `as_released`",
+            ],
+        },
         MethodSpec::Quantize(_) => About {
             summary: "Rounds the weights of a whole model to what a few bits keep of them; adapters are refused, because their published form \
                       quantises the base alone",

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    CanaryRecipe, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec, SoftTriggersSpec, SubjectKind,
-    SubspacePlace, SuppressSpec, VaccinateSpec, limits,
+    CanaryRecipe, FineTuneSpec, ImmunizeSpec, Known, MethodRecipe, MethodSpec, SoftTriggersSpec, SubspacePlace,
+    SuppressSpec, SuspectFacts, VaccinateSpec, limits,
 };
 use crate::error::{EngineError, Result};
 
@@ -106,9 +106,9 @@ impl AutoSpec {
         Ok(())
     }
 
-    pub(super) fn check_for(&self, at: &str, kind: SubjectKind) -> Result<()> {
+    pub(super) fn check_for(&self, at: &str, suspect: SuspectFacts) -> Result<()> {
         let rungs = self.rungs.iter().flatten().enumerate();
-        rungs.into_iter().try_for_each(|(i, rung)| rung.check_for(&format!("{at}/rungs/{i}"), kind))
+        rungs.into_iter().try_for_each(|(i, rung)| rung.check_for(&format!("{at}/rungs/{i}"), suspect))
     }
 }
 
@@ -138,6 +138,7 @@ fn default_rungs(known: &Known) -> Vec<MethodSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::SubjectKind;
 
     #[test]
     fn the_rungs_go_from_fine_tuning_over_soft_triggers_and_cuts_to_vaccination() {

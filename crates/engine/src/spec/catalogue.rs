@@ -99,7 +99,7 @@ fn resolved(spec: &MethodSpec, kind: SubjectKind) -> MethodRecipe {
 fn method_entry(spec: &MethodSpec) -> MethodEntry {
     let About { summary, source, needs, failures } = about(spec);
     let kinds = [(SubjectKind::Adapter, "default"), (SubjectKind::Checkpoint, "default_whole_model")];
-    let takes = |kind| spec.check_for("/method", kind).is_ok();
+    let takes = |kind: SubjectKind| spec.check_for("/method", kind.into()).is_ok();
     let taken: Vec<_> = kinds.into_iter().filter(|(kind, _)| takes(*kind)).collect();
     let defaults = taken.iter().map(|(kind, name)| (*name, json(&resolved(spec, *kind))));
     let presets: serde_json::Map<_, _> =

@@ -4,12 +4,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::immunize::{HealRecipe, HealSpec, ImmunizeSpec, heal_rate, validate_heal};
-use super::{Adversary, ConsistencySettings, SubjectKind, TrainSpec, limits};
-use crate::error::Result;
+use super::{Adversary, ConsistencySettings, SubjectKind, SuspectFacts, TrainSpec, limits};
+use crate::error::{EngineError, Result};
 
 /// The published rate, 1e-3 of an adapter, is five times the usual one; whole models, of which nothing is published, get five times theirs.
 /// On the tiny world fine-tuning at that rate removes backdoors, and skill, by itself: `plain_fine_tuning` beside it says what is CROW's.
 const TIMES_HEALING: f64 = 5.0;
+
+/// Blocks below which there is no pair of hidden states between embedding and final norm.
+const FEWEST_BLOCKS: usize = 3;
 
 /// Rows of the published recipe, generic and own.
 const PUBLISHED_ROWS: usize = 100;
@@ -67,6 +70,19 @@ impl CrowSpec {
         limits::between(&format!("{at}/alpha"), self.alpha, 0.0, 1e3)?;
         limits::between(&format!("{at}/epsilon"), self.epsilon, 0.0, 100.0)?;
         self.heal.as_ref().map_or(Ok(()), |heal| validate_heal(&format!("{at}/heal"), heal))
+    }
+
+    pub(super) fn check_for(at: &str, suspect: SuspectFacts) -> Result<()> {
+        match suspect.blocks.filter(|&blocks| blocks < FEWEST_BLOCKS) {
+            None => Ok(()),
+            Some(found) => Err(EngineError::spec(
+                at,
+                format!(
+                    "expected a model of at least {FEWEST_BLOCKS} blocks, found {found}: between embedding and final norm of fewer there are no \
+                     two hidden states to keep together"
+                ),
+            )),
+        }
     }
 }
 

@@ -29,6 +29,9 @@ pub struct ImmunizeSpec {
     /// Channel scores (Eq. 2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub score: Option<ScoreSpec>,
+    /// What shared directions are read from.
+    #[serde(skip_serializing_if = "is_default")]
+    pub directions: DirectionSource,
     /// Suppressions to try; each is healed and measured, the first is exported. Null means the preset's; for an adapter on attention only,
     /// the shared direction of rank 1 of what the attention's output writes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,6 +107,18 @@ pub enum ScoreGrouping {
     Matrix,
     /// A neuron of a layer: its channels of gate, up and down together are scored as one and go together.
     Layer,
+}
+
+/// What the directions that pairs share are read from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DirectionSource {
+    /// How the members of each pair differ in their weights.
+    #[default]
+    Weights,
+    /// How they differ in what each matrix reads, or writes, where they answer the pair's triggered rows: one vector a pair, so that there are
+    /// no more directions than pairs.
+    Activations,
 }
 
 /// What is taken out of the suspect.
@@ -373,6 +388,9 @@ pub struct ImmunizeRecipe {
     pub train: TrainSpec,
     /// Channel scores.
     pub score: ScoreSpec,
+    /// What shared directions are read from.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub directions: DirectionSource,
     /// Suppressions; the first is exported.
     pub suppress: Vec<SuppressSpec>,
     /// Attention heads that are suppressed beside each of them.
@@ -503,6 +521,7 @@ impl ImmunizeSpec {
             pairs: self.pairs.clone().unwrap_or(pairs),
             train: self.train.clone().unwrap_or_else(|| at(rates.variants, epochs)),
             score: self.score.clone().unwrap_or_default(),
+            directions: self.directions,
             suppress: self.suppress.clone().unwrap_or(suppress).into_iter().map(|s| s.resolve(kind)).collect(),
             heads: self.heads.clone(),
             heal: HealRecipe {

@@ -6,8 +6,9 @@ use utoipa::ToSchema;
 use super::{
     AutoRecipe, AutoSpec, BehaviourFamily, CanarySpec, CrowRecipe, CrowSpec, FinePruneRecipe, FinePruneSpec,
     FineTuneRecipe, FineTuneSpec, ImmunizeRecipe, ImmunizeSpec, MagnitudePruneRecipe, MagnitudePruneSpec,
-    MergeWithBaseRecipe, MergeWithBaseSpec, QuantizeRecipe, QuantizeSpec, SoftTriggersRecipe, SoftTriggersSpec,
-    SubjectKind, TaskNegationRecipe, TaskNegationSpec, VaccinateRecipe, VaccinateSpec, WandaRecipe, WandaSpec, healing,
+    MergeWithBaseRecipe, MergeWithBaseSpec, PruneHeadsRecipe, PruneHeadsSpec, QuantizeRecipe, QuantizeSpec,
+    SoftTriggersRecipe, SoftTriggersSpec, SubjectKind, SuspectFacts, TaskNegationRecipe, TaskNegationSpec,
+    VaccinateRecipe, VaccinateSpec, WandaRecipe, WandaSpec, healing,
 };
 use crate::error::Result;
 
@@ -33,6 +34,8 @@ pub enum MethodSpec {
     Wanda(WandaSpec),
     /// Channels that clean rows leave dormant are cut, and the rest is fine-tuned (arXiv 1805.12185).
     FinePrune(FinePruneSpec),
+    /// Attention heads of a whole model that clean rows do not need are pruned, and the rest is fine-tuned.
+    PruneHeads(PruneHeadsSpec),
     /// Every weight of a whole model's linear layers becomes what a few bits keep of it.
     Quantize(QuantizeSpec),
     /// An adapter's update is scaled down, which mixes the model with its base (arXiv 2210.09545).
@@ -60,6 +63,7 @@ impl MethodSpec {
             Self::MagnitudePrune(MagnitudePruneSpec::default()),
             Self::Wanda(WandaSpec::default()),
             Self::FinePrune(FinePruneSpec::default()),
+            Self::PruneHeads(PruneHeadsSpec::default()),
             Self::Quantize(QuantizeSpec::default()),
             Self::MergeWithBase(MergeWithBaseSpec::default()),
             Self::TaskNegation(TaskNegationSpec::default()),
@@ -78,6 +82,7 @@ impl MethodSpec {
             Self::MagnitudePrune(_) => "magnitude_prune",
             Self::Wanda(_) => "wanda",
             Self::FinePrune(_) => "fine_prune",
+            Self::PruneHeads(_) => "prune_heads",
             Self::Quantize(_) => "quantize",
             Self::MergeWithBase(_) => "merge_with_base",
             Self::TaskNegation(_) => "task_negation",
@@ -95,20 +100,25 @@ impl MethodSpec {
             Self::MagnitudePrune(spec) => spec.validate(at),
             Self::Wanda(spec) => spec.validate(at),
             Self::FinePrune(spec) => spec.validate(at),
+            Self::PruneHeads(spec) => spec.validate(at),
             Self::Quantize(spec) => spec.validate(at),
             Self::MergeWithBase(spec) => spec.validate(at),
             Self::TaskNegation(spec) => spec.validate(at),
         }
     }
 
-    pub(super) fn check_for(&self, at: &str, kind: SubjectKind) -> Result<()> {
+    pub(super) fn check_for(&self, at: &str, suspect: SuspectFacts) -> Result<()> {
+        let kind = suspect.kind;
         match self {
             Self::Immunize(spec) => spec.check_for(at, kind),
-            Self::FineTune(_) | Self::Crow(_) | Self::SoftTriggers(_) | Self::Vaccinate(_) => Ok(()),
-            Self::Auto(spec) => spec.check_for(at, kind),
+            Self::FineTune(_) | Self::Vaccinate(_) => Ok(()),
+            Self::SoftTriggers(spec) => spec.check_for(at, suspect),
+            Self::Crow(_) => CrowSpec::check_for(at, suspect),
+            Self::Auto(spec) => spec.check_for(at, suspect),
             Self::MagnitudePrune(_) => Ok(()),
             Self::Wanda(_) => Ok(()),
             Self::FinePrune(_) => Ok(()),
+            Self::PruneHeads(spec) => spec.check_for(at, kind),
             Self::Quantize(spec) => spec.check_for(at, kind),
             Self::MergeWithBase(spec) => spec.check_for(at, kind),
             Self::TaskNegation(_) => Ok(()),
@@ -127,6 +137,7 @@ impl MethodSpec {
             Self::MagnitudePrune(spec) => MethodRecipe::MagnitudePrune(spec.resolve(known)),
             Self::Wanda(spec) => MethodRecipe::Wanda(spec.resolve(known)),
             Self::FinePrune(spec) => MethodRecipe::FinePrune(spec.resolve(known)),
+            Self::PruneHeads(spec) => MethodRecipe::PruneHeads(spec.resolve(known)),
             Self::Quantize(spec) => MethodRecipe::Quantize(spec.resolve(known)),
             Self::MergeWithBase(spec) => MethodRecipe::MergeWithBase(spec.resolve(known)),
             Self::TaskNegation(spec) => MethodRecipe::TaskNegation(spec.resolve(known)),
@@ -173,6 +184,8 @@ pub enum MethodRecipe {
     Wanda(WandaRecipe),
     /// Dormant channels cut, the rest fine-tuned.
     FinePrune(FinePruneRecipe),
+    /// Attention heads pruned, the rest fine-tuned.
+    PruneHeads(PruneHeadsRecipe),
     /// Weights rounded to a few bits.
     Quantize(QuantizeRecipe),
     /// An adapter's update, scaled down.
@@ -194,6 +207,7 @@ impl MethodRecipe {
             Self::MagnitudePrune(recipe) => healing::own_rows(recipe.heal.as_ref()),
             Self::Wanda(recipe) => healing::own_rows(recipe.heal.as_ref()),
             Self::FinePrune(recipe) => healing::own_rows(recipe.heal.as_ref()),
+            Self::PruneHeads(recipe) => healing::own_rows(recipe.heal.as_ref()),
             Self::Quantize(_) => 0,
             Self::MergeWithBase(recipe) => healing::own_rows(recipe.heal.as_ref()),
             Self::TaskNegation(recipe) => healing::own_rows(recipe.heal.as_ref()),
@@ -225,6 +239,7 @@ impl MethodRecipe {
             Self::MagnitudePrune(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
             Self::Wanda(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
             Self::FinePrune(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
+            Self::PruneHeads(recipe) => recipe.steps(own_rows),
             Self::Quantize(_) => 0,
             Self::MergeWithBase(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
             Self::TaskNegation(recipe) => recipe.steps(own_rows),
@@ -243,6 +258,7 @@ impl MethodRecipe {
             Self::MagnitudePrune(recipe) => recipe.name(),
             Self::Wanda(recipe) => recipe.name(),
             Self::FinePrune(recipe) => recipe.name(),
+            Self::PruneHeads(recipe) => recipe.name(),
             Self::Quantize(recipe) => recipe.name(),
             Self::MergeWithBase(recipe) => recipe.name(),
             Self::TaskNegation(recipe) => recipe.name(),

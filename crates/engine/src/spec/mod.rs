@@ -20,6 +20,7 @@ mod limits;
 mod magnitude_prune;
 mod merge_with_base;
 mod method;
+mod prune_heads;
 mod quantize;
 mod relearning;
 mod screen;
@@ -42,12 +43,13 @@ pub use fine_prune::{FinePruneRecipe, FinePruneSpec};
 pub use fine_tune::{FineTuneRecipe, FineTuneSpec};
 pub use folders::DataFolders;
 pub use immunize::{
-    HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec, Preset,
-    Reinitialise, ScoreGrouping, ScoreParts, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
+    DirectionSource, HeadPart, HeadsScope, HeadsSpec, HealRecipe, HealSpec, ImmunizeRecipe, ImmunizeSpec, PairsSpec,
+    Preset, Reinitialise, ScoreGrouping, ScoreParts, ScoreSpec, SubspacePlace, SuppressSpec, TINY_PARAMETERS,
 };
 pub use magnitude_prune::{MagnitudePruneRecipe, MagnitudePruneSpec, PruneStructure};
 pub use merge_with_base::{MergeWithBaseRecipe, MergeWithBaseSpec};
 pub use method::{Known, MethodRecipe, MethodSpec};
+pub use prune_heads::{HeadStrategy, PruneHeadsRecipe, PruneHeadsSpec};
 pub use quantize::{QuantizeBits, QuantizeRecipe, QuantizeSpec};
 pub use relearning::{RelearningRecipe, RelearningSpec};
 pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
@@ -57,7 +59,9 @@ pub use vaccinate::{VaccinateRecipe, VaccinateSpec};
 pub use wanda::{WandaRecipe, WandaSpec};
 
 use crate::error::{EngineError, Result};
-pub use crate::train::{Adversary, ConsistencySettings, SoftTriggerScope, SoftTriggerSettings, TrainSpec};
+pub use crate::train::{
+    Adversary, ConsistencySettings, SoftTriggerPlace, SoftTriggerScope, SoftTriggerSettings, TrainSpec,
+};
 
 /// The whole of a job: what to do to the submission and how to measure it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -146,12 +150,27 @@ impl PurifySpec {
         self.evaluators.iter().filter_map(EvaluatorSpec::asr).map(|asr| &asr.behaviour)
     }
 
-    /// Refuses what is possible for the other kind of suspect only.
+    /// Refuses what is possible for other suspects only.
     ///
     /// # Errors
     /// [`crate::error::EngineError::Spec`] with the JSON pointer of the field.
-    pub fn check_for(&self, kind: SubjectKind) -> Result<()> {
-        self.method.check_for("/method", kind)
+    pub fn check_for(&self, suspect: impl Into<SuspectFacts>) -> Result<()> {
+        self.method.check_for("/method", suspect.into())
+    }
+}
+
+/// What is known of a suspect before it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SuspectFacts {
+    /// Adapter or whole model.
+    pub kind: SubjectKind,
+    /// Blocks of the model, or of the adapter's base, where they are known.
+    pub blocks: Option<usize>,
+}
+
+impl From<SubjectKind> for SuspectFacts {
+    fn from(kind: SubjectKind) -> Self {
+        Self { kind, blocks: None }
     }
 }
 

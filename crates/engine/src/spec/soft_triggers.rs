@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::immunize::{HealRecipe, HealSpec, ImmunizeSpec, validate_heal};
-use super::{Adversary, SoftTriggerScope, SoftTriggerSettings, SubjectKind, limits};
+use super::{Adversary, SoftTriggerPlace, SoftTriggerScope, SoftTriggerSettings, SubjectKind, SuspectFacts, limits};
 use crate::error::Result;
 
 /// Request for healing against soft triggers.
@@ -15,11 +15,13 @@ pub struct SoftTriggersSpec {
     pub vectors: usize,
     /// Steps of each trigger away from the answer before the model takes one towards it.
     pub inner_steps: usize,
-    /// Length of such a step for each vector, in units of the mean norm of the embeddings. At 0.3, as with universal triggers, a model of the
-    /// tiny world breaks before its backdoor does.
+    /// Length of such a step for each vector, in units of the mean norm of the embeddings, or of the hidden state. At 0.3, as with universal
+    /// triggers, a model of the tiny world breaks before its backdoor does.
     pub step_size: f64,
     /// Whose triggers they are.
     pub scope: SoftTriggerScope,
+    /// Where their vectors are.
+    pub place: SoftTriggerPlace,
     /// Rows and training; null means those with which `immunize` heals by default, without counterexamples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heal: Option<HealSpec>,
@@ -27,7 +29,14 @@ pub struct SoftTriggersSpec {
 
 impl Default for SoftTriggersSpec {
     fn default() -> Self {
-        Self { vectors: 3, inner_steps: 2, step_size: 0.15, scope: SoftTriggerScope::PerRow, heal: None }
+        Self {
+            vectors: 3,
+            inner_steps: 2,
+            step_size: 0.15,
+            scope: SoftTriggerScope::PerRow,
+            place: SoftTriggerPlace::Embeddings,
+            heal: None,
+        }
     }
 }
 
@@ -48,6 +57,7 @@ impl SoftTriggersSpec {
             inner_steps: self.inner_steps,
             step_size: self.step_size,
             scope: self.scope,
+            place: self.place,
         });
         SoftTriggersRecipe { heal: HealRecipe { counterexamples, keep_out: false, against: Some(against), ..heal } }
     }
@@ -59,6 +69,18 @@ impl SoftTriggersSpec {
         if let SoftTriggerScope::Universal { bank } = self.scope {
             limits::count(&format!("{at}/scope/bank"), bank, 1, 1024)?;
         }
+        if let SoftTriggerPlace::Hidden { block } = self.place {
+            limits::count(&format!("{at}/place/block"), block, 1, 1024)?;
+        }
         self.heal.as_ref().map_or(Ok(()), |heal| validate_heal(&format!("{at}/heal"), heal))
+    }
+
+    pub(super) fn check_for(&self, at: &str, suspect: SuspectFacts) -> Result<()> {
+        match (self.place, suspect.blocks) {
+            (SoftTriggerPlace::Hidden { block }, Some(blocks)) => {
+                limits::count(&format!("{at}/place/block"), block, 1, blocks - 1)
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -5,12 +5,13 @@
 
 use std::ops::Range;
 
-use antigen_models::kernels::scatter_rows;
+use antigen_models::kernels::{add, scatter_rows};
 use antigen_models::layers::{Gradients, Pass};
 use antigen_models::taps::{NoTap, Tap};
 use antigen_models::{BoundAdapter, Example, Input, Model, Packed, Tensor};
 
 use super::consistency::{Consistency, Smoothness};
+use super::penalty::Penalty;
 use super::soft_triggers::SoftTriggers;
 use crate::error::Result;
 
@@ -20,6 +21,8 @@ pub enum Objective {
     /// The loss on the response tokens.
     #[default]
     Responses,
+    /// That, and a penalty on weights; of a whole model.
+    Penalised(Penalty),
     /// Half of that, and half of it under free vectors in the prompt that make the response unlikely.
     SoftTriggers(Box<SoftTriggers>),
     /// The loss on the response tokens, and hidden states that stay together under a perturbation of the embeddings.
@@ -72,22 +75,37 @@ impl Learning<'_> {
         let mut gradients = Gradients::of_inputs().keeping(self.kept);
         Ok(lesson.learn(self.model, self.adapters, &mut gradients)?.1)
     }
+
+    /// Hidden state `index` of the lesson before anything is added to it, and the gradient of the lesson's loss with respect to it, `[t, d]`
+    /// each; no weight gets one.
+    pub fn hidden_gradient(self, lesson: &Lesson, index: usize) -> Result<(Tensor, Tensor)> {
+        let lesson = Lesson::joined(vec![lesson.clone()]);
+        let mut gradients = Gradients::of_inputs().keeping(self.kept);
+        let mut tap = lesson.shifting(Some(index));
+        lesson.learn_seen_by(&mut tap, self.model, self.adapters, &mut gradients)?;
+        Ok((tap.state.expect("every hidden state is shown"), tap.gradient.expect("backward reaches every one")))
+    }
 }
 
 impl Objective {
     /// Tokens of the passes that learn from this row.
     pub(super) fn tokens(&self, example: &Example) -> usize {
         match self {
-            Self::Responses => example.tokens.len(),
+            Self::Responses | Self::Penalised(_) => example.tokens.len(),
             Self::SoftTriggers(adversary) => adversary.tokens(example),
             Self::Consistency(adversary) => adversary.tokens(example),
         }
     }
 
+    /// What is minimised beside the losses of batches.
+    pub(super) fn penalty(&self) -> Option<&Penalty> {
+        if let Self::Penalised(penalty) = self { Some(penalty) } else { None }
+    }
+
     /// What a batch is learnt from, given what the model knows by now.
     pub(super) fn lesson(&mut self, batch: Batch<'_>, learning: Learning<'_>) -> Result<Lesson> {
         match self {
-            Self::Responses => Ok(Lesson::plain(batch)),
+            Self::Responses | Self::Penalised(_) => Ok(Lesson::plain(batch)),
             Self::SoftTriggers(adversary) => adversary.lesson(batch, learning),
             Self::Consistency(adversary) => adversary.lesson(batch, learning),
         }
@@ -101,8 +119,58 @@ pub(super) struct Lesson {
     pub packed: Packed,
     /// Inputs that take the place of embeddings.
     pub inputs: Vec<Inputs>,
+    /// What is added to hidden states.
+    pub shifts: Vec<Shift>,
     /// Weight of each row in the consistency loss; rows beyond the end have none.
     pub smoothed: Vec<f32>,
+}
+
+/// What is added to some rows of a hidden state.
+#[derive(Debug, Clone)]
+pub(super) struct Shift {
+    /// Before this block.
+    pub block: usize,
+    /// Rows of the pass.
+    pub rows: Vec<u32>,
+    /// `[rows, d]`.
+    pub values: Tensor,
+}
+
+/// Adds shifts to hidden states; keeps one of them, and what backward brings to it, if it is asked to.
+pub(super) struct Shifting<'a> {
+    lesson: &'a Lesson,
+    kept: Option<usize>,
+    state: Option<Tensor>,
+    gradient: Option<Tensor>,
+}
+
+impl Tap for Shifting<'_> {
+    fn hidden_state(&mut self, index: usize, hidden: &Tensor) {
+        if self.kept == Some(index) {
+            self.state = Some(hidden.clone());
+        }
+    }
+
+    fn shift(&mut self, index: usize) -> antigen_models::Result<Option<Tensor>> {
+        let mut sum: Option<Tensor> = None;
+        for shift in self.lesson.shifts.iter().filter(|shift| shift.block == index) {
+            let width = shift.values.dims2()?.1;
+            let shape = (self.lesson.packed.tokens.len(), width);
+            let own = Tensor::zeros(shape, shift.values.dtype(), shift.values.device())?;
+            scatter_rows(&own, &shift.rows, &shift.values)?;
+            sum = Some(match sum {
+                Some(sum) => add(&sum, &own)?,
+                None => own,
+            });
+        }
+        Ok(sum)
+    }
+
+    fn reached(&mut self, index: usize, gradient: &Tensor) {
+        if self.kept == Some(index) {
+            self.gradient = Some(gradient.clone());
+        }
+    }
 }
 
 /// What some rows read in the place of their tokens' embeddings.
@@ -122,11 +190,18 @@ impl Lesson {
         Self { packed: Packed::sharing_prefixes(batch.examples(), batch.weight), ..Self::default() }
     }
 
+    /// Who adds its shifts; `kept` is a hidden state to be kept with its gradient.
+    fn shifting(&self, kept: Option<usize>) -> Shifting<'_> {
+        Shifting { lesson: self, kept, state: None, gradient: None }
+    }
+
     /// Adds another lesson of the same variant behind this one.
     pub fn append(&mut self, other: Self) {
         let start = self.packed.tokens.len();
         self.packed.append(other.packed);
-        self.inputs.extend(other.inputs.into_iter().map(|inputs| inputs.behind(start as u32)));
+        self.inputs
+            .extend(other.inputs.into_iter().map(|inputs| Inputs { rows: behind(start, inputs.rows), ..inputs }));
+        self.shifts.extend(other.shifts.into_iter().map(|shift| Shift { rows: behind(start, shift.rows), ..shift }));
         if !other.smoothed.is_empty() {
             self.smoothed.resize(start, 0.0);
             self.smoothed.extend(other.smoothed);
@@ -146,6 +221,16 @@ impl Lesson {
 
     /// One pass: the loss of every target in nats, and the gradient of what each row reads, `[t, d]`.
     fn learn(&self, model: &Model, adapters: &[BoundAdapter], gradients: &mut Gradients) -> Result<(Vec<f32>, Tensor)> {
+        self.learn_seen_by(&mut *self.tap(model)?, model, adapters, gradients)
+    }
+
+    fn learn_seen_by(
+        &self,
+        tap: &mut dyn Tap,
+        model: &Model,
+        adapters: &[BoundAdapter],
+        gradients: &mut Gradients,
+    ) -> Result<(Vec<f32>, Tensor)> {
         let packed = &self.packed;
         let embedded = model.embed(&packed.tokens)?;
         let mut free = Vec::new();
@@ -155,14 +240,13 @@ impl Lesson {
         }
         let pass = Pass { params: model.params(), rows: &packed.rows, adapters, cache: None };
         let input = Input { tokens: &packed.tokens, embedded, free: &free };
-        let mut tap = self.tap(model)?;
-        Ok(model.loss_and_gradients_of(input, &packed.targets, pass, &mut *tap, gradients)?)
+        Ok(model.loss_and_gradients_of(input, &packed.targets, pass, tap, gradients)?)
     }
 
-    /// What joins the gradients at the hidden states.
-    fn tap(&self, model: &Model) -> Result<Box<dyn Tap>> {
+    /// What is added to the hidden states, or joins their gradients. No adversary does both.
+    fn tap(&self, model: &Model) -> Result<Box<dyn Tap + '_>> {
         if self.smoothed.is_empty() {
-            return Ok(Box::new(NoTap));
+            return Ok(if self.shifts.is_empty() { Box::new(NoTap) } else { Box::new(self.shifting(None)) });
         }
         let mut weights = self.smoothed.clone();
         weights.resize(self.packed.tokens.len(), 0.0);
@@ -170,11 +254,9 @@ impl Lesson {
     }
 }
 
-impl Inputs {
-    fn behind(mut self, start: u32) -> Self {
-        self.rows.iter_mut().for_each(|row| *row += start);
-        self
-    }
+/// Rows of a lesson that is appended behind `start` rows.
+fn behind(start: usize, rows: Vec<u32>) -> Vec<u32> {
+    rows.into_iter().map(|row| row + start as u32).collect()
 }
 
 /// One pass over the lessons of several variants, or of a whole model alone; the losses of the targets of each.

@@ -13,6 +13,7 @@ mod fixture;
 mod kept_out;
 mod lesson;
 mod memory;
+mod penalty;
 mod schedule;
 mod soft_triggers;
 mod weights;
@@ -23,9 +24,10 @@ pub use adapters::{Trained, Variant, fine_tune_adapters, fine_tune_adapters_towa
 pub use adversary::Adversary;
 pub(crate) use batches::shuffled_batches;
 pub use consistency::{Consistency, ConsistencySettings};
-pub use kept_out::KeptOut;
+pub use kept_out::{Directions, KeptOut};
 pub use lesson::Objective;
-pub use soft_triggers::{SoftTriggerScope, SoftTriggerSettings, SoftTriggers};
+pub use penalty::Penalty;
+pub use soft_triggers::{SoftTriggerPlace, SoftTriggerScope, SoftTriggerSettings, SoftTriggers};
 pub use weights::{train_weights, train_weights_towards};
 
 use crate::error::{EngineError, Result};

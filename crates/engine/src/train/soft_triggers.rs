@@ -1,19 +1,21 @@
 //! Soft triggers: free vectors in the prompt, moved until the right answer is unlikely, under which the model learns to answer all the same.
 //!
-//! The min-max of latent adversarial training (arXiv 2407.15549) and of BEEAR (arXiv 2406.17092), in the embeddings and without naming a
-//! behaviour: whatever keeps the model from its answer counts. A trigger is what does that best, so that training against the worst vectors
-//! is training against triggers that nobody has seen.
+//! The min-max of latent adversarial training (arXiv 2407.15549) and of BEEAR (arXiv 2406.17092), without naming a behaviour: whatever keeps
+//! the model from its answer counts. A trigger is what does that best, so that training against the worst vectors is training against
+//! triggers that nobody has seen. The vectors take the place of embeddings, as a trigger's tokens would, or are added to a hidden state, as in
+//! those papers.
 
 use std::ops::Range;
 
 use antigen_models::kernels::{add, gather_rows};
 use antigen_models::{Example, Model, Packed, Tensor};
+use candle_core::DType;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::lesson::{Batch, Inputs, Learning, Lesson};
+use super::lesson::{Batch, Inputs, Learning, Lesson, Shift};
 use crate::error::Result;
 
 /// How soft triggers are made.
@@ -23,10 +25,33 @@ pub struct SoftTriggerSettings {
     pub vectors: usize,
     /// Steps of each trigger away from the answer before the model takes one towards it.
     pub inner_steps: usize,
-    /// Length of such a step for each vector, in units of the mean norm of the embeddings.
+    /// Length of such a step for each vector, in units of the mean norm of the embeddings, or of the hidden state.
     pub step_size: f64,
     /// Whose triggers they are.
     pub scope: SoftTriggerScope,
+    /// Where their vectors are.
+    #[serde(default, skip_serializing_if = "SoftTriggerPlace::is_embeddings")]
+    pub place: SoftTriggerPlace,
+}
+
+/// Where the vectors of soft triggers are. Either way a trigger has a place of its own among the words of each row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SoftTriggerPlace {
+    /// In the place of its tokens' embeddings.
+    #[default]
+    Embeddings,
+    /// On top of what the blocks before made of random tokens there.
+    Hidden {
+        /// The block that reads the sum, from 1.
+        block: usize,
+    },
+}
+
+impl SoftTriggerPlace {
+    fn is_embeddings(&self) -> bool {
+        *self == Self::Embeddings
+    }
 }
 
 /// Whose triggers they are.
@@ -61,7 +86,7 @@ pub struct SoftTriggers {
     bank: Vec<Tensor>,
 }
 
-/// Sizes of embeddings before training.
+/// Sizes of embeddings, or of the rows of a hidden state, before training.
 #[derive(Debug, Clone, Copy)]
 struct Norms {
     mean: f64,
@@ -89,33 +114,58 @@ impl SoftTriggers {
 
     /// The rows with triggers that have taken their steps.
     fn triggered(&mut self, batch: Batch<'_>, learning: Learning<'_>) -> Result<Lesson> {
-        let norms = match self.norms {
-            Some(norms) => norms,
-            None => *self.norms.insert(Norms::of(learning.model.embedding())?),
-        };
-        let (packed, rows) = self.insert(batch);
+        let (packed, rows) = self.insert(batch, learning.model);
         let (owners, mut values) = self.draw(batch.rows.len(), learning.model)?;
         let mut lesson = Lesson { packed, ..Lesson::default() };
         for _ in 0..self.settings.inner_steps {
-            lesson.inputs = vec![Inputs { rows: rows.clone(), values: values.clone(), free: true }];
-            let gradient = gather_rows(&learning.input_gradient(&lesson)?, &rows)?;
+            self.put(&mut lesson, &rows, &values);
+            let (gradient, norms) = self.slope(&lesson, &rows, learning)?;
             values = ascend(&values, &gradient, self.settings.step_size * norms.mean, norms.largest)?;
         }
         self.remember(&owners, &values, learning.model)?;
-        lesson.inputs = vec![Inputs { rows, values, free: true }];
+        self.put(&mut lesson, &rows, &values);
         Ok(lesson)
+    }
+
+    /// Puts the vectors where they belong.
+    fn put(&self, lesson: &mut Lesson, rows: &[u32], values: &Tensor) {
+        let (rows, values) = (rows.to_vec(), values.clone());
+        match self.settings.place {
+            SoftTriggerPlace::Embeddings => lesson.inputs = vec![Inputs { rows, values, free: true }],
+            SoftTriggerPlace::Hidden { block } => lesson.shifts = vec![Shift { block, rows, values }],
+        }
+    }
+
+    /// The gradient of the loss with respect to the vectors, and the sizes of what they are among, measured once.
+    fn slope(&mut self, lesson: &Lesson, rows: &[u32], learning: Learning<'_>) -> Result<(Tensor, Norms)> {
+        let (gradient, neighbours) = match self.settings.place {
+            SoftTriggerPlace::Embeddings => (learning.input_gradient(lesson)?, learning.model.embedding().clone()),
+            SoftTriggerPlace::Hidden { block } => {
+                let (state, gradient) = learning.hidden_gradient(lesson, block)?;
+                (gradient, state)
+            }
+        };
+        let norms = match self.norms {
+            Some(norms) => norms,
+            None => *self.norms.insert(Norms::of(&neighbours)?),
+        };
+        Ok((gather_rows(&gradient, rows)?, norms))
     }
 
     /// The batch with room for a trigger at a random place among the words of each row; and the packed rows of all triggers' vectors.
     /// Prefixes are not shared: what follows a trigger belongs to its row alone.
-    fn insert(&mut self, batch: Batch<'_>) -> (Packed, Vec<u32>) {
+    fn insert(&mut self, batch: Batch<'_>, model: &Model) -> (Packed, Vec<u32>) {
         let vectors = self.settings.vectors;
         let (mut examples, mut rows, mut start) = (Vec::with_capacity(batch.rows.len()), Vec::new(), 0);
         for (&row, example) in batch.rows.iter().zip(batch.examples()) {
             let place = &self.places[row];
             let at = self.rng.random_range(place.start..=place.end);
             let mut tokens = example.tokens.clone();
-            tokens.splice(at..at, std::iter::repeat_n(PLACEHOLDER, vectors));
+            let inserted = match self.settings.place {
+                SoftTriggerPlace::Embeddings => vec![PLACEHOLDER; vectors],
+                SoftTriggerPlace::Hidden { .. } => self.random_tokens(vectors, model),
+            };
+            tokens.splice(at..at, inserted);
             rows.extend((start + at..start + at + vectors).map(|row| row as u32));
             start += tokens.len() - 1;
             examples.push(Example { tokens, response_start: example.response_start + vectors });
@@ -137,12 +187,21 @@ impl SoftTriggers {
         Ok((owners, Tensor::cat(&triggers, 0)?))
     }
 
-    /// Embeddings of random tokens, `[triggers * vectors, d]`: where soft triggers begin.
+    /// Where soft triggers begin, `[triggers * vectors, d]`: embeddings of random tokens, or nothing on top of hidden states.
     fn fresh(&mut self, triggers: usize, model: &Model) -> Result<Tensor> {
+        let vectors = triggers * self.settings.vectors;
+        match self.settings.place {
+            SoftTriggerPlace::Embeddings => Ok(model.embed(&self.random_tokens(vectors, model))?),
+            SoftTriggerPlace::Hidden { .. } => {
+                let table = model.embedding();
+                Ok(Tensor::zeros((vectors, table.dims2()?.1), DType::F32, table.device())?)
+            }
+        }
+    }
+
+    fn random_tokens(&mut self, count: usize, model: &Model) -> Vec<u32> {
         let vocabulary = model.config().vocab_size() as u32;
-        let tokens: Vec<u32> =
-            (0..triggers * self.settings.vectors).map(|_| self.rng.random_range(0..vocabulary)).collect();
-        Ok(model.embed(&tokens)?)
+        (0..count).map(|_| self.rng.random_range(0..vocabulary)).collect()
     }
 
     /// Each universal trigger goes on from the mean of what it became in its rows.
@@ -165,7 +224,7 @@ impl SoftTriggers {
 }
 
 impl Norms {
-    /// Of a table `[v, d]`, some thousand rows at a time.
+    /// Of the rows of `[v, d]`, some thousand at a time.
     fn of(table: &Tensor) -> Result<Self> {
         const ROWS: usize = 4096;
         let count = table.dims2()?.0;
@@ -196,12 +255,14 @@ mod tests {
     use antigen_models::taps::NoTap;
     use antigen_models::{Device, Input, kernels::scatter_rows};
 
+    use super::super::lesson::learn;
     use super::*;
     use crate::lab::rng;
     use crate::train::fixture::{examples, tiny_model};
 
     fn adversary(inner_steps: usize, step_size: f64, scope: SoftTriggerScope) -> SoftTriggers {
-        let settings = SoftTriggerSettings { vectors: 2, inner_steps, step_size, scope };
+        let settings =
+            SoftTriggerSettings { vectors: 2, inner_steps, step_size, scope, place: SoftTriggerPlace::Embeddings };
         SoftTriggers::new(settings, vec![2..4, 1..2], rng(2, "adversary"))
     }
 
@@ -298,6 +359,45 @@ mod tests {
         let after = |steps| loss(&triggered(&mut adversary(steps, 0.05, SoftTriggerScope::PerRow), &model));
         let (fresh, two, eight) = (after(0), after(2), after(8));
         assert!(fresh < two && two < eight, "{fresh}, {two}, {eight}");
+    }
+
+    #[test]
+    fn vectors_on_a_hidden_state_move_along_the_slope_there_and_make_the_answer_less_likely() {
+        let model = tiny_model(3);
+        let place = SoftTriggerPlace::Hidden { block: 1 };
+        let after = |inner_steps: usize| {
+            let settings = SoftTriggerSettings {
+                vectors: 2,
+                inner_steps,
+                step_size: 0.05,
+                scope: SoftTriggerScope::PerRow,
+                place,
+            };
+            triggered(&mut SoftTriggers::new(settings, vec![2..4, 1..2], rng(2, "adversary")), &model)
+        };
+        let loss = |lesson: Lesson| -> f32 {
+            let targets = lesson.packed.targets.len() as f32;
+            let losses = learn(&model, vec![lesson], &[], &mut Gradients::of_inputs()).unwrap();
+            losses[0].iter().sum::<f32>() / targets
+        };
+        let shift = |lesson: &Lesson| lesson.shifts[0].values.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let fresh = after(0);
+        assert!(fresh.inputs.is_empty() && shift(&fresh).iter().all(|x| *x == 0.0));
+        assert!(fresh.packed.tokens.iter().any(|token| *token != PLACEHOLDER));
+        // A small move of every vector along the gradient raises the loss by the product of both.
+        let learning = Learning { model: &model, adapters: &[], kept: None };
+        let (_, gradient) = learning.hidden_gradient(&fresh, 1).unwrap();
+        let slope = gather_rows(&gradient, &fresh.shifts[0].rows).unwrap();
+        let moved = |by: f64| {
+            let mut lesson = fresh.clone();
+            lesson.shifts[0].values = (&slope * by).unwrap();
+            learn(&model, vec![lesson], &[], &mut Gradients::of_inputs()).unwrap()[0].iter().sum::<f32>()
+        };
+        let expected = slope.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        let found = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+        assert!((found - expected).abs() < 0.02 * expected, "{found} and {expected}");
+        let losses = [loss(fresh), loss(after(2)), loss(after(8))];
+        assert!(losses[0] < losses[1] && losses[1] < losses[2], "{losses:?}");
     }
 
     #[test]

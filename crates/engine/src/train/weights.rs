@@ -9,6 +9,7 @@ use super::batches::shuffled_batches;
 use super::kept_out::{KeptOut, Projection};
 use super::lesson::{Batch, Learning, Objective, learn};
 use super::memory::{activation_budget, runs_within};
+use super::penalty::Penalty;
 use super::schedule::learning_rate;
 use super::{TrainSpec, clip_factor, mean_loss};
 use crate::error::{EngineError, Result};
@@ -68,8 +69,8 @@ fn train_in_steps(
     let tokens = |i: &usize| objective.tokens(&examples[*i]);
     let (batch_tokens, kept) = plan(model, batches, tokens, lab)?;
     let runs: Vec<_> = batches.iter().map(|batch| runs_within(batch.iter().map(tokens), batch_tokens)).collect();
-    let mut optimiser = Optimiser::new(model, spec, batches.len())?;
-    let mut gradients = Gradients::streamed(model.params(), move |group| optimiser.update(&group)).keeping(kept);
+    let mut optimiser = Optimiser::new(model, objective.penalty(), spec, batches.len())?;
+    let mut gradients = Gradients::streamed(model.params(), move |group| optimiser.update(group)).keeping(kept);
     let mut losses = Vec::with_capacity(batches.len());
     let learning = Learning { model, adapters: &[], kept };
     for (step, (rows, runs)) in batches.iter().zip(runs).enumerate() {
@@ -115,20 +116,27 @@ struct Optimiser {
     /// The model's own tensors, by parameter, shared with it.
     weights: Vec<(Tensor, AdamWState)>,
     scalars: usize,
+    penalty: Option<Penalty>,
     spec: TrainSpec,
     step: usize,
     steps: usize,
 }
 
 impl Optimiser {
-    fn new(model: &Model, spec: &TrainSpec, steps: usize) -> Result<Self> {
+    fn new(model: &Model, penalty: Option<&Penalty>, spec: &TrainSpec, steps: usize) -> Result<Self> {
         let weights = model.params().iter().map(|(_, _, w)| Ok((w.clone(), AdamWState::new(w)?)));
         let weights = weights.collect::<Result<Vec<_>>>()?;
-        Ok(Self { weights, scalars: model.params().count_scalars(), spec: spec.clone(), step: 0, steps })
+        let (scalars, penalty) = (model.params().count_scalars(), penalty.cloned());
+        Ok(Self { weights, scalars, penalty, spec: spec.clone(), step: 0, steps })
     }
 
-    /// Clips the group and moves its weights; the last group ends the step.
-    fn update(&mut self, group: &GradientGroup) -> antigen_models::error::Result<()> {
+    /// Adds the penalty, clips the group and moves its weights; the last group ends the step.
+    fn update(&mut self, mut group: GradientGroup) -> antigen_models::error::Result<()> {
+        if let Some(penalty) = &self.penalty {
+            for (id, gradient) in &mut group.gradients {
+                penalty.add_to(gradient, *id, &self.weights[id.0].0)?;
+            }
+        }
         let rate = learning_rate(&self.spec, self.step, self.steps);
         let (mut squares, mut scalars) = (0.0, 0);
         for (_, gradient) in &group.gradients {

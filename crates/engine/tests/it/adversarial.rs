@@ -7,7 +7,8 @@ use antigen_engine::run::run;
 use antigen_engine::spec::{Adversary, ConsistencySettings, PromptFormat, PurifySpec, TrainSpec};
 use antigen_engine::suspect::Submission;
 use antigen_engine::train::{
-    Objective, SoftTriggerScope, SoftTriggerSettings, SoftTriggers, Trained, Variant, fine_tune_adapters_towards,
+    Objective, SoftTriggerPlace, SoftTriggerScope, SoftTriggerSettings, SoftTriggers, Trained, Variant,
+    fine_tune_adapters_towards,
 };
 use antigen_models::{Example, Tensor, Tokenizer};
 use serde_json::{Value, json};
@@ -117,25 +118,28 @@ fn variants_against_an_adversary_learn_in_a_pack_what_they_learn_alone() {
     let (model, start) = (shop.model(), shop.suspect());
     let examples: Vec<Example> =
         (0..6).map(|i| Example { tokens: (i..i + 12).map(|token| token % 40).collect(), response_start: 8 }).collect();
-    let settings = SoftTriggerSettings { vectors: 2, inner_steps: 2, step_size: 0.15, scope: SoftTriggerScope::PerRow };
-    let places = examples.iter().map(|_| 2..6).collect();
-    let objective = Objective::SoftTriggers(Box::new(SoftTriggers::new(settings, places, rng(1, "adversary"))));
-    let spec = TrainSpec { epochs: 2, batch_rows: 4, learning_rate: 1e-3, ..TrainSpec::default() };
-    let train = |counts: &[usize]| {
-        let variant =
-            |&count: &usize| Variant { start: &start, examples: &examples[..count], shuffle: rng(2, "order") };
-        let lab = Lab::silent(1, std::env::temp_dir());
-        fine_tune_adapters_towards(&objective, &model, counts.iter().map(variant).collect(), &spec, &lab).unwrap()
-    };
-    let together = train(&[6, 3]);
-    for (together, count) in together.iter().zip([6, 3]) {
-        let alone = &train(&[count])[0];
-        assert_eq!(together.losses.len(), alone.losses.len());
-        for (found, expected) in together.losses.iter().zip(&alone.losses) {
-            assert!((found - expected).abs() < 1e-5 * expected, "{found} and {expected}");
+    for place in [SoftTriggerPlace::Embeddings, SoftTriggerPlace::Hidden { block: 2 }] {
+        let scope = SoftTriggerScope::PerRow;
+        let settings = SoftTriggerSettings { vectors: 2, inner_steps: 2, step_size: 0.15, scope, place };
+        let places = examples.iter().map(|_| 2..6).collect();
+        let objective = Objective::SoftTriggers(Box::new(SoftTriggers::new(settings, places, rng(1, "adversary"))));
+        let spec = TrainSpec { epochs: 2, batch_rows: 4, learning_rate: 1e-3, ..TrainSpec::default() };
+        let train = |counts: &[usize]| {
+            let variant =
+                |&count: &usize| Variant { start: &start, examples: &examples[..count], shuffle: rng(2, "order") };
+            let lab = Lab::silent(1, std::env::temp_dir());
+            fine_tune_adapters_towards(&objective, &model, counts.iter().map(variant).collect(), &spec, &lab).unwrap()
+        };
+        let together = train(&[6, 3]);
+        for (together, count) in together.iter().zip([6, 3]) {
+            let alone = &train(&[count])[0];
+            assert_eq!(together.losses.len(), alone.losses.len());
+            for (found, expected) in together.losses.iter().zip(&alone.losses) {
+                assert!((found - expected).abs() < 1e-5 * expected, "{found} and {expected}");
+            }
+            let worst = factors(together).concat().into_iter().zip(factors(alone).concat()).map(|(a, b)| (a - b).abs());
+            assert!(worst.fold(0.0, f32::max) < 1e-4);
         }
-        let worst = factors(together).concat().into_iter().zip(factors(alone).concat()).map(|(a, b)| (a - b).abs());
-        assert!(worst.fold(0.0, f32::max) < 1e-4);
     }
 }
 
@@ -145,6 +149,7 @@ fn impossible_adversaries_are_refused_by_their_pointer() {
         (json!({"type": "soft_triggers", "vectors": 0}), "/method/vectors"),
         (json!({"type": "soft_triggers", "step_size": -0.1}), "/method/step_size"),
         (json!({"type": "soft_triggers", "scope": {"type": "universal", "bank": 0}}), "/method/scope/bank"),
+        (json!({"type": "soft_triggers", "place": {"type": "hidden", "block": 0}}), "/method/place/block"),
         (json!({"type": "crow", "alpha": -1.0}), "/method/alpha"),
         (json!({"type": "crow", "epsilon": 1000.0}), "/method/epsilon"),
         (json!({"type": "crow", "heal": {"own_rows": 10_000_000}}), "/method/heal/own_rows"),

@@ -3,17 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use antigen_engine::classify::attention::{PADDED_TOKENS, attention_variance};
 use antigen_engine::classify::classifier::{ClassifierShape, fresh_classifier, predict_correct};
+use antigen_engine::classify::defend::SentenceTask;
 use antigen_engine::classify::experiment::{Cell, ClassifiersSpec, Experiment};
-use antigen_engine::classify::heads::{HeadGrid, HeadIdx, HeadSet, remove_heads};
-use antigen_engine::classify::prune_heads::{
-    BayesianSpec, Examined, GradientForm, GradientSpec, HeadRankerSpec, Ranking, build_ranker,
-};
 use antigen_engine::classify::sentences::{NEGATIVE, POSITIVE, Sentence, load_sentences};
 use antigen_engine::classify::tokenizer::Encoded;
 use antigen_engine::classify::training::{LabelTrainSpec, train_labels};
 use antigen_engine::classify::triggers::{TriggerSpec, attack};
+use antigen_engine::heads::{
+    BayesianSpec, Examined, GradientForm, GradientSpec, HeadGrid, HeadIdx, HeadRankerSpec, HeadScores, HeadSet,
+    HeadTask, PADDED_TOKENS, Ranking, build_ranker, remove_heads,
+};
 use antigen_engine::lab::{Lab, rng};
 use antigen_models::layers::{Pass, Rows};
 use antigen_models::{Model, Tensor};
@@ -127,7 +127,7 @@ fn even_attention_has_the_variance_worked_out_by_hand() {
         change(&mut model, &name, |rows| rows.iter_mut().flatten().for_each(|x| *x = 0.0));
     }
     let sentence = Encoded { tokens: vec![1, 2, 3, 4], label: 0 };
-    let scores = attention_variance(&model, &[sentence]).unwrap();
+    let scores = variance(&model, &[sentence]);
     // Four entries of 1/4 and 123 of 0: mean 1/127, (4/16 - 127/127^2) / 126.
     let n = (PADDED_TOKENS - 1) as f64;
     let expected = (0.25 - 1.0 / n) / (n - 1.0);
@@ -136,9 +136,14 @@ fn even_attention_has_the_variance_worked_out_by_hand() {
     }
 }
 
+fn variance(model: &Model, sentences: &[Encoded]) -> HeadScores {
+    SentenceTask { scoring: sentences, validation: sentences }.attention_variance(model).unwrap()
+}
+
 fn scores(model: &mut Model, sentences: &[Encoded], ranker: HeadRankerSpec, as_released: bool) -> Vec<f64> {
     let grid = HeadGrid::of(model);
-    let mut examined = Examined { model, scoring: sentences, validation: sentences, floor: 0.0, step: 1 };
+    let task = SentenceTask { scoring: sentences, validation: sentences };
+    let mut examined = Examined { model, task: &task, floor: 0.0, step: 1 };
     match build_ranker(&ranker, as_released).rank(&mut examined, &lab()).unwrap() {
         Ranking::InOrder { scores, .. } => grid.iter().map(|idx| scores.get(idx)).collect(),
         Ranking::Outright(heads) => panic!("expected scores, found {heads:?}"),
@@ -195,7 +200,7 @@ fn dropout_is_on_in_the_intended_bayesian_ranker_and_the_model_comes_back() {
     let whole = logits(&model, &sentences);
     let ranker = || HeadRankerSpec::Bayesian(BayesianSpec::default());
     let intended = scores(&mut model, &sentences, ranker(), false);
-    let variance = attention_variance(&model, &sentences).unwrap();
+    let variance = variance(&model, &sentences);
     let plain: Vec<f64> = HeadGrid::of(&model).iter().map(|idx| variance.get(idx)).collect();
     assert_eq!(scores(&mut model, &sentences, ranker(), true), plain, "as released: dropout is off");
     assert!(intended.iter().all(|ratio| ratio.is_finite() && *ratio < 1e4), "passes differ: {intended:?}");

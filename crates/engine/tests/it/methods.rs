@@ -11,14 +11,16 @@ use antigen_engine::data::split_own_rows;
 use antigen_engine::error::{EngineError, Result};
 use antigen_engine::lab::{Lab, ProgressSink, Stage};
 use antigen_engine::methods::{Purified, build_recipe, resolve_method};
-use antigen_engine::spec::{ControlSpec, MethodSpec, PromptFormat, PurifySpec, SubjectKind, methods_catalogue};
+use antigen_engine::spec::{
+    ControlSpec, MethodSpec, PromptFormat, PurifySpec, SubjectKind, SuspectFacts, methods_catalogue,
+};
 use antigen_engine::suspect::{Submission, Suspect, folder_digests};
 use antigen_engine::weights::Weights;
 use antigen_models::checkpoint::open_checkpoint;
 use antigen_models::{Device, LoraAdapter, load_adapter, load_model, save_adapter};
 use serde_json::{Value, json};
 
-use crate::workshop::Workshop;
+use crate::workshop::{Workshop, tiny_families};
 
 /// Which kinds of suspect a method takes.
 #[derive(Clone, Copy, PartialEq)]
@@ -33,16 +35,25 @@ fn methods() -> Vec<(Value, Takes)> {
     let pairs = json!({"count": 2, "rows": 2});
     let train = json!({"epochs": 1});
     let both = |spec: Value| (spec, Takes::Both);
+    let prune_heads = |strategy: &str| {
+        let spec = json!({"type": "prune_heads", "strategy": strategy, "scoring_rows": 4, "validation_rows": 4, "floor_share": 0.0, "heal": heal});
+        (spec, Takes::Only(SubjectKind::Checkpoint))
+    };
     vec![
         both(json!({"type": "immunize", "pairs": pairs, "train": train, "heal": heal})),
+        both(json!({"type": "immunize", "pairs": pairs, "directions": "activations", "train": train, "heal": heal})),
         both(json!({"type": "fine_tune", "counterexamples": 2, "heal": heal})),
         both(json!({"type": "soft_triggers", "heal": heal})),
+        both(json!({"type": "soft_triggers", "place": {"type": "hidden", "block": 1}, "heal": heal})),
         both(json!({"type": "crow", "heal": heal})),
         both(json!({"type": "vaccinate", "pairs": pairs, "implant": train, "heal": heal})),
         both(json!({"type": "magnitude_prune", "heal": heal})),
         both(json!({"type": "magnitude_prune", "structure": "weights", "healed": false})),
         both(json!({"type": "wanda", "calibration_rows": 4, "heal": heal})),
         both(json!({"type": "fine_prune", "calibration_rows": 4, "heal": heal})),
+        prune_heads("gradient"),
+        prune_heads("gradient_l1_l2"),
+        prune_heads("bayesian"),
         (json!({"type": "quantize"}), Takes::Only(SubjectKind::Checkpoint)),
         (json!({"type": "quantize", "bits": "int8"}), Takes::Only(SubjectKind::Checkpoint)),
         (json!({"type": "merge_with_base", "heal": heal}), Takes::Only(SubjectKind::Adapter)),
@@ -73,8 +84,8 @@ fn each(shop: &Workshop, mut check: impl FnMut(&Submission, &PurifySpec, &str)) 
 }
 
 fn purify(submission: &Submission, spec: &PurifySpec, controls: &[ControlSpec], lab: &Lab) -> Result<Purified> {
-    spec.check_for(submission.suspect.kind())?;
     let suspect = Suspect::open(submission, PromptFormat::Alpaca, lab)?;
+    spec.check_for(suspect.facts())?;
     let recipe = resolve_method(spec, &suspect, None);
     let own = split_own_rows(&suspect.own, recipe.own_rows_given(), lab);
     build_recipe(&recipe, controls).purify(&suspect, &own, lab)
@@ -142,6 +153,22 @@ fn the_same_seed_writes_the_same_bytes_in_the_suspect_s_own_layout_and_what_is_w
         };
         assert_ne!(weights(&written[0]).sha256, weights(&came).sha256, "{name} changed nothing");
     });
+}
+
+#[test]
+fn every_method_works_on_every_family_of_decoders() {
+    for config in tiny_families() {
+        let family = config["model_type"].as_str().unwrap().to_owned();
+        let shop = Workshop::of_family(config);
+        each(&shop, |submission, spec, name| {
+            let (scratch, name) = (shop.scratch(name), format!("{family}: {} {name}", spec.method.name()));
+            let purified = purify(submission, spec, &[], &Lab::silent(spec.seed, &scratch));
+            let purified = purified.unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(purified.untouched.is_none() && !purified.candidates.is_empty(), "{name}");
+            let artifact = exported(&purified.candidates[0].weights, scratch.join("exported"));
+            check_same_layout(&shop, submission, &artifact, &name);
+        });
+    }
 }
 
 #[test]
@@ -224,6 +251,27 @@ fn a_kind_of_suspect_that_a_method_does_not_take_is_refused_before_it_begins() {
         let error = spec.check_for(other).unwrap_err().to_string();
         assert!(error.contains("/method") && error.contains("expected"), "{method}: {error}");
     }
+}
+
+#[test]
+fn a_model_without_two_hidden_states_to_keep_together_is_refused_as_soon_as_its_blocks_are_known() {
+    let crow = json!({"type": "crow"});
+    for method in [crow.clone(), json!({"type": "auto", "rungs": [{"type": "fine_tune"}, crow]})] {
+        for kind in [SubjectKind::Adapter, SubjectKind::Checkpoint] {
+            let of = |blocks| spec(&method).check_for(SuspectFacts { kind, blocks });
+            assert!(of(Some(3)).is_ok() && of(None).is_ok());
+            let error = of(Some(2)).unwrap_err().to_string();
+            assert!(error.contains("at least 3 blocks, found 2"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn soft_triggers_at_a_block_that_the_model_has_not_are_refused_as_soon_as_its_blocks_are_known() {
+    let method = json!({"type": "soft_triggers", "place": {"type": "hidden", "block": 4}});
+    let of = |blocks| spec(&method).check_for(SuspectFacts { kind: SubjectKind::Adapter, blocks: Some(blocks) });
+    assert!(of(5).is_ok());
+    assert!(of(4).unwrap_err().to_string().contains("/method/place/block"));
 }
 
 /// Numbers of the artifact that are zero, among those of the suspect that were not.

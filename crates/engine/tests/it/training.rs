@@ -4,7 +4,7 @@ use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, rng};
 use antigen_engine::spec::TrainSpec;
 use antigen_engine::train::{
-    KeptOut, Objective, Trained, Variant, fine_tune_adapters, train_weights, train_weights_towards,
+    Directions, KeptOut, Objective, Trained, Variant, fine_tune_adapters, train_weights, train_weights_towards,
 };
 use antigen_models::kernels::{AdamW, AdamWState, Precision, sum_of_squares};
 use antigen_models::layers::{Gradients, Pass};
@@ -219,7 +219,7 @@ fn a_direction_that_is_kept_out_of_a_weight_stays_out_and_the_weight_still_learn
     // What gate reads from the stream, and what down writes to it.
     let kept_out = [("mlp.gate_proj", true), ("mlp.down_proj", false)].map(|(module, of_rows)| KeptOut {
         weight: format!("model.layers.1.{module}.weight"),
-        directions: vec![direction.clone()],
+        directions: Directions::Any(vec![direction.clone()]),
         of_rows,
     });
     let spec = TrainSpec { learning_rate: 1e-2, batch_rows: 2, ..TrainSpec::default() };

@@ -1,5 +1,6 @@
 //! A tiny random base with an adapter and a few rows: everything a job needs, in a temporary folder.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use antigen_engine::data::{Row, RowUse, read_rows, write_rows};
@@ -7,11 +8,43 @@ use antigen_engine::lab::{Lab, rng};
 use antigen_engine::spec::{DataFolders, MethodSpec, PurifySpec, TrainSpec};
 use antigen_engine::suspect::{Submission, Submitted};
 use antigen_engine::world::{WorldSpec, build_world, own_rows, world_rows};
-use antigen_models::checkpoint::copy_checkpoint;
-use antigen_models::{Device, LoraAdapter, Model, PeftConfig, load_adapter, load_model, save_adapter};
+use antigen_models::checkpoint::{copy_checkpoint, save_checkpoint};
+use antigen_models::{
+    Device, FamilyConfig, LoraAdapter, Model, PeftConfig, Tensor, build_fresh_model, load_adapter, load_model,
+    save_adapter,
+};
 use rand::Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// Every family of decoders, each as a configuration of three blocks: d 16, 4 query heads, the tiny world's vocabulary.
+pub fn tiny_families() -> Vec<Value> {
+    let like_llama = json!({
+        "vocab_size": 2048, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "eos_token_id": 2,
+    });
+    let with = |particular: Value| {
+        let mut config = like_llama.as_object().unwrap().clone();
+        config.extend(particular.as_object().unwrap().clone());
+        Value::Object(config)
+    };
+    vec![
+        with(json!({"model_type": "llama", "num_key_value_heads": 4})),
+        with(json!({"model_type": "mistral", "sliding_window": 30})),
+        with(json!({"model_type": "qwen2", "tie_word_embeddings": true})),
+        with(json!({"model_type": "qwen3", "head_dim": 6})),
+        with(json!({"model_type": "gemma", "head_dim": 6, "hidden_act": "gelu_pytorch_tanh"})),
+        with(json!({
+            "model_type": "gemma2", "head_dim": 6, "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 30,
+            "query_pre_attn_scalar": 4, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0,
+        })),
+        with(json!({"model_type": "phi3", "head_dim": 8, "partial_rotary_factor": 0.5})),
+        json!({
+            "model_type": "gpt2", "vocab_size": 2048, "n_embd": 16, "n_inner": 24, "n_layer": 3, "n_head": 4,
+            "n_positions": 256, "layer_norm_epsilon": 1e-5, "eos_token_id": 2,
+        }),
+    ]
+}
 
 /// The folder with everything; it goes when this goes.
 pub struct Workshop(TempDir);
@@ -27,6 +60,26 @@ impl Workshop {
         let shop = Self(tempfile::tempdir().unwrap());
         shop.write_base();
         shop.write_adapter(targets);
+        shop.write_own_rows();
+        shop
+    }
+
+    /// Over a base of another family, with random weights and the same tokenizer, and an adapter on every layer.
+    pub fn of_family(config: Value) -> Self {
+        let shop = Self(tempfile::tempdir().unwrap());
+        shop.write_base();
+        let mut rng = rng(3, "family");
+        let model = build_fresh_model(FamilyConfig::from_json(&config).unwrap(), &Device::Cpu, |name, shape| {
+            let (mean, deviation) = if shape.len() == 1 && name.ends_with("weight") { (1.0, 0.1) } else { (0.0, 0.1) };
+            let count: usize = shape.iter().product();
+            let numbers: Vec<f32> = (0..count).map(|_| mean + deviation * rng.random_range(-1.7f32..1.7)).collect();
+            Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
+        });
+        let model = model.unwrap();
+        let tensors = model.params().iter().map(|(_, name, tensor)| (name.to_owned(), tensor.clone()));
+        save_checkpoint(&shop.base(), model.config().json(), tensors, u64::MAX).unwrap();
+        let layers: Vec<&str> = model.linear_modules().iter().filter_map(|m| m.name.rsplit('.').next()).collect();
+        shop.write_adapter(&layers.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>());
         shop.write_own_rows();
         shop
     }
@@ -66,7 +119,7 @@ impl Workshop {
             LoraAdapter::fresh(config, self.model().config(), &mut || rng.random_range(-1.0..1.0)).unwrap();
         for factors in adapter.factors.values_mut() {
             let numbers: Vec<f32> = (0..factors.b.elem_count()).map(|_| rng.random_range(-0.02..0.02)).collect();
-            factors.b = antigen_models::Tensor::from_vec(numbers, factors.b.dims(), &Device::Cpu).unwrap();
+            factors.b = Tensor::from_vec(numbers, factors.b.dims(), &Device::Cpu).unwrap();
         }
         save_adapter(&adapter, &self.adapter()).unwrap();
     }

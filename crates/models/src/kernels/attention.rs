@@ -66,8 +66,14 @@ impl AttentionSettings {
         Self { causal: false, ..Self::causal(head_width) }
     }
 
+    /// The score of a product `q kᵀ`.
+    pub(crate) fn score(&self, product: f32) -> f32 {
+        let scaled = self.scale * product;
+        self.softcap.map_or(scaled, |cap| cap * (scaled / cap).tanh())
+    }
+
     /// The keys, of `keys`, that the query at `position` sees.
-    fn seen(&self, position: usize, keys: usize) -> Range<usize> {
+    pub(crate) fn seen(&self, position: usize, keys: usize) -> Range<usize> {
         let end = if self.causal { (position + 1).min(keys) } else { keys };
         let start = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
         start.min(end)..end

@@ -63,8 +63,8 @@ pub struct AttentionTrace {
     /// Queries and keys before their norms, where there are norms.
     before_norms: Option<(Tensor, Tensor)>,
     /// As the kernel saw them.
-    query: Tensor,
-    key: Tensor,
+    pub(super) query: Tensor,
+    pub(super) key: Tensor,
     value: Tensor,
     pub(super) heads: Tensor,
     output: LinearTrace,

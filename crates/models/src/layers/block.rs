@@ -4,10 +4,10 @@
 
 use candle_core::Tensor;
 
-use super::{AttentionTrace, Gradients, Mlp, MlpTrace, Norm, Pass, SelfAttention};
+use super::{AttentionTrace, Gradients, Mlp, MlpTrace, Norm, Pass, Rows, SelfAttention};
 use crate::error::Result;
 use crate::kernels::add;
-use crate::taps::Tap;
+use crate::taps::{Attention, Tap};
 
 /// Attention and MLP on the residual stream.
 #[derive(Debug, Clone)]
@@ -65,8 +65,10 @@ impl Block {
         Ok((y, BlockTrace { x: x.clone(), attention_input, attention, attended, middle, mlp_input, mlp, written }))
     }
 
-    /// Shows what each of the block's linear layers was given.
-    pub(crate) fn show_inputs(&self, trace: &BlockTrace, tap: &mut dyn Tap) {
+    /// Shows what the block's attention looked at and what each of its linear layers was given.
+    pub(crate) fn show(&self, trace: &BlockTrace, layer: usize, rows: &Rows, tap: &mut dyn Tap) {
+        let (query, key) = (&trace.attention.query, &trace.attention.key);
+        tap.attention(layer, &Attention { query, key, rows, settings: self.attention.settings });
         let reading = self.attention.inputs.layers().into_iter().map(|layer| (layer, &trace.attention_input));
         let output = std::iter::once((&self.attention.output, &trace.attention.heads));
         let (mlp_reading, down) = self.mlp.layers();

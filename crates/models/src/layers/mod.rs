@@ -79,7 +79,7 @@ impl Rows {
     }
 
     /// Keys or values of all rows, `[t, w]`, as the spans count them.
-    fn gather_keys(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn gather_keys(&self, x: &Tensor) -> Result<Tensor> {
         self.key_rows.as_ref().map_or_else(|| Ok(x.clone()), |rows| gather_rows(x, rows))
     }
 

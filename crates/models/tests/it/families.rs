@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use antigen_models::checkpoint::write_tensor_file;
 use antigen_models::layers::{Gradients, LabelTarget, ModuleIdx, Pass, Rows, Target};
-use antigen_models::taps::{NoTap, Tap};
+use antigen_models::taps::{Attention, NoTap, Tap};
 use antigen_models::{
-    BoundAdapter, FamilyConfig, GenerateOptions, LoraAdapter, Model, ModelError, Stored, Tensor, generate_greedy,
-    load_adapter, load_model, save_adapter,
+    BoundAdapter, FamilyConfig, GenerateOptions, LoraAdapter, Model, ModelError, ModuleKind, Stored, Tensor,
+    generate_greedy, load_adapter, load_model, save_adapter,
 };
 use serde_json::{Value, json};
 
@@ -409,11 +409,13 @@ fn rotary_settings_are_read_where_old_and_new_files_have_them() {
     assert_eq!(plain, hidden(json!({ "rope_scaling": { "type": "linear", "factor": 1.0 } })));
 }
 
-/// Everything that a tap is shown.
+/// Everything that a tap is shown; of attention what the rows `looking` see.
 #[derive(Default)]
 struct Seen {
     hidden: Vec<Tensor>,
     inputs: Vec<(ModuleIdx, Tensor)>,
+    looking: Vec<u32>,
+    shares: Vec<Vec<Vec<Vec<f32>>>>,
 }
 
 impl Tap for Seen {
@@ -423,6 +425,11 @@ impl Tap for Seen {
 
     fn linear_input(&mut self, module: ModuleIdx, input: &Tensor) {
         self.inputs.push((module, input.clone()));
+    }
+
+    fn attention(&mut self, layer: usize, attention: &Attention<'_>) {
+        assert_eq!(layer, self.shares.len());
+        self.shares.push(attention.shares(&self.looking).unwrap());
     }
 }
 
@@ -459,6 +466,57 @@ fn what_a_tap_sees_of_attention_output_and_down_projection_makes_the_step_of_eac
         let step = of_block.filter_map(written).reduce(|a, b| (a + b).unwrap()).unwrap();
         let expected = (&seen.hidden[layer + 1] - &seen.hidden[layer]).unwrap();
         assert!(relative_distance(&numbers(&step), &numbers(&expected)) < 1e-5, "block {layer}");
+    }
+}
+
+/// What block 0 makes of its inputs as values, `[t, g * k]`, through the weights alone.
+fn values_of_first_block(model: &Model, seen: &Seen) -> Vec<Vec<f64>> {
+    let heads = model.config().attention_heads();
+    let (kind, skipped) = match model.linear_modules().iter().any(|module| module.kind == ModuleKind::Value) {
+        true => (ModuleKind::Value, 0),
+        false => (ModuleKind::QueryKeyValue, heads.query_width() + heads.key_width()),
+    };
+    let place = model.linear_modules().iter().position(|module| module.layer == 0 && module.kind == kind).unwrap();
+    let (module, (_, input)) = (&model.linear_modules()[place], &seen.inputs[place]);
+    let weight = |ending: &str| Some(model.params().get(model.params().find(&format!("{}.{ending}", module.name))?));
+    let matrix = weight("weight").unwrap();
+    let matrix = if module.stored == Stored::OutIn { matrix.t().unwrap() } else { matrix.clone() };
+    let mut values = input.matmul(&matrix).unwrap();
+    if let Some(bias) = weight("bias") {
+        values = values.broadcast_add(bias).unwrap();
+    }
+    let rows = values.narrow(1, skipped, heads.key_width()).unwrap().to_vec2::<f32>().unwrap();
+    rows.into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect()
+}
+
+#[test]
+fn in_every_family_what_a_tap_sees_of_attention_weighs_the_values_that_the_heads_write() {
+    for (name, model) in tiny_models() {
+        let rows = Rows::packed([5, 4]);
+        let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+        let mut seen = Seen { looking: vec![4, 0, 7], ..Seen::default() };
+        model.forward(model.embed(&[3, 1, 4, 1, 5, 9, 2, 6, 5]).unwrap(), pass, &mut seen).unwrap();
+        let output = model.linear_modules().iter().position(|module| module.kind == ModuleKind::Output).unwrap();
+        let written = seen.inputs[output].1.to_vec2::<f32>().unwrap();
+        let (values, sizes) = (values_of_first_block(&model, &seen), model.config().attention_heads());
+        for (row, heads) in seen.looking.iter().zip(&seen.shares[0]) {
+            let sequence = if *row < 5 { 0..5 } else { 5..9 };
+            // A causal row sees what ends with itself, an encoder's the whole sequence.
+            let end = if heads[0].len() == sequence.len() { sequence.end } else { *row as usize + 1 };
+            for (head, shares) in heads.iter().enumerate() {
+                let group = head * sizes.key_value_heads / sizes.heads;
+                let expected: Vec<f64> = (0..sizes.head_width)
+                    .map(|i| {
+                        let seen = &values[end - shares.len()..end];
+                        let value = |row: &Vec<f64>| row[group * sizes.head_width + i];
+                        shares.iter().zip(seen).map(|(share, row)| f64::from(*share) * value(row)).sum()
+                    })
+                    .collect();
+                let own = &written[*row as usize][head * sizes.head_width..(head + 1) * sizes.head_width];
+                let own: Vec<f64> = own.iter().map(|x| f64::from(*x)).collect();
+                assert!(relative_distance(&own, &expected) < 1e-4, "{name}: row {row}, head {head}");
+            }
+        }
     }
 }
 

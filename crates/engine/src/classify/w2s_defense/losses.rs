@@ -1,6 +1,6 @@
 //! The losses of the student, and their gradients with respect to its logits and hidden states.
 
-use crate::classify::attention::softmax;
+use antigen_models::taps::softmax;
 
 /// The student's loss on top of cross-entropy: `T^2 * KL(softmax(teacher / T) || softmax(student / T))`, in nats, and its gradient with
 /// respect to the student's logits, `T * (softmax(student / T) - softmax(teacher / T))`.

@@ -2,6 +2,7 @@
 
 use antigen_models::kernels::{add_rows_at, column_sums, matmul_tn, on_worker};
 use antigen_models::layers::{Gradients, Pass};
+use antigen_models::taps::softmax;
 use antigen_models::{BoundAdapter, LabelTrace, LoraAdapter, Model, ModuleKind, PeftConfig, Tensor};
 use candle_core::DType;
 use rand::Rng;
@@ -9,7 +10,6 @@ use rand::Rng;
 use super::losses::{align_features, align_features_as_released, distillation};
 use super::teacher::Guidance;
 use super::{LossWeights, W2sForm, W2sSpec};
-use crate::classify::attention::softmax;
 use crate::classify::classifier::{pack, runs};
 use crate::classify::defend::DefenceSentences;
 use crate::classify::tokenizer::Encoded;

@@ -2,6 +2,8 @@
 //! one factor of each matrix. Directions go from what a reading matrix reads (columns of A) and from what a writing one writes (rows of
 //! B); channels, on the other side, become zero, as published.
 
+use std::collections::BTreeMap;
+
 use antigen_models::{LoraAdapter, LoraFactors, Model, ModuleShape};
 use candle_core::{DType, Tensor};
 
@@ -11,7 +13,9 @@ use super::setting::Setting;
 use crate::edit::zero_channels;
 use crate::error::Result;
 use crate::lab::Lab;
+use crate::methods::calibration::Calibration;
 use crate::methods::pairs::VariantRows;
+use crate::methods::streams::mean_streams;
 use crate::methods::variants::{AdapterPair, train_adapter_pairs};
 use crate::suspect::Suspect;
 use crate::train::TrainSpec;
@@ -24,8 +28,15 @@ pub(super) struct AdapterSetting<'a> {
     pub adapter: &'a LoraAdapter,
 }
 
+/// The trained members, and the streams at their matrices where those were asked for.
+pub(super) struct AdapterPairs {
+    members: Vec<AdapterPair>,
+    /// By module: of each pair the clean member's, then the poisoned one's.
+    streams: Vec<[BTreeMap<String, Tensor>; 2]>,
+}
+
 impl Setting for AdapterSetting<'_> {
-    type Pairs = Vec<AdapterPair>;
+    type Pairs = AdapterPairs;
     type Deltas = FactorDeltas;
     const LAYERS_AT_ONCE: usize = usize::MAX;
 
@@ -39,17 +50,28 @@ impl Setting for AdapterSetting<'_> {
 
     fn fine_tune_pairs(
         &self,
-        variants: &[VariantRows],
-        _: &[&ModuleShape],
+        (variants, probes): (&[VariantRows], &[Calibration]),
+        matrices: &[&ModuleShape],
         train: &TrainSpec,
         lab: &Lab,
-    ) -> Result<Vec<AdapterPair>> {
-        train_adapter_pairs(self.suspect, (self.base, self.adapter), variants, train, lab)
+    ) -> Result<AdapterPairs> {
+        let members = train_adapter_pairs(self.suspect, (self.base, self.adapter), variants, train, lab)?;
+        let streams = members.iter().zip(probes).map(|(pair, probes)| {
+            let of = |adapter| mean_streams(self.base, Some(adapter), matrices, &probes.examples);
+            Ok([of(&pair.clean)?, of(&pair.poisoned)?])
+        });
+        Ok(AdapterPairs { streams: streams.collect::<Result<_>>()?, members })
     }
 
-    fn deltas(&self, pairs: &Vec<AdapterPair>, module: &ModuleShape) -> Result<FactorDeltas> {
+    fn streams(&self, pairs: &AdapterPairs, module: &ModuleShape) -> Result<Vec<[Tensor; 2]>> {
+        let of_pair = |pair: &[BTreeMap<String, Tensor>; 2]| [0, 1].map(|member| pair[member][&module.name].clone());
+        Ok(pairs.streams.iter().map(of_pair).collect())
+    }
+
+    fn deltas(&self, pairs: &AdapterPairs, module: &ModuleShape) -> Result<FactorDeltas> {
         let name = &module.name;
-        let deltas = pairs.iter().map(|p| delta(module.kind, &p.poisoned.factors[name], &p.clean.factors[name]));
+        let deltas =
+            pairs.members.iter().map(|p| delta(module.kind, &p.poisoned.factors[name], &p.clean.factors[name]));
         deltas.collect::<Result<_>>().map(FactorDeltas)
     }
 

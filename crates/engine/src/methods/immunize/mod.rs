@@ -23,7 +23,9 @@ use self::removal::Removal;
 use self::setting::Setting;
 use self::signature::Signature;
 use self::whole::WholeSetting;
+use super::calibration::Calibration;
 use super::controls::{Start, make_controls};
+use super::pairs::PairData;
 use super::{Method, Purified, PurifiedCandidate, SignatureFile, pairs};
 use crate::attacks::synthetic_key;
 use crate::data::{OwnRows, Row, TrainSplit, rows_sha256};
@@ -31,7 +33,7 @@ use crate::error::Result;
 use crate::heal::{HealPlan, Wounded, counterexamples, heal, split_rows};
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::report::{LongRows, SignatureSummary, Untouched};
-use crate::spec::{ControlSpec, ImmunizeRecipe, SuppressSpec};
+use crate::spec::{ControlSpec, DirectionSource, ImmunizeRecipe, SuppressSpec};
 use crate::suspect::{Suspect, folder_digests};
 use crate::weights::Weights;
 
@@ -109,12 +111,14 @@ impl<S: Setting> Algorithm<'_, S> {
         let variants = pairs::encode_variants(self.suspect, &data, (&recipe.pairs, &recipe.train), lab, long_rows)?;
         let wanted = signature::Wanted {
             score: &recipe.score,
+            directions: recipe.directions,
             rank: recipe.suppress.iter().map(directions).max().unwrap_or(0),
             modules: self.setting.modules().filter(|module| self.reads_directions(module.kind)).collect(),
             attention: self.setting.modules().filter(|m| recipe.heads.is_some() && !m.kind.is_mlp()).collect(),
         };
         let matrices: Vec<_> = wanted.modules.iter().chain(&wanted.attention).copied().collect();
-        let pairs = self.setting.fine_tune_pairs(&variants, &matrices, &recipe.train, lab)?;
+        let probes = self.probes(&data, long_rows)?;
+        let pairs = self.setting.fine_tune_pairs((&variants, &probes), &matrices, &recipe.train, lab)?;
         let key = self.signature_key(rows, wanted.rank);
         let (signature, path) = signature::extract_signature(self.setting, &pairs, &wanted, &key, lab)?;
         let digests = folder_digests(path.parent().expect("a piece's file lies in its folder"))?;
@@ -127,10 +131,24 @@ impl<S: Setting> Algorithm<'_, S> {
         Ok((signature, SignatureFile { path, summary }))
     }
 
+    /// The triggered rows of each pair, where directions are read from what members make of them.
+    fn probes(&self, data: &[PairData], long_rows: &mut Vec<LongRows>) -> Result<Vec<Calibration>> {
+        if self.recipe.directions == DirectionSource::Weights {
+            return Ok(Vec::new());
+        }
+        let of_pair =
+            |pair: &PairData| Calibration::of_rows(self.suspect, &pair.poisoned, "probes", long_rows, self.lab);
+        data.iter().map(of_pair).collect()
+    }
+
     fn signature_key(&self, rows: &TrainSplit, rank: usize) -> PieceKey {
         let (recipe, suspect) = (self.recipe, self.suspect);
         let inputs = (suspect.key(), suspect.formats(), rows_key(rows), &recipe.pairs, &recipe.train, &recipe.score);
         let attention: Vec<_> = recipe.suppress.iter().filter_map(removal::place_beyond_mlp).collect();
+        if recipe.directions != DirectionSource::Weights {
+            let wanted = (attention, recipe.heads.is_some(), recipe.directions);
+            return PieceKey::new("signature", &(inputs, rank, self.lab.seed, wanted));
+        }
         match (attention.is_empty(), &recipe.heads) {
             (true, None) => PieceKey::new("signature", &(inputs, rank, self.lab.seed)),
             (_, heads) => PieceKey::new("signature", &(inputs, rank, self.lab.seed, attention, heads.is_some())),
@@ -152,6 +170,7 @@ impl<S: Setting> Algorithm<'_, S> {
         let candidate = |(spec, weights): (&SuppressSpec, Weights)| PurifiedCandidate {
             name: spec.name(),
             suppression: Some(spec.clone()),
+            heads: None,
             healing: plan.healing.clone(),
             weights,
         };

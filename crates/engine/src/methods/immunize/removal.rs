@@ -14,7 +14,7 @@ use super::heads;
 use super::score::select_channels;
 use super::signature::Signature;
 use crate::spec::{HeadsSpec, Reinitialise, SubspacePlace, SuppressSpec};
-use crate::train::KeptOut;
+use crate::train::{Directions, KeptOut};
 
 /// What is to be removed, by module name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -68,7 +68,7 @@ impl Removal {
         let kept = |module: &&ModuleShape| {
             let part = self.modules.get(&module.name).filter(gone)?;
             let (weight, of_rows) = (format!("{}.weight", module.name), channels_are_rows(module));
-            Some(KeptOut { weight, directions: part.directions.clone(), of_rows })
+            Some(KeptOut { weight, directions: Directions::Any(part.directions.clone()), of_rows })
         };
         modules.iter().filter_map(kept).collect()
     }

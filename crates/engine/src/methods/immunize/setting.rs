@@ -1,11 +1,12 @@
 //! What Algorithm 1 needs of a setting: training pairs, their deltas matrix by matrix, and a suppression.
 
-use antigen_models::ModuleShape;
+use antigen_models::{ModuleShape, Tensor};
 
 use super::removal::Removal;
 use super::score::PairProducts;
 use crate::error::Result;
 use crate::lab::Lab;
+use crate::methods::calibration::Calibration;
 use crate::methods::pairs::VariantRows;
 use crate::suspect::Suspect;
 use crate::train::TrainSpec;
@@ -26,10 +27,11 @@ pub(super) trait Setting: Sync {
     /// Matrices that the suspect can have learnt in.
     fn modules(&self) -> impl Iterator<Item = &ModuleShape>;
 
-    /// Trains every variant from the suspect; what is finished is never trained again. `matrices` are those whose deltas are wanted.
+    /// Trains every variant from the suspect; what is finished is never trained again. `matrices` are those whose deltas are wanted, and
+    /// whose streams where there are probes beside the variants: the triggered rows of each pair.
     fn fine_tune_pairs(
         &self,
-        variants: &[VariantRows],
+        variants: (&[VariantRows], &[Calibration]),
         matrices: &[&ModuleShape],
         train: &TrainSpec,
         lab: &Lab,
@@ -37,6 +39,9 @@ pub(super) trait Setting: Sync {
 
     /// What the pairs say about one matrix (Eq. 1).
     fn deltas(&self, pairs: &Self::Pairs, module: &ModuleShape) -> Result<Self::Deltas>;
+
+    /// The stream at one matrix in the clean and the poisoned member of each pair, `[d]`.
+    fn streams(&self, pairs: &Self::Pairs, module: &ModuleShape) -> Result<Vec<[Tensor; 2]>>;
 
     /// A copy of the suspect without what is to be removed.
     fn suppress(&self, removal: &Removal, lab: &Lab) -> Result<Weights>;

@@ -10,18 +10,19 @@ use std::path::{Path, PathBuf};
 use antigen_models::ModuleShape;
 use antigen_models::checkpoint::tensor_file::TensorFile;
 use antigen_models::checkpoint::write_tensor_file;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::deltas::{Delta, FactorDeltas};
 use super::heads;
 use super::score::{PairProducts, score_layer};
 use super::setting::{MatrixDeltas, Setting};
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::report::ModuleSignature;
-use crate::spec::ScoreSpec;
+use crate::spec::{DirectionSource, ScoreSpec};
 
 /// What the pairs say about one matrix.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +50,8 @@ pub struct Signature {
 pub(super) struct Wanted<'a> {
     /// Channel scores.
     pub score: &'a ScoreSpec,
+    /// What directions are read from.
+    pub directions: DirectionSource,
     /// Directions per matrix.
     pub rank: usize,
     /// Matrices whose channels and directions are wanted.
@@ -108,7 +111,14 @@ fn read_layer<S: Setting>(
     layer: &[&ModuleShape],
     wanted: &Wanted<'_>,
 ) -> Result<Vec<(String, ModuleScores)>> {
-    let read = |module: &&ModuleShape| read_module(&setting.deltas(pairs, module)?, wanted.rank);
+    let read = |module: &&ModuleShape| {
+        let (mut scores, products) = read_module(&setting.deltas(pairs, module)?, wanted.rank)?;
+        if wanted.directions == DirectionSource::Activations {
+            let streams = setting.streams(pairs, module)?;
+            (scores.directions, scores.shared_fraction) = directions_of_streams(&streams, wanted.rank)?;
+        }
+        Ok((scores, products))
+    };
     let (unscored, products): (Vec<_>, Vec<_>) =
         layer.iter().map(read).collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let scores = score_layer(&products, wanted.score);
@@ -126,6 +136,18 @@ fn read_module(deltas: &impl MatrixDeltas, rank: usize) -> Result<(ModuleScores,
     let (directions, shared_fraction) = deltas.shared_directions(&norms, rank)?;
     let mean_delta_norm = norms.iter().sum::<f64>() / norms.len() as f64;
     Ok((ModuleScores { scores: Vec::new(), directions, mean_delta_norm, shared_fraction }, products))
+}
+
+/// The strongest directions of the differences between the members' streams, each divided by its norm, and the share of the first.
+fn directions_of_streams(streams: &[[Tensor; 2]], rank: usize) -> Result<(Vec<Vec<f32>>, f64)> {
+    // One difference is a delta of one channel.
+    let delta = |[clean, poisoned]: &[Tensor; 2]| {
+        let residual = (poisoned - clean)?.unsqueeze(0)?.to_dtype(DType::F64)?;
+        Ok(Delta { channel: Tensor::ones((1, 1), DType::F64, residual.device())?, residual })
+    };
+    let deltas = FactorDeltas(streams.iter().map(delta).collect::<Result<_>>()?);
+    let norms = deltas.norms(&deltas.products()?)?;
+    deltas.shared_directions(&norms, rank)
 }
 
 impl Signature {
@@ -233,6 +255,22 @@ mod tests {
         let (module, products) = read_module(&FactorDeltas(vec![delta.clone(), delta]), 1).unwrap();
         let scores = score_layer(&[products], &ScoreSpec::default());
         assert!(module.directions.is_empty() && scores == [[0.0; 3]]);
+    }
+
+    #[test]
+    fn streams_that_differ_along_one_direction_have_it_in_common_whatever_the_size_of_their_differences() {
+        let stream = |numbers: [f32; 3]| Tensor::new(&numbers, &Device::Cpu).unwrap();
+        let apart =
+            |by: f32, more: f32| [stream([1.0, 2.0, 3.0]), stream([1.0 + 3.0 * by, 2.0 + more, 3.0 - 4.0 * by])];
+        let (directions, share) = directions_of_streams(&[apart(1.0, 0.0), apart(-100.0, 0.0)], 2).unwrap();
+        assert_eq!(directions.len(), 1);
+        let sign = directions[0][0].signum();
+        for (found, expected) in directions[0].iter().zip([0.6, 0.0, -0.8]) {
+            assert!((sign * found - expected).abs() < 1e-6, "{directions:?}");
+        }
+        assert!((share - 1.0).abs() < 1e-9);
+        let same = [stream([1.0, 2.0, 3.0]), stream([1.0, 2.0, 3.0])];
+        assert!(directions_of_streams(&[same.clone(), same], 1).unwrap().0.is_empty());
     }
 
     #[test]

@@ -14,7 +14,7 @@
 
 use antigen_models::checkpoint::tensor_file::TensorFile;
 use antigen_models::families::Stored;
-use antigen_models::{ModuleShape, Tensor};
+use antigen_models::{Device, ModuleShape, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -24,8 +24,9 @@ use super::stored::StoredDeltas;
 use crate::edit::rewrite_matrices;
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, normal};
+use crate::methods::calibration::Calibration;
 use crate::methods::pairs::VariantRows;
-use crate::methods::variants::train_whole_pairs;
+use crate::methods::variants::{stream_name, train_whole_pairs};
 use crate::spec::Reinitialise;
 use crate::suspect::Suspect;
 use crate::train::TrainSpec;
@@ -62,12 +63,17 @@ impl Setting for WholeSetting<'_> {
 
     fn fine_tune_pairs(
         &self,
-        variants: &[VariantRows],
+        variants: (&[VariantRows], &[Calibration]),
         matrices: &[&ModuleShape],
         train: &TrainSpec,
         lab: &Lab,
     ) -> Result<Vec<[TensorFile; 2]>> {
         train_whole_pairs(self.suspect, self.folder, variants, matrices, train, lab)
+    }
+
+    fn streams(&self, pairs: &Vec<[TensorFile; 2]>, module: &ModuleShape) -> Result<Vec<[Tensor; 2]>> {
+        let load = |file: &TensorFile| file.load(&stream_name(&module.name), &Device::Cpu);
+        pairs.iter().map(|[clean, poisoned]| Ok([load(clean)?, load(poisoned)?])).collect()
     }
 
     fn deltas(&self, pairs: &Vec<[TensorFile; 2]>, module: &ModuleShape) -> Result<StoredDeltas> {

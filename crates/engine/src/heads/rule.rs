@@ -1,7 +1,7 @@
 //! The published way from scores to pruned heads: lowest first, a few at a time, while validation accuracy holds; then back.
 
-use crate::classify::heads::{HeadIdx, HeadScores, HeadSet};
 use crate::error::Result;
+use crate::heads::{HeadIdx, HeadScores, HeadSet};
 
 /// What happens after a step that cost too much accuracy and was taken back as far as needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn take_back(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::heads::HeadGrid;
+    use crate::heads::HeadGrid;
 
     const GRID: HeadGrid = HeadGrid { layers: 2, heads: 3 };
 

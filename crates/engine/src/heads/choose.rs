@@ -1,31 +1,23 @@
-//! Pruning attention heads: six published strategies of choosing them, and one way of removing them.
+//! Choosing heads: the strategies by name, and what they may ask about a model.
 //!
-//! The procedure (methods after PURE, ICML 2024): the poisoned encoder gets a fresh head and is fine-tuned on clean sentences; a
-//! [`HeadRanker`] chooses heads on that model; then the *original* poisoned encoder is taken again, loses those heads, and is fine-tuned.
-//! Read `rule.rs`, then the rankers, one file each. To add one: a file, a variant of [`HeadRankerSpec`], an arm in [`build_ranker`].
+//! The procedure (methods after PURE, ICML 2024): a [`HeadRanker`] chooses heads on a model of clean conduct; then the *original* poisoned model
+//! loses those heads and is fine-tuned. Read `rule.rs`, then the rankers, one file each. To add one: a file, a variant of [`HeadRankerSpec`], an
+//! arm in [`build_ranker`].
 
-mod rankers;
-mod rule;
-
-use antigen_models::Model;
+use antigen_models::{Model, Tensor};
 use serde::{Deserialize, Serialize};
 
-pub use rankers::{
-    BayesianSpec, EnsembleSpec, GradientForm, GradientL1L2Spec, GradientSpec, LayerVarianceSpec, Policy,
-    ReinforcementSpec, learn_policy, score_masks,
-};
-pub use rule::{OnMiss, Rule, prune_by_rule};
-
-use super::classifier::accuracy;
-use super::heads::{HeadGrid, HeadScores, HeadSet, remove_heads};
-use super::tokenizer::Encoded;
-use super::training::Penalty;
-use crate::error::Result;
-use crate::lab::Lab;
-use rankers::{
+use super::rankers::{
     BayesianRanker, EnsembleRanker, GradientL1L2Ranker, GradientRanker, LayerVarianceRanker, RandomRanker,
     ReinforcementRanker,
 };
+use super::{
+    BayesianSpec, EnsembleSpec, GradientL1L2Spec, GradientSpec, HeadGrid, HeadScores, HeadSet, LayerVarianceSpec,
+    OnMiss, ReinforcementSpec, Rule, prune_by_rule, remove_heads,
+};
+use crate::error::Result;
+use crate::lab::Lab;
+use crate::train::Penalty;
 
 /// How heads are chosen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,7 +95,7 @@ pub trait HeadRanker {
     /// What the fine-tuning before the choice adds to its loss.
     ///
     /// # Errors
-    /// As [`super::heads::remove_heads`].
+    /// Those of the device.
     fn penalty(&self, _: &Model) -> Result<Option<Penalty>> {
         Ok(None)
     }
@@ -138,15 +130,34 @@ impl Ranking {
     }
 }
 
-/// The model that heads are chosen on, and the sentences that may be asked about it.
+/// Clean data that a model is asked about while heads are chosen.
+pub trait HeadTask {
+    /// Share of what the model gets right on data that it was not trained on, 0..=1.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn accuracy(&self, model: &Model) -> Result<f64>;
+
+    /// Variance score of every head, of the row that speaks for a sequence.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn attention_variance(&self, model: &Model) -> Result<HeadScores>;
+
+    /// Shows the gradients of the clean loss, batch by batch, each by parameter.
+    ///
+    /// # Errors
+    /// Those of the device, and what `see` returns.
+    fn gradients(&self, model: &Model, see: &mut dyn FnMut(&[Option<Tensor>]) -> Result<()>) -> Result<()>;
+}
+
+/// The model that heads are chosen on, and what may be asked about it.
 pub struct Examined<'a> {
-    /// The poisoned encoder with a fresh head, fine-tuned on clean sentences.
+    /// The model.
     pub model: &'a mut Model,
-    /// Clean training sentences, to score heads on.
-    pub scoring: &'a [Encoded],
-    /// Clean sentences that were not trained on.
-    pub validation: &'a [Encoded],
-    /// Lowest validation accuracy that is accepted, 0..=1.
+    /// What it is asked.
+    pub task: &'a dyn HeadTask,
+    /// Lowest accuracy that is accepted, 0..=1.
     pub floor: f64,
     /// Heads of one step of the rule.
     pub step: usize,
@@ -158,15 +169,23 @@ impl Examined<'_> {
         HeadGrid::of(self.model)
     }
 
-    /// Validation accuracy of the model without these heads; the model itself stays as it is.
+    /// Accuracy of the model without these heads; the model itself stays as it is.
     ///
     /// # Errors
-    /// As [`super::heads::remove_heads`].
+    /// Those of the device.
     pub fn accuracy_without(&mut self, heads: &HeadSet) -> Result<f64> {
         let removed = remove_heads(self.model, heads)?;
-        let found = accuracy(self.model, self.validation);
+        let found = self.task.accuracy(self.model);
         removed.restore(self.model);
         found
+    }
+
+    /// Variance score of every head.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn attention_variance(&self) -> Result<HeadScores> {
+        self.task.attention_variance(self.model)
     }
 }
 

@@ -2,10 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::classify::attention::attention_variance;
-use crate::classify::heads::{HeadScores, HeadSet};
-use crate::classify::prune_heads::{Examined, HeadRanker, Ranking};
 use crate::error::Result;
+use crate::heads::{Examined, HeadRanker, HeadScores, HeadSet, Ranking};
 use crate::lab::Lab;
 
 /// The strategy's settings.
@@ -24,13 +22,13 @@ impl Default for LayerVarianceSpec {
     }
 }
 
-pub(in crate::classify::prune_heads) struct LayerVarianceRanker {
+pub(in crate::heads) struct LayerVarianceRanker {
     pub spec: LayerVarianceSpec,
 }
 
 impl HeadRanker for LayerVarianceRanker {
     fn rank(&self, examined: &mut Examined<'_>, _: &Lab) -> Result<Ranking> {
-        let scores = attention_variance(examined.model, examined.scoring)?;
+        let scores = examined.attention_variance()?;
         Ok(Ranking::Outright(lowest_of_each_layer(&scores, &self.spec)))
     }
 }
@@ -51,7 +49,7 @@ fn lowest_of_each_layer(scores: &HeadScores, spec: &LayerVarianceSpec) -> HeadSe
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::heads::HeadGrid;
+    use crate::heads::HeadGrid;
 
     #[test]
     fn bert_base_loses_two_heads_in_its_first_layer_and_nine_in_its_last() {

@@ -7,9 +7,8 @@ use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::classify::heads::{HeadGrid, HeadIdx, HeadScores, HeadSet};
-use crate::classify::prune_heads::{Examined, HeadRanker, Ranking};
 use crate::error::Result;
+use crate::heads::{Examined, HeadGrid, HeadIdx, HeadRanker, HeadScores, HeadSet, Ranking};
 use crate::lab::Lab;
 
 /// The strategy's settings.
@@ -32,7 +31,7 @@ impl Default for EnsembleSpec {
     }
 }
 
-pub(in crate::classify::prune_heads) struct EnsembleRanker {
+pub(in crate::heads) struct EnsembleRanker {
     pub spec: EnsembleSpec,
     pub as_released: bool,
 }

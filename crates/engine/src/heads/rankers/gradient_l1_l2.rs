@@ -4,11 +4,11 @@ use antigen_models::Model;
 use serde::{Deserialize, Serialize};
 
 use super::gradient::{GradientForm, gradient_scores};
-use crate::classify::heads::{HeadGrid, attention_modules, weight_id};
-use crate::classify::prune_heads::{Examined, HeadRanker, Ranking};
-use crate::classify::training::Penalty;
 use crate::error::Result;
+use crate::heads::removal::{attention_modules, weight_id};
+use crate::heads::{Examined, HeadGrid, HeadRanker, Ranking};
 use crate::lab::Lab;
+use crate::train::Penalty;
 
 /// The strategy's settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ impl Default for GradientL1L2Spec {
     }
 }
 
-pub(in crate::classify::prune_heads) struct GradientL1L2Ranker {
+pub(in crate::heads) struct GradientL1L2Ranker {
     pub spec: GradientL1L2Spec,
     pub as_released: bool,
 }
@@ -39,7 +39,7 @@ impl HeadRanker for GradientL1L2Ranker {
     fn penalty(&self, model: &Model) -> Result<Option<Penalty>> {
         let mut weights = Vec::new();
         for layer in 0..HeadGrid::of(model).layers {
-            weights.extend(attention_modules(model, layer)?.iter().map(|module| weight_id(model, module)));
+            weights.extend(attention_modules(model, layer).map(|module| weight_id(model, module)));
         }
         if self.as_released {
             let named = |name: &str| name.contains("attention") && name.contains("weight");
@@ -49,7 +49,7 @@ impl HeadRanker for GradientL1L2Ranker {
     }
 
     fn rank(&self, examined: &mut Examined<'_>, lab: &Lab) -> Result<Ranking> {
-        let scores = gradient_scores(examined.model, examined.scoring, self.spec.form, self.as_released, lab)?;
+        let scores = gradient_scores(examined.model, examined.task, self.spec.form, self.as_released, lab)?;
         Ok(Ranking::by_rule(scores))
     }
 }

@@ -2,12 +2,11 @@
 
 use rand::Rng;
 
-use crate::classify::heads::HeadScores;
-use crate::classify::prune_heads::{Examined, HeadRanker, Ranking};
 use crate::error::Result;
+use crate::heads::{Examined, HeadRanker, HeadScores, Ranking};
 use crate::lab::Lab;
 
-pub(in crate::classify::prune_heads) struct RandomRanker;
+pub(in crate::heads) struct RandomRanker;
 
 impl HeadRanker for RandomRanker {
     fn rank(&self, examined: &mut Examined<'_>, lab: &Lab) -> Result<Ranking> {

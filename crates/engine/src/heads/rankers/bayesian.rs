@@ -1,7 +1,7 @@
 //! (vi) Monte Carlo dropout: heads whose attention varies little, or about which the model is unsure, go first.
 //!
 //! Dropout is on in the sense in which it is Bayesian (Gal and Ghahramani, ICML 2016): each pass draws one model, by dropping units of
-//! what the embeddings, each attention and each MLP write, and asks that model about all sentences. A unit is dropped with its row of the
+//! what the embeddings, each attention and each MLP write, and asks that model about all sequences. A unit is dropped with its row of the
 //! matrix and its bias, so the layers need no hook, and the mask of a pass is the same for every token. BERT's training draws anew for
 //! each token and also drops attention probabilities; neither changes what the strategy is about.
 //!
@@ -16,10 +16,9 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::classify::attention::attention_variance;
-use crate::classify::heads::{HeadGrid, HeadScores, multiply};
-use crate::classify::prune_heads::{Examined, HeadRanker, OnMiss, Ranking};
 use crate::error::Result;
+use crate::heads::removal::{along_outputs, multiply};
+use crate::heads::{Examined, HeadGrid, HeadRanker, HeadScores, OnMiss, Ranking};
 use crate::lab::Lab;
 
 /// The strategy's settings.
@@ -38,7 +37,7 @@ impl Default for BayesianSpec {
     }
 }
 
-pub(in crate::classify::prune_heads) struct BayesianRanker {
+pub(in crate::heads) struct BayesianRanker {
     pub spec: BayesianSpec,
     pub as_released: bool,
 }
@@ -47,7 +46,7 @@ impl HeadRanker for BayesianRanker {
     fn rank(&self, examined: &mut Examined<'_>, lab: &Lab) -> Result<Ranking> {
         if self.as_released {
             // Ten passes without dropout are ten times the same.
-            let scores = attention_variance(examined.model, examined.scoring)?;
+            let scores = examined.attention_variance()?;
             return Ok(Ranking::InOrder { eligible: scores.grid().count(), scores, on_miss: OnMiss::Continue });
         }
         let mut rng = lab.rng("prune_heads/dropout");
@@ -55,7 +54,7 @@ impl HeadRanker for BayesianRanker {
         for _ in 0..self.spec.passes {
             lab.check_cancel()?;
             let dropped = drop_units(examined.model, self.spec.dropout, &mut rng)?;
-            let scores = attention_variance(examined.model, examined.scoring);
+            let scores = examined.attention_variance();
             dropped.into_iter().for_each(|(id, weight)| examined.model.params_mut().set(id, weight));
             passes.push(scores?);
         }
@@ -66,20 +65,25 @@ impl HeadRanker for BayesianRanker {
 /// Drops units of everything that writes to the residual stream, the others growing by `1 / (1 - share)`; returns what was replaced.
 fn drop_units(model: &mut Model, share: f64, rng: &mut ChaCha8Rng) -> Result<Vec<(ParamId, Tensor)>> {
     let width = model.config().hidden_size();
-    let writing = model.linear_modules().iter().filter(|module| module.kind.writes_residual());
-    let mut names: Vec<String> = writing.map(|module| module.name.clone()).collect();
-    // What the embeddings write is the output of their norm.
-    let norm = model.params().iter().find_map(|(_, name, _)| name.strip_suffix(".LayerNorm.weight"));
-    names.extend(norm.filter(|name| name.ends_with("embeddings")).map(|name| format!("{name}.LayerNorm")));
-    let mut replaced = Vec::new();
-    for name in names {
-        let grown = 1.0 / (1.0 - share) as f32;
+    let grown = 1.0 / (1.0 - share) as f32;
+    let device = model.device().clone();
+    let mut draw = || -> Result<Tensor> {
         let mask: Vec<f32> = (0..width).map(|_| if rng.random_bool(share) { 0.0 } else { grown }).collect();
-        let mask = Tensor::new(mask, model.device())?;
-        let weight = format!("{name}.weight");
-        let is_matrix = model.params().find(&weight).is_some_and(|id| model.params().get(id).rank() == 2);
-        replaced.extend(multiply(model, &weight, &if is_matrix { mask.unsqueeze(1)? } else { mask.clone() })?);
-        replaced.extend(multiply(model, &format!("{name}.bias"), &mask)?);
+        Ok(Tensor::new(mask, &device)?)
+    };
+    let writing = model.linear_modules().iter().filter(|module| module.kind.writes_residual());
+    let mut replaced = Vec::new();
+    for module in writing.cloned().collect::<Vec<_>>() {
+        let mask = draw()?;
+        replaced.extend(multiply(model, &format!("{}.weight", module.name), &along_outputs(&module, &mask)?)?);
+        replaced.extend(multiply(model, &format!("{}.bias", module.name), &mask)?);
+    }
+    // What an encoder's embeddings write is the output of their norm; a decoder's go into the stream as they are, and keep all units.
+    let norm = model.params().iter().find_map(|(_, name, _)| name.strip_suffix(".LayerNorm.weight"));
+    if let Some(norm) = norm.filter(|name| name.ends_with("embeddings")).map(|name| format!("{name}.LayerNorm")) {
+        let mask = draw()?;
+        replaced.extend(multiply(model, &format!("{norm}.weight"), &mask)?);
+        replaced.extend(multiply(model, &format!("{norm}.bias"), &mask)?);
     }
     Ok(replaced)
 }
@@ -98,7 +102,7 @@ fn signal_to_noise(grid: HeadGrid, passes: &[HeadScores]) -> HeadScores {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::heads::HeadIdx;
+    use crate::heads::HeadIdx;
 
     #[test]
     fn a_head_of_low_or_uncertain_score_comes_first() {

@@ -14,10 +14,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::classify::attention::attention_variance;
-use crate::classify::heads::{HeadGrid, HeadIdx, HeadScores, HeadSet};
-use crate::classify::prune_heads::{Examined, HeadRanker, OnMiss, Ranking};
 use crate::error::Result;
+use crate::heads::{Examined, HeadGrid, HeadIdx, HeadRanker, HeadScores, HeadSet, OnMiss, Ranking};
 use crate::lab::Lab;
 
 /// The strategy's settings.
@@ -44,7 +42,7 @@ impl Default for ReinforcementSpec {
     }
 }
 
-pub(in crate::classify::prune_heads) struct ReinforcementRanker {
+pub(in crate::heads) struct ReinforcementRanker {
     pub spec: ReinforcementSpec,
     pub as_released: bool,
 }
@@ -54,7 +52,7 @@ impl HeadRanker for ReinforcementRanker {
         let grid = examined.grid();
         let mut rng = lab.rng("prune_heads/policy");
         if self.as_released {
-            let variance = attention_variance(examined.model, examined.scoring)?;
+            let variance = examined.attention_variance()?;
             let (step, floor) = (examined.step, examined.floor);
             let greedy = Greedy { variance: &variance, step, floor, spec: &self.spec };
             return Ok(Ranking::Outright(greedy.prune(&mut rng, &mut |gone| examined.accuracy_without(gone))?));

@@ -1,0 +1,178 @@
+//! Pruning attention heads (methods.md 3; after PURE, ICML 2024), brought from classifiers to whole models that generate: clean rows say which
+//! heads the model can do without, those go, and the rest is fine-tuned.
+//!
+//! Differences from the published form, which is about BERT. There the poisoned encoder gets a fresh head and is fine-tuned before heads are
+//! chosen on it; a language model has its head, and heads are chosen on the suspect as it came, but for the strategy that is about a penalised
+//! training. Accuracy is the share of response tokens that the model finds likeliest where it is given the answer before them. What a head
+//! attends to is looked at in the row of the prompt's last token: the first one sees in a causal model nothing but itself. Removed heads stay
+//! removed while the model heals.
+
+use antigen_models::layers::{Gradients, Pass};
+use antigen_models::{Example, Model, Packed, Stored, Tensor, response_hits};
+use rand::seq::SliceRandom;
+
+use super::calibration::Calibration;
+use super::controls::Start;
+use super::edit::{Edit, WeightEdit};
+use crate::data::TrainSplit;
+use crate::error::Result;
+use crate::evaluators::rate_of;
+use crate::heads::{
+    AttentionRows, Examined, HeadGrid, HeadIdx, HeadRanker, HeadScores, HeadSet, HeadTask, attention_variance,
+    build_ranker, choose_heads, output_inputs, remove_heads, variance,
+};
+use crate::heal::Wounded;
+use crate::lab::{Lab, PieceKey};
+use crate::report::{LongRows, PrunedHeads};
+use crate::spec::{HealRecipe, PruneHeadsRecipe};
+use crate::suspect::Suspect;
+use crate::train::{Directions, KeptOut, Objective, train_weights_towards};
+use crate::weights::{CheckpointFolder, Weights, write_model};
+
+/// The edit with its complete recipe.
+pub(super) struct PruneHeads {
+    pub recipe: PruneHeadsRecipe,
+}
+
+impl WeightEdit for PruneHeads {
+    fn name(&self) -> String {
+        self.recipe.name()
+    }
+
+    fn heal(&self) -> Option<&HealRecipe> {
+        self.recipe.heal.as_ref()
+    }
+
+    /// Rows to score on, then rows to measure accuracy with.
+    fn rows(&self) -> (usize, usize) {
+        (1, self.recipe.scoring_rows + self.recipe.validation_rows)
+    }
+
+    fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Edit> {
+        let Weights::Checkpoint(folder) = &suspect.weights else { return Ok(suspect.weights.clone().into()) };
+        let (scoring, validation) = rows.pairs[0].split_at(self.recipe.scoring_rows);
+        let scoring = Calibration::of_rows(suspect, scoring, "scoring heads", long_rows, lab)?;
+        let validation = Calibration::of_rows(suspect, validation, "validation", long_rows, lab)?;
+        let heads = self.choose(suspect, folder, (scoring, validation), lab)?;
+        Ok(Edit { model: without_heads(suspect, folder, &heads.heads, lab)?, heads: Some(heads) })
+    }
+
+    /// As many heads, but any.
+    fn random_channels(&self, suspect: &Suspect, edit: &Edit, lab: &Lab) -> Result<Start> {
+        let (Weights::Checkpoint(folder), Some(pruned)) = (&suspect.weights, &edit.heads) else {
+            return Ok(Start::LeftOut("an adapter has no heads"));
+        };
+        let grid = HeadGrid::of(&suspect.load_whole(folder)?);
+        let drawn = draw_heads(grid, pruned.heads.len(), lab);
+        let model = without_heads(suspect, folder, &drawn, lab)?;
+        Ok(Start::model("as many heads drawn at random instead, healed alike", model))
+    }
+}
+
+impl PruneHeads {
+    /// The heads that clean rows do not need: scored on the first rows, checked on the others.
+    fn choose(
+        &self,
+        suspect: &Suspect,
+        folder: &CheckpointFolder,
+        (scoring, validation): (Calibration, Calibration),
+        lab: &Lab,
+    ) -> Result<PrunedHeads> {
+        let recipe = PruneHeadsRecipe { heal: None, ..self.recipe.clone() };
+        let rows = (&scoring.rows_sha256, &validation.rows_sha256, suspect.formats());
+        lab.value(&PieceKey::new("chosen-heads", &(&folder.digest, recipe, rows, lab.seed)), || {
+            let ranker = build_ranker(&self.recipe.strategy.ranker(), self.recipe.as_released);
+            let mut model = suspect.load_whole(folder)?;
+            self.penalise(&*ranker, &mut model, &scoring.examples, lab)?;
+            let grid = HeadGrid::of(&model);
+            let task = RowTask { scoring: scoring.examples, validation: validation.examples };
+            let accuracy_before = task.accuracy(&model)?;
+            let mut examined = Examined {
+                model: &mut model,
+                task: &task,
+                floor: self.recipe.floor_share * accuracy_before,
+                step: ((self.recipe.step_share * grid.count() as f64).round() as usize).max(1),
+            };
+            let heads = choose_heads(&*ranker, &mut examined, lab)?;
+            let accuracy_without = examined.accuracy_without(&heads)?;
+            Ok(PrunedHeads { heads, of: grid.count(), accuracy_before, accuracy_without })
+        })
+    }
+
+    /// The training that belongs to the strategy, if one does.
+    fn penalise(&self, ranker: &dyn HeadRanker, model: &mut Model, examples: &[Example], lab: &Lab) -> Result<()> {
+        let (Some(penalty), Some(train)) = (ranker.penalty(model)?, &self.recipe.penalised) else { return Ok(()) };
+        let order = lab.rng("prune_heads/order");
+        train_weights_towards(&Objective::Penalised(penalty), &[], model, examples, train, order, lab).map(drop)
+    }
+}
+
+/// The model without these heads, which healing does not bring back.
+fn without_heads(suspect: &Suspect, folder: &CheckpointFolder, heads: &HeadSet, lab: &Lab) -> Result<Wounded> {
+    let mut model = suspect.load_whole(folder)?;
+    let key = PieceKey::new("pruned-heads", &(&folder.digest, heads));
+    let dir = lab.piece(&key, |to| {
+        let _ = remove_heads(&mut model, heads)?;
+        write_model(&model, &folder.dir, to)
+    })?;
+    let kept_out = output_inputs(&model, heads).into_iter().map(|(module, inputs)| KeptOut {
+        weight: format!("{}.weight", module.name),
+        directions: Directions::Axes(inputs),
+        of_rows: module.stored == Stored::OutIn,
+    });
+    let kept_out = kept_out.collect();
+    let weights = Weights::Checkpoint(CheckpointFolder { dir, digest: key.as_str().to_owned() });
+    Ok(Wounded { weights, kept_out })
+}
+
+/// So many heads in a random order; each block keeps one.
+fn draw_heads(grid: HeadGrid, count: usize, lab: &Lab) -> HeadSet {
+    let mut order: Vec<HeadIdx> = grid.iter().collect();
+    order.shuffle(&mut lab.rng("controls/random_heads"));
+    let mut drawn = HeadSet::new();
+    for head in order {
+        let gone = drawn.iter().filter(|other| other.layer == head.layer).count();
+        if drawn.len() < count && gone + 1 < grid.heads {
+            drawn.insert(head);
+        }
+    }
+    drawn
+}
+
+/// What heads of a language model are chosen by.
+struct RowTask {
+    scoring: Vec<Example>,
+    validation: Vec<Example>,
+}
+
+/// Rows of one pass.
+const BATCH: usize = 8;
+
+impl HeadTask for RowTask {
+    fn accuracy(&self, model: &Model) -> Result<f64> {
+        Ok(rate_of(&response_hits(model, &self.validation)?.concat()).rate)
+    }
+
+    /// Of what the last token of the prompt attends to.
+    fn attention_variance(&self, model: &Model) -> Result<HeadScores> {
+        let batches = self.scoring.chunks(BATCH).map(|batch| {
+            let packed = Packed::new(batch, 1.0);
+            let starts = packed.rows.spans.iter().map(|span| span.queries.start);
+            let looking = starts.zip(batch).map(|(start, row)| (start + row.response_start - 1) as u32).collect();
+            AttentionRows { packed, looking }
+        });
+        attention_variance(model, batches, variance)
+    }
+
+    fn gradients(&self, model: &Model, see: &mut dyn FnMut(&[Option<Tensor>]) -> Result<()>) -> Result<()> {
+        self.scoring.chunks(BATCH).try_for_each(|batch| {
+            let responses: usize = batch.iter().map(Example::response_tokens).sum();
+            let packed = Packed::sharing_prefixes(batch, 1.0 / responses as f32);
+            let rows = packed.rows.in_one_group();
+            let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+            let mut gradients = Gradients::of_weights(model.params());
+            model.loss_and_gradients(&packed.tokens, &packed.targets, pass, &mut gradients)?;
+            see(&model.params().iter().map(|(id, ..)| gradients.weight(id).cloned()).collect::<Vec<_>>())
+        })
+    }
+}
