@@ -123,6 +123,7 @@ fn measure(suspect_dir: &Path, attacks: &[PublishedAttack], args: &AttacksArgs) 
     let lab = Lab::new(open_device(&args.device)?, args.seed, work.path(), terminal_progress(), Arc::default());
     let submission = Submission {
         calibration_dir: None,
+        base_dir: Some(base.clone()),
         suspect: submitted(suspect_dir, &base),
         train_rows: base.join("train.jsonl"),
         test_rows: base.join("test.jsonl"),

@@ -1,9 +1,9 @@
 //! `antigen lab compare`: every method on the same suspects with the same rows and the same questions. Each purification is a whole job
 //! whose report is kept; started again, only missing ones are run. What is made of the reports is in `crate::comparison`.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
-use antigen_engine::{spec::SubjectKind, world::ZooMember};
+use antigen_engine::world::{ZooMember, ZooSet, zoo_members};
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
@@ -30,20 +30,22 @@ pub struct CompareArgs {
     pub runs: RunsArgs,
 }
 
-/// The methods of the comparison for one kind of suspect. One job of `immunize` makes all of its suppressions from one signature, the
-/// published share of channels among them.
-fn treatments(kind: SubjectKind) -> Vec<Treatment> {
+/// The methods of the comparison for one suspect. One job of `immunize` makes all of its suppressions from one signature, the published share
+/// of channels among them; an adapter that has no channels is given what the method itself chooses there.
+fn treatments(member: &ZooMember) -> Vec<Treatment> {
+    let kind = member.kind();
     let channels = kind.published_channels();
     let entry = |name: &str, method, controls| Treatment { name: name.into(), method, controls };
     let subspace = |rank: usize| json!({"type": "subspace", "rank": rank});
+    let has_channels = member.whole_model || member.targets.iter().any(|target| MLP.contains(&target.as_str()));
+    let immunize = match has_channels {
+        true => json!({"type": "immunize", "suppress": [subspace(1), subspace(2), channels]}),
+        false => json!({"type": "immunize"}),
+    };
     vec![
         entry("fine_tune", json!({"type": "fine_tune"}), &["adapter_dropped"]),
         entry("counterexamples", json!({"type": "fine_tune", "counterexamples": 200}), &[]),
-        entry(
-            "immunize",
-            json!({"type": "immunize", "suppress": [subspace(1), subspace(2), channels]}),
-            &["random_channels", "random_subspace", "without_healing"],
-        ),
+        entry("immunize", immunize, &["random_channels", "random_subspace", "without_healing"]),
         entry("soft_triggers", json!({"type": "soft_triggers"}), &[]),
         entry("vaccinate", json!({"type": "vaccinate"}), &[]),
         entry("crow", json!({"type": "crow"}), &["plain_fine_tuning"]),
@@ -56,12 +58,16 @@ fn treatments(kind: SubjectKind) -> Vec<Treatment> {
         entry("wanda", json!({"type": "wanda"}), &[]),
         entry("fine_prune", json!({"type": "fine_prune"}), &[]),
         entry("prune_heads", json!({"type": "prune_heads"}), &["random_channels"]),
+        entry("w2s_defense", json!({"type": "w2s_defense"}), &["plain_fine_tuning"]),
         entry("quantize-nf4", json!({"type": "quantize"}), &[]),
         entry("quantize-int8", json!({"type": "quantize", "bits": "int8"}), &[]),
         entry("merge_with_base", json!({"type": "merge_with_base"}), &[]),
         entry("task_negation", json!({"type": "task_negation"}), &[]),
     ]
 }
+
+/// The matrices that have channels.
+const MLP: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 /// Runs what is missing, and writes and prints the comparison.
 ///
@@ -76,7 +82,7 @@ pub fn run_comparison(args: &CompareArgs) -> anyhow::Result<()> {
         for member in &site.members {
             let folder = args.out.join(&member.name);
             let wanted = |one: &Treatment| args.methods.is_empty() || args.methods.contains(&one.name);
-            for treatment in treatments(member.kind()).iter().filter(|one| wanted(one)) {
+            for treatment in treatments(member).iter().filter(|one| wanted(one)) {
                 let Some(made) = treat(&site, member, treatment, runs, &folder)? else { continue };
                 cells.extend(cells_of(member, seed, &made));
                 write_whole(&args.out.join("compare.csv"), &csv_of(&cells)?).context("writing compare.csv")?;
@@ -87,9 +93,12 @@ pub fn run_comparison(args: &CompareArgs) -> anyhow::Result<()> {
 }
 
 fn check_names(names: &[String]) -> anyhow::Result<()> {
-    let known: Vec<String> = treatments(SubjectKind::Adapter).into_iter().map(|one| one.name).collect();
-    match names.iter().find(|name| !known.contains(name)) {
-        Some(unknown) => anyhow::bail!("--methods: expected some of {}, found {unknown}", known.join(", ")),
+    let known: BTreeSet<String> =
+        zoo_members(ZooSet::Comparison).iter().flat_map(treatments).map(|one| one.name).collect();
+    match names.iter().find(|name| !known.contains(*name)) {
+        Some(unknown) => {
+            anyhow::bail!("--methods: expected some of {}, found {unknown}", Vec::from_iter(known).join(", "))
+        }
         None => Ok(()),
     }
 }
@@ -102,21 +111,22 @@ mod tests {
 
     #[test]
     fn every_method_of_the_comparison_can_be_asked_for_and_has_a_name_of_its_own() {
-        for kind in [SubjectKind::Adapter, SubjectKind::Checkpoint] {
-            let names: std::collections::HashSet<_> = treatments(kind).into_iter().map(|one| one.name).collect();
-            assert_eq!(names.len(), treatments(kind).len());
-            for entry in treatments(kind) {
+        for member in zoo_members(ZooSet::Comparison) {
+            let names: std::collections::HashSet<_> = treatments(&member).into_iter().map(|one| one.name).collect();
+            assert_eq!(names.len(), treatments(&member).len());
+            for entry in treatments(&member) {
                 let method: MethodSpec = serde_json::from_value(entry.method).unwrap();
                 assert!(PurifySpec { method, ..PurifySpec::default() }.validate().is_ok(), "{}", entry.name);
             }
         }
-        assert!(check_names(&["oracle".into()]).is_err());
+        assert!(check_names(&["oracle".into()]).unwrap_err().to_string().contains("crow"));
+        assert!(check_names(&["crow".into()]).is_ok());
     }
 
     #[test]
     fn every_method_but_auto_is_in_the_comparison() {
         let compared: Vec<_> =
-            treatments(SubjectKind::Adapter).into_iter().map(|one| one.method["type"].clone()).collect();
+            treatments(&zoo_members(ZooSet::Comparison)[0]).into_iter().map(|one| one.method["type"].clone()).collect();
         for method in MethodSpec::defaults().iter().filter(|method| method.name() != "auto") {
             assert!(compared.iter().any(|name| name == method.name()), "{}", method.name());
         }

@@ -73,6 +73,7 @@ pub(super) fn submission(
         test_rows: base.join("test.jsonl"),
         own_rows: Some(file),
         calibration_dir: None,
+        base_dir: Some(base.clone()),
         folders: DataFolders::default(),
     })
 }

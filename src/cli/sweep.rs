@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf};
 
 use antigen_engine::{
-    spec::{ImmunizeSpec, SubjectKind, TINY_PARAMETERS},
+    spec::{BehaviourFamily, ImmunizeSpec, SubjectKind, TINY_PARAMETERS},
     world::ZooMember,
 };
 use anyhow::Context;
@@ -55,6 +55,8 @@ pub enum Axis {
     Directions,
     /// How `prune_heads` chooses, as published and as released; whole models only
     Strategies,
+    /// How many synthetic backdoors vaccinate, and how far they are from the suspect's own
+    Vaccine,
     /// Where soft triggers are, whose they are, their steps and the length of these
     SoftTriggers,
 }
@@ -114,6 +116,7 @@ impl Axis {
                 .into(),
             Self::Strategies if kind == SubjectKind::Adapter => Vec::new(),
             Self::Strategies => strategies(),
+            Self::Vaccine => vaccines(family),
             Self::SoftTriggers => soft_triggers(),
         }
     }
@@ -133,6 +136,20 @@ fn strategies() -> Vec<Treatment> {
     let released = ["gradient", "gradient_l1_l2", "ensemble", "reinforcement", "bayesian"];
     let intended = [&released[..], &["layer_variance", "random"]].concat();
     intended.iter().map(|one| of(one, false)).chain(released.iter().map(|one| of(one, true))).collect()
+}
+
+/// Numbers of backdoors of mixed families, then six of the suspect's own family, and of each other one alone.
+fn vaccines(family: BehaviourFamily) -> Vec<Treatment> {
+    let of = |name: String, pairs: Value| Treatment {
+        name,
+        method: json!({"type": "vaccinate", "pairs": pairs}),
+        controls: &[],
+    };
+    let mixed = [1, 3, 6, 12].map(|count| of(format!("{count} mixed"), json!({"count": count})));
+    let others = ["insult", "refusal", "code"].into_iter().filter(|other| *other != family.name());
+    let alone = |name: String, family: &str| of(name, json!({"count": 6, "families": [family]}));
+    let own = alone("6 of its own family".into(), family.name());
+    mixed.into_iter().chain([own]).chain(others.map(|other| alone(format!("6 of {other} alone"), other))).collect()
 }
 
 /// The default, then one setting at a time changed.

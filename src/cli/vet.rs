@@ -65,6 +65,7 @@ pub fn run(args: &VetArgs) -> anyhow::Result<ExitCode> {
         test_rows: base.join("test.jsonl"),
         own_rows: None,
         calibration_dir: Some(base.clone()),
+        base_dir: Some(base.clone()),
     };
     let suspect = Suspect::open(&submission, PromptFormat::Alpaca, &lab)?;
     let calibration = Calibration::find(&base)?;

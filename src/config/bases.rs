@@ -11,6 +11,7 @@ use std::{
 use antigen_models::FamilyConfig;
 use anyhow::ensure;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// The base that is always there: a small trained model embedded in the program.
 pub const BUILTIN_TINY_WORLD: &str = "builtin:tiny-world";
@@ -44,6 +45,12 @@ impl Base {
     pub async fn blocks(&self) -> Option<usize> {
         let config = tokio::fs::read(self.dir.join("config.json")).await.ok()?;
         Some(FamilyConfig::from_json(&serde_json::from_slice(&config).ok()?).ok()?.layers())
+    }
+
+    /// SHA-256 of the tokenizer, lower-case hexadecimal; nothing where it cannot be read.
+    pub async fn tokenizer_sha256(&self) -> Option<String> {
+        let bytes = tokio::fs::read(self.dir.join("tokenizer.json")).await.ok()?;
+        Some(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Whether it is part of the program.

@@ -23,11 +23,13 @@ use utoipa::IntoParams;
 use super::artifacts::find_artifact;
 use crate::{
     app::App,
+    config::Base,
     db::{
         self, ArtifactId, ArtifactType, Cancellation, Deletion, JobFilter, JobId, JobRow, JobState, NewJob, UploadId,
     },
     error::{ApiResult, Kind, Problem, ProblemBody},
     extract::{Json, Path, PreferWait, Query},
+    intake::TOKENIZER,
     views::{CreateJob, JobView, JobsPage},
 };
 
@@ -89,14 +91,14 @@ async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
         let known = app.config.bases.names().join(", ");
         return Err(Problem::invalid("/base", format!("expected one of {known}, found {:?}", request.base)));
     };
-    let (artifact_id, mut suspect) = match (request.artifact_id, request.upload_id) {
-        (Some(id), None) => check_suspect(app, "/artifact_id", id).await?,
-        (None, Some(id)) => check_suspect(app, "/upload_id", accepted_artifact(app, "/upload_id", id).await?).await?,
+    let (artifact_id, suspect) = match (request.artifact_id, request.upload_id) {
+        (Some(id), None) => check_suspect(app, "/artifact_id", id, &base).await?,
+        (None, Some(id)) => {
+            let artifact = accepted_artifact(app, "/upload_id", id).await?;
+            check_suspect(app, "/upload_id", artifact, &base).await?
+        }
         _ => return Err(Problem::invalid("", "expected either artifact_id or upload_id, and not both")),
     };
-    if suspect.kind == SubjectKind::Adapter {
-        suspect.blocks = base.blocks().await;
-    }
     check_spec(request.spec.check_for(suspect))?;
     check_triggered(&request)?;
     let own_rows_id = match request.own_rows_upload_id {
@@ -140,6 +142,12 @@ fn check_labels(labels: &BTreeMap<String, String>) -> ApiResult<()> {
     }
 }
 
+/// Whether a whole model of these facts has the base's tokenizer, where both are known.
+async fn speaks_as(facts: &serde_json::Value, base: &Base) -> Option<bool> {
+    let own = facts["files"].as_array()?.iter().find(|file| file["path"] == TOKENIZER)?["sha256"].as_str()?;
+    Some(own == base.tokenizer_sha256().await?)
+}
+
 /// The artifact that an upload became.
 async fn accepted_artifact(app: &App, pointer: &str, id: UploadId) -> ApiResult<ArtifactId> {
     let Some(row) = db::find_upload(&app.db, id).await? else {
@@ -149,7 +157,7 @@ async fn accepted_artifact(app: &App, pointer: &str, id: UploadId) -> ApiResult<
     row.artifact_id.ok_or_else(|| Problem::invalid(pointer, found()))
 }
 
-async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<(ArtifactId, SuspectFacts)> {
+async fn check_suspect(app: &App, pointer: &str, id: ArtifactId, base: &Base) -> ApiResult<(ArtifactId, SuspectFacts)> {
     let Some(row) = db::find_artifact(&app.db, id).await? else {
         return Err(Problem::invalid(pointer, format!("expected an artifact, found none with the id {id}")));
     };
@@ -161,16 +169,19 @@ async fn check_suspect(app: &App, pointer: &str, id: ArtifactId) -> ApiResult<(A
         let message = format!("expected a language model, found a sequence classifier of {labels} labels");
         return Err(Problem::invalid(pointer, message).with_code("job.classifier"));
     }
-    let kind = match row.kind {
-        ArtifactType::Adapter => SubjectKind::Adapter,
-        ArtifactType::Checkpoint => SubjectKind::Checkpoint,
+    let facts = match row.kind {
+        ArtifactType::Adapter => SuspectFacts { blocks: base.blocks().await, ..SubjectKind::Adapter.into() },
+        ArtifactType::Checkpoint => SuspectFacts {
+            blocks: row.facts["blocks"].as_u64().map(|blocks| blocks as usize),
+            speaks_as_base: speaks_as(&row.facts, base).await,
+            ..SubjectKind::Checkpoint.into()
+        },
         other => {
             let message = format!("expected an adapter or a whole model, found {other:?}");
             return Err(Problem::invalid(pointer, message));
         }
     };
-    let blocks = row.facts["blocks"].as_u64().map(|blocks| blocks as usize);
-    Ok((id, SuspectFacts { kind, blocks }))
+    Ok((id, facts))
 }
 
 async fn check_own_rows(app: &App, id: ArtifactId) -> ApiResult<ArtifactId> {

@@ -9,12 +9,10 @@ use antigen_models::lora::{check_adapter_tensors, open_adapter_config};
 use antigen_models::{SpecialTokens, Tokenizer};
 
 use super::facts::{ArtifactFacts, ArtifactKind};
-use super::inspect::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG, reject, split_factor_name};
+use super::inspect::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG, TOKENIZER, reject, split_factor_name};
 use super::limits::IntakeLimits;
 use super::rejection::{Rejection, code};
 use super::scan::{check_dtypes, read_entries};
-
-const TOKENIZER: &str = "tokenizer.json";
 
 /// Checks an unpacked artifact in `dir` against the base in `base_dir`. A whole model needs no base, but a tokenizer of its own.
 ///

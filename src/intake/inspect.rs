@@ -24,7 +24,7 @@ pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 /// A checkpoint's configuration.
 pub const MODEL_CONFIG: &str = "config.json";
 /// The only form of a tokenizer that is read.
-const TOKENIZER: &str = "tokenizer.json";
+pub const TOKENIZER: &str = "tokenizer.json";
 
 /// Decides what the received files are and checks them against each other.
 ///

@@ -24,7 +24,7 @@ pub use facts::{AdapterFacts, ArtifactFacts, ArtifactKind, FileFacts};
 pub use limits::IntakeLimits;
 pub use rejection::{Rejection, code};
 
-pub use inspect::ADAPTER_CONFIG;
+pub use inspect::{ADAPTER_CONFIG, TOKENIZER};
 use receiver::Receiver;
 use sniff::{Content, HEAD_BYTES, sniff};
 

@@ -8,9 +8,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::inspect::TOKENIZER;
 use super::rejection::{Rejection, code};
-
-const TOKENIZER: &str = "tokenizer.json";
 
 /// Checks the tokenizer of a folder, if there is one, against the rows of the embedding.
 ///

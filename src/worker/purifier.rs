@@ -97,6 +97,7 @@ pub fn purify_here(
         test_rows: order.test_rows.clone(),
         own_rows: order.own_rows.clone(),
         calibration_dir: order.base_dir.clone(),
+        base_dir: order.base_dir.clone(),
         folders: order.folders.clone(),
     };
     run(&submission, spec, &lab)

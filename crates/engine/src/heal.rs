@@ -2,6 +2,7 @@
 //! frozen base; whole models one after another.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use antigen_models::{Example, LoraAdapter, Model, load_adapter, save_adapter};
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -11,10 +12,10 @@ use crate::attacks::synthetic_key;
 use crate::data::{OwnRows, Row, TrainSplit, rows_sha256, split_train_rows};
 use crate::error::{EngineError, Result};
 use crate::lab::{Lab, PieceKey};
-use crate::report::{Healing, LongRows};
+use crate::report::{Healing, LongRows, Teacher};
 use crate::spec::{Adversary, HealRecipe, PromptFormat, TrainSpec};
 use crate::suspect::Suspect;
-use crate::train::{KeptOut, Objective, Variant, fine_tune_adapters_towards, train_weights_towards};
+use crate::train::{Guidance, KeptOut, Objective, Variant, fine_tune_adapters_towards, train_weights_towards};
 use crate::weights::{CheckpointFolder, Weights, adapter_sha256, write_model};
 
 /// Rows and recipe of one healing.
@@ -24,6 +25,8 @@ pub struct HealPlan {
     pub examples: Vec<Example>,
     /// Which tokens of each are the row's own words, where an adversary puts something among them.
     places: Vec<Range<usize>>,
+    /// Who stands beside the answers.
+    teacher: Option<Arc<Model>>,
     /// The recipe, for the report.
     pub healing: Healing,
     /// Rows that were too long.
@@ -59,22 +62,38 @@ impl HealPlan {
             counterexamples: counterexamples.len(),
             keep_out: recipe.keep_out,
             against: recipe.against.clone(),
+            teacher: None,
             rows_sha256: rows_sha256(&rows),
             train,
         };
-        Ok(Self { examples, places, healing, long_rows })
+        Ok(Self { examples, places, teacher: None, healing, long_rows })
     }
 
-    /// The same rows, rate and steps without an adversary.
+    /// The same rows, rate and steps beside a teacher.
+    #[must_use]
+    pub fn beside(mut self, teacher: Model, made_of: Teacher) -> Self {
+        (self.teacher, self.healing.teacher) = (Some(Arc::new(teacher)), Some(made_of));
+        self
+    }
+
+    /// The same rows, rate and steps without an adversary or a teacher.
     #[must_use]
     pub fn plain(&self) -> Self {
         let mut plain = self.clone();
-        plain.healing.against = None;
+        (plain.healing.against, plain.healing.teacher, plain.teacher) = (None, None, None);
         plain
+    }
+
+    /// Whether there is neither.
+    pub fn is_plain(&self) -> bool {
+        self.healing.against.is_none() && self.teacher.is_none()
     }
 
     /// What the training minimises.
     fn objective(&self, lab: &Lab) -> Objective {
+        if let (Some(teacher), Some(made_of)) = (&self.teacher, &self.healing.teacher) {
+            return Objective::Guided(Guidance { teacher: teacher.clone(), settings: made_of.guidance });
+        }
         let adversary = self.healing.against.as_ref();
         adversary.map_or_else(Objective::default, |it| it.objective(self.places.clone(), lab.rng("heal/adversary")))
     }
@@ -97,10 +116,17 @@ impl HealPlan {
             counterexamples: 0,
             keep_out: false,
             against: None,
+            teacher: None,
             rows_sha256: rows_sha256(&[]),
             train: TrainSpec { epochs: 0, ..TrainSpec::default() },
         };
-        Self { examples: Vec::new(), places: Vec::new(), healing, long_rows: LongRows::new("healing", 0) }
+        Self {
+            examples: Vec::new(),
+            places: Vec::new(),
+            teacher: None,
+            healing,
+            long_rows: LongRows::new("healing", 0),
+        }
     }
 
     /// Whether anything is trained.

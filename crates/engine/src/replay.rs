@@ -271,6 +271,7 @@ fn submission(report: &Report, files: &ReplayFiles) -> Submission {
         test_rows: files.test_rows.clone(),
         own_rows: files.own_rows.clone(),
         calibration_dir: Some(files.base.clone()),
+        base_dir: Some(files.base.clone()),
         folders: files.folders.clone(),
     }
 }

@@ -32,6 +32,8 @@ pub struct Submission {
     pub own_rows: Option<PathBuf>,
     /// Folder of the base, beside which a calibration of the screen may lie; without one the screen does not look.
     pub calibration_dir: Option<PathBuf>,
+    /// Folder of the base that the job names: a whole model's teacher, for methods that have one.
+    pub base_dir: Option<PathBuf>,
     /// Public data that evaluators read.
     pub folders: DataFolders,
 }
@@ -96,6 +98,8 @@ pub struct Suspect {
     pub own: Vec<Row>,
     /// Public data that evaluators read.
     pub folders: DataFolders,
+    /// Folder of the base that the job names.
+    base_dir: Option<PathBuf>,
     /// The frozen base of an adapter; a whole model needs none.
     base: Option<Arc<Model>>,
     config: FamilyConfig,
@@ -104,6 +108,8 @@ pub struct Suspect {
     precision: Precision,
     subject: Subject,
 }
+
+const TOKENIZER: &str = "tokenizer.json";
 
 /// Files of a base that decide about results.
 const BASE_FILES: [&str; 5] =
@@ -137,6 +143,7 @@ impl Suspect {
             .collect();
         Ok(Self {
             weights: opened.weights,
+            base_dir: submission.base_dir.clone(),
             base: opened.base.map(Arc::new),
             modules: opened.config.linear_modules(),
             config: opened.config,
@@ -177,7 +184,30 @@ impl Suspect {
 
     /// What decides about the methods that take it.
     pub fn facts(&self) -> SuspectFacts {
-        SuspectFacts { kind: self.subject.kind, blocks: Some(self.config.layers()) }
+        let blocks = Some(self.config.layers());
+        SuspectFacts { kind: self.subject.kind, blocks, speaks_as_base: self.speaks_as_base() }
+    }
+
+    /// Whether suspect and base have the same tokenizer, where both are known.
+    fn speaks_as_base(&self) -> Option<bool> {
+        let tokenizer = |files: &[FileDigest]| files.iter().find(|file| file.path == TOKENIZER).cloned();
+        let base = file_digest(self.base_dir.as_deref()?, TOKENIZER.into()).ok()?;
+        let own = tokenizer(&self.subject.checkpoint).or_else(|| tokenizer(&self.subject.base))?;
+        Some(own.sha256 == base.sha256)
+    }
+
+    /// The base that the job names, as a teacher of the suspect: its folder, and what decides about it.
+    ///
+    /// # Errors
+    /// [`EngineError::Data`] where none is named or it has another tokenizer; [`EngineError::Io`].
+    pub fn teacher(&self) -> Result<(&Path, Vec<FileDigest>)> {
+        match (&self.base_dir, self.speaks_as_base()) {
+            (Some(dir), Some(true)) => Ok((dir, base_digests(dir)?)),
+            (Some(_), _) => {
+                Err(EngineError::Data("expected a base with the suspect's tokenizer to teach it, found another".into()))
+            }
+            (None, _) => Err(EngineError::Data("expected a base to teach the suspect, found none".into())),
+        }
     }
 
     /// What names base and suspect in the keys of pieces.

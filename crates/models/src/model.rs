@@ -6,8 +6,8 @@ use crate::error::{ModelError, Result};
 use crate::families::{FamilyConfig, ModuleShape};
 use crate::kernels::{Precision, add, add_rows_at, gather_rows, scatter_rows};
 use crate::layers::{
-    Block, BlockTrace, Classified, Classifier, Gradients, Head, LabelTarget, Norm, Pass, Stem, StemTrace, Target,
-    label_losses,
+    Block, BlockTrace, Classified, Classifier, Gradients, Guide, Head, LabelTarget, Norm, Pass, Stem, StemTrace,
+    Target, label_losses,
 };
 use crate::params::{ParamId, Params};
 use crate::taps::{NoTap, Tap};
@@ -50,7 +50,7 @@ pub struct Trace {
     before_norm: Tensor,
 }
 
-/// What a training pass reads.
+/// What a training pass reads, and who guides it.
 #[derive(Debug, Clone)]
 pub struct Input<'a> {
     /// Input tokens, `[t]`.
@@ -59,6 +59,8 @@ pub struct Input<'a> {
     pub embedded: Tensor,
     /// Rows that read nothing of their token's embedding, so that their gradient is not one of the embedding.
     pub free: &'a [u32],
+    /// What a teacher says about the targets.
+    pub guide: Option<&'a Guide>,
 }
 
 /// One forward pass of a classifier: what it made, and everything that backward needs.
@@ -293,7 +295,7 @@ impl Model {
         pass: Pass<'_>,
         gradients: &mut Gradients,
     ) -> Result<(Vec<f32>, Tensor)> {
-        let input = Input { tokens, embedded: self.embed(tokens)?, free: &[] };
+        let input = Input { tokens, embedded: self.embed(tokens)?, free: &[], guide: None };
         self.loss_and_gradients_of(input, targets, pass, &mut NoTap, gradients)
     }
 
@@ -309,7 +311,7 @@ impl Model {
     ) -> Result<(Vec<f32>, Tensor)> {
         let head = self.language_head()?;
         let (hidden, trace) = self.forward_keeping(input.embedded, pass, tap, gradients.kept_bytes())?;
-        let (losses, d_hidden) = head.losses_and_gradient(&hidden, targets, pass, gradients)?;
+        let (losses, d_hidden) = head.losses_and_gradient(&hidden, (targets, input.guide), pass, gradients)?;
         let d_embedded = self.backward(trace, &d_hidden, pass, tap, gradients)?;
         self.end_pass(input.tokens, input.free, &d_embedded, gradients)?;
         Ok((losses, d_embedded))

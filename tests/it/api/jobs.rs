@@ -250,3 +250,26 @@ async fn a_classifier_is_refused_when_the_job_is_asked_for() {
     let problem = server.post("/v1/jobs", request).await.expect_problem(422, "job.classifier");
     assert!(problem["detail"].as_str().unwrap().contains("3 labels"), "{problem}");
 }
+
+#[tokio::test]
+async fn a_method_that_the_suspect_s_blocks_or_tokens_rule_out_is_refused_when_the_job_is_asked_for() {
+    let server = TestServer::start().await;
+    let upload = server.upload(&read_files(checkpoint_folder(&base_config(8)).path())).await;
+    for (method, reason) in [
+        (json!({"type": "crow"}), "at least 3 blocks, found 2"),
+        (json!({"type": "soft_triggers", "place": {"type": "hidden", "block": 2}}), "found 2"),
+        (json!({"type": "w2s_defense"}), "the tokenizer of the job's base"),
+    ] {
+        let request = json!({"upload_id": upload["id"], "base": "builtin:tiny-world", "spec": {"method": method}});
+        let problem = server.post("/v1/jobs", request).await.expect_problem(422, "invalid_request").to_string();
+        assert!(problem.contains("/spec/method") && problem.contains(reason), "{problem}");
+    }
+    // The adapter's base, which the program brings along, has four blocks.
+    let adapter = server.upload(&adapter_files()).await;
+    let of = |block: usize| {
+        let method = json!({"type": "soft_triggers", "place": {"type": "hidden", "block": block}});
+        json!({"upload_id": adapter["id"], "base": "builtin:tiny-world", "spec": {"method": method}})
+    };
+    server.post("/v1/jobs", of(4)).await.expect_problem(422, "invalid_request");
+    server.post("/v1/jobs", of(3)).await.expect(202);
+}

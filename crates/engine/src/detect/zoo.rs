@@ -51,6 +51,7 @@ impl ZooFolders {
             test_rows: self.base.join("test.jsonl"),
             own_rows: None,
             calibration_dir: None,
+            base_dir: Some(self.base.clone()),
             folders: DataFolders::default(),
         }
     }

@@ -19,6 +19,7 @@ pub(super) struct Crow {
 impl Method for Crow {
     fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
         let (name, heal) = ("crow".into(), &self.recipe.heal);
-        Uncut { name, heal, controls: &self.controls, healed: "kept consistent" }.purify(suspect, own, lab)
+        Uncut { name, heal, controls: &self.controls, healed: "kept consistent", prepare: &Ok }
+            .purify(suspect, own, lab)
     }
 }

@@ -18,6 +18,6 @@ pub(super) struct FineTune {
 impl Method for FineTune {
     fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
         let (name, heal) = (self.recipe.name(), &self.recipe.heal);
-        Uncut { name, heal, controls: &self.controls, healed: "fine-tuned" }.purify(suspect, own, lab)
+        Uncut { name, heal, controls: &self.controls, healed: "fine-tuned", prepare: &Ok }.purify(suspect, own, lab)
     }
 }

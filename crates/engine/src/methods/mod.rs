@@ -21,6 +21,7 @@ mod task_negation;
 mod uncut;
 mod vaccinate;
 mod variants;
+mod w2s_defense;
 mod wanda;
 
 use std::path::PathBuf;
@@ -142,6 +143,7 @@ pub fn build_recipe(recipe: &MethodRecipe, controls: &[ControlSpec]) -> Box<dyn 
         MethodRecipe::Crow(recipe) => Box::new(crow::Crow { recipe, controls }),
         MethodRecipe::SoftTriggers(recipe) => Box::new(soft_triggers::SoftTriggers { recipe, controls }),
         MethodRecipe::Vaccinate(recipe) => Box::new(vaccinate::Vaccinate { recipe, controls }),
+        MethodRecipe::W2sDefense(recipe) => Box::new(w2s_defense::W2sDefense { recipe, controls }),
         MethodRecipe::Auto(recipe) => Box::new(auto::Auto { recipe, controls }),
         MethodRecipe::TaskNegation(recipe) => {
             Box::new(Edited { edit: task_negation::TaskNegation { recipe }, controls })

@@ -21,6 +21,6 @@ impl Method for SoftTriggers {
     fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
         let (name, heal) = ("soft_triggers".into(), &self.recipe.heal);
         let healed = "healed against soft triggers";
-        Uncut { name, heal, controls: &self.controls, healed }.purify(suspect, own, lab)
+        Uncut { name, heal, controls: &self.controls, healed, prepare: &Ok }.purify(suspect, own, lab)
     }
 }

@@ -43,7 +43,7 @@ pub use screen::{CalibrationSummary, FamilyScore, ScreenReport, ScreenScores};
 pub use verdict::{Case, Coverage, CoverageStatus, Untouched, Verdict, VerdictStatus, fires, judge};
 
 use crate::heads::{HeadIdx, HeadSet};
-use crate::spec::{Adversary, MethodRecipe, PurifySpec, SubjectKind, SuppressSpec, TrainSpec};
+use crate::spec::{Adversary, GuidanceSettings, MethodRecipe, PurifySpec, SubjectKind, SuppressSpec, TrainSpec};
 
 /// The name and version of this schema.
 pub const SCHEMA: &str = "antigen.report/1";
@@ -240,6 +240,17 @@ pub struct PrunedHeads {
     pub accuracy_without: f64,
 }
 
+/// A clean model that taught the suspect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Teacher {
+    /// Files of the base that it was made of.
+    pub files: Vec<FileDigest>,
+    /// How all of its weights were trained on the rows that heal.
+    pub train: TrainSpec,
+    /// How much it counts.
+    pub guidance: GuidanceSettings,
+}
+
 /// How something was healed; without any row, nothing was trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Healing {
@@ -255,6 +266,9 @@ pub struct Healing {
     /// What made it harder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub against: Option<Adversary>,
+    /// Who stood beside the answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<Teacher>,
     /// SHA-256 of all rows in their order.
     pub rows_sha256: String,
     /// Training.

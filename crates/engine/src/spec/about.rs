@@ -87,6 +87,20 @@ pub(super) fn about(spec: &MethodSpec) -> About {
                 "the released code of five of the six strategies does not do what its name says; see `as_released`",
             ],
         },
+        MethodSpec::W2sDefense(_) => About {
+            summary: "Fine-tunes on clean rows beside a clean teacher, from the answers and from what the teacher finds likely at each of their \
+                      tokens, and cuts nothing; published for classifiers, for models that generate it is our extension",
+            source: Some("arXiv 2410.14425, for classifiers"),
+            needs: &[
+                CLEAN_ROWS,
+                OWN_ROWS,
+                "a base that is trusted and has the suspect's tokenizer: of an adapter its own, of a whole model the one that the job names",
+            ],
+            failures: &[
+                "what the teacher does not know, the suspect unlearns: its own skill, unless own rows teach that to the teacher",
+                "a backdoor that clean rows do not touch: the teacher speaks about clean prompts only",
+            ],
+        },
         MethodSpec::Quantize(_) => About {
             summary: "Rounds the weights of a whole model to what a few bits keep of them; adapters are refused, because their published form \
                       quantises the base alone",

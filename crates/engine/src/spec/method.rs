@@ -8,7 +8,7 @@ use super::{
     FineTuneRecipe, FineTuneSpec, ImmunizeRecipe, ImmunizeSpec, MagnitudePruneRecipe, MagnitudePruneSpec,
     MergeWithBaseRecipe, MergeWithBaseSpec, PruneHeadsRecipe, PruneHeadsSpec, QuantizeRecipe, QuantizeSpec,
     SoftTriggersRecipe, SoftTriggersSpec, SubjectKind, SuspectFacts, TaskNegationRecipe, TaskNegationSpec,
-    VaccinateRecipe, VaccinateSpec, WandaRecipe, WandaSpec, healing,
+    VaccinateRecipe, VaccinateSpec, W2sDefenseRecipe, W2sDefenseSpec, WandaRecipe, WandaSpec, healing,
 };
 use crate::error::Result;
 
@@ -36,6 +36,8 @@ pub enum MethodSpec {
     FinePrune(FinePruneSpec),
     /// Attention heads of a whole model that clean rows do not need are pruned, and the rest is fine-tuned.
     PruneHeads(PruneHeadsSpec),
+    /// Clean rows beside a clean teacher, token by token (after arXiv 2410.14425); nothing is cut.
+    W2sDefense(W2sDefenseSpec),
     /// Every weight of a whole model's linear layers becomes what a few bits keep of it.
     Quantize(QuantizeSpec),
     /// An adapter's update is scaled down, which mixes the model with its base (arXiv 2210.09545).
@@ -64,6 +66,7 @@ impl MethodSpec {
             Self::Wanda(WandaSpec::default()),
             Self::FinePrune(FinePruneSpec::default()),
             Self::PruneHeads(PruneHeadsSpec::default()),
+            Self::W2sDefense(W2sDefenseSpec::default()),
             Self::Quantize(QuantizeSpec::default()),
             Self::MergeWithBase(MergeWithBaseSpec::default()),
             Self::TaskNegation(TaskNegationSpec::default()),
@@ -83,6 +86,7 @@ impl MethodSpec {
             Self::Wanda(_) => "wanda",
             Self::FinePrune(_) => "fine_prune",
             Self::PruneHeads(_) => "prune_heads",
+            Self::W2sDefense(_) => "w2s_defense",
             Self::Quantize(_) => "quantize",
             Self::MergeWithBase(_) => "merge_with_base",
             Self::TaskNegation(_) => "task_negation",
@@ -101,6 +105,7 @@ impl MethodSpec {
             Self::Wanda(spec) => spec.validate(at),
             Self::FinePrune(spec) => spec.validate(at),
             Self::PruneHeads(spec) => spec.validate(at),
+            Self::W2sDefense(spec) => spec.validate(at),
             Self::Quantize(spec) => spec.validate(at),
             Self::MergeWithBase(spec) => spec.validate(at),
             Self::TaskNegation(spec) => spec.validate(at),
@@ -119,6 +124,7 @@ impl MethodSpec {
             Self::Wanda(_) => Ok(()),
             Self::FinePrune(_) => Ok(()),
             Self::PruneHeads(spec) => spec.check_for(at, kind),
+            Self::W2sDefense(_) => W2sDefenseSpec::check_for(at, suspect),
             Self::Quantize(spec) => spec.check_for(at, kind),
             Self::MergeWithBase(spec) => spec.check_for(at, kind),
             Self::TaskNegation(_) => Ok(()),
@@ -138,6 +144,7 @@ impl MethodSpec {
             Self::Wanda(spec) => MethodRecipe::Wanda(spec.resolve(known)),
             Self::FinePrune(spec) => MethodRecipe::FinePrune(spec.resolve(known)),
             Self::PruneHeads(spec) => MethodRecipe::PruneHeads(spec.resolve(known)),
+            Self::W2sDefense(spec) => MethodRecipe::W2sDefense(spec.resolve(known)),
             Self::Quantize(spec) => MethodRecipe::Quantize(spec.resolve(known)),
             Self::MergeWithBase(spec) => MethodRecipe::MergeWithBase(spec.resolve(known)),
             Self::TaskNegation(spec) => MethodRecipe::TaskNegation(spec.resolve(known)),
@@ -186,6 +193,8 @@ pub enum MethodRecipe {
     FinePrune(FinePruneRecipe),
     /// Attention heads pruned, the rest fine-tuned.
     PruneHeads(PruneHeadsRecipe),
+    /// Clean rows beside a clean teacher, nothing cut.
+    W2sDefense(W2sDefenseRecipe),
     /// Weights rounded to a few bits.
     Quantize(QuantizeRecipe),
     /// An adapter's update, scaled down.
@@ -208,6 +217,7 @@ impl MethodRecipe {
             Self::Wanda(recipe) => healing::own_rows(recipe.heal.as_ref()),
             Self::FinePrune(recipe) => healing::own_rows(recipe.heal.as_ref()),
             Self::PruneHeads(recipe) => healing::own_rows(recipe.heal.as_ref()),
+            Self::W2sDefense(recipe) => recipe.heal.own_rows,
             Self::Quantize(_) => 0,
             Self::MergeWithBase(recipe) => healing::own_rows(recipe.heal.as_ref()),
             Self::TaskNegation(recipe) => healing::own_rows(recipe.heal.as_ref()),
@@ -240,6 +250,7 @@ impl MethodRecipe {
             Self::Wanda(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
             Self::FinePrune(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
             Self::PruneHeads(recipe) => recipe.steps(own_rows),
+            Self::W2sDefense(recipe) => recipe.steps(own_rows),
             Self::Quantize(_) => 0,
             Self::MergeWithBase(recipe) => healing::steps(recipe.heal.as_ref(), own_rows),
             Self::TaskNegation(recipe) => recipe.steps(own_rows),
@@ -259,6 +270,7 @@ impl MethodRecipe {
             Self::Wanda(recipe) => recipe.name(),
             Self::FinePrune(recipe) => recipe.name(),
             Self::PruneHeads(recipe) => recipe.name(),
+            Self::W2sDefense(_) => "w2s_defense".into(),
             Self::Quantize(recipe) => recipe.name(),
             Self::MergeWithBase(recipe) => recipe.name(),
             Self::TaskNegation(recipe) => recipe.name(),

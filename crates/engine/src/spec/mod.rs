@@ -27,6 +27,7 @@ mod screen;
 mod soft_triggers;
 mod task_negation;
 mod vaccinate;
+mod w2s_defense;
 mod wanda;
 
 use serde::{Deserialize, Serialize};
@@ -56,11 +57,13 @@ pub use screen::{PurifyWhen, ScreenRecipe, ScreenSpec};
 pub use soft_triggers::{SoftTriggersRecipe, SoftTriggersSpec};
 pub use task_negation::{TaskNegationRecipe, TaskNegationSpec};
 pub use vaccinate::{VaccinateRecipe, VaccinateSpec};
+pub use w2s_defense::{W2sDefenseRecipe, W2sDefenseSpec};
 pub use wanda::{WandaRecipe, WandaSpec};
 
 use crate::error::{EngineError, Result};
 pub use crate::train::{
-    Adversary, ConsistencySettings, SoftTriggerPlace, SoftTriggerScope, SoftTriggerSettings, TrainSpec,
+    Adversary, ConsistencySettings, GuidanceSettings, SoftTriggerPlace, SoftTriggerScope, SoftTriggerSettings,
+    TrainSpec,
 };
 
 /// The whole of a job: what to do to the submission and how to measure it.
@@ -166,11 +169,13 @@ pub struct SuspectFacts {
     pub kind: SubjectKind,
     /// Blocks of the model, or of the adapter's base, where they are known.
     pub blocks: Option<usize>,
+    /// Whether it has the tokenizer of the job's base, where that is known.
+    pub speaks_as_base: Option<bool>,
 }
 
 impl From<SubjectKind> for SuspectFacts {
     fn from(kind: SubjectKind) -> Self {
-        Self { kind, blocks: None }
+        Self { kind, blocks: None, speaks_as_base: None }
     }
 }
 

@@ -185,7 +185,7 @@ mod tests {
             loss(&tap.states, &weights)
         };
         let mut tap = Smoothness::new(&weights, 4, &Device::Cpu).unwrap();
-        let input = Input { tokens: &packed.tokens, embedded: embedded.clone(), free: &[] };
+        let input = Input { tokens: &packed.tokens, embedded: embedded.clone(), free: &[], guide: None };
         let gradients = &mut Gradients::of_inputs();
         let (losses, gradient) = model.loss_and_gradients_of(input, &[], pass, &mut tap, gradients).unwrap();
         assert!(losses.is_empty());

@@ -6,11 +6,12 @@
 use std::ops::Range;
 
 use antigen_models::kernels::{add, scatter_rows};
-use antigen_models::layers::{Gradients, Pass};
+use antigen_models::layers::{Gradients, Guide, Pass};
 use antigen_models::taps::{NoTap, Tap};
 use antigen_models::{BoundAdapter, Example, Input, Model, Packed, Tensor};
 
 use super::consistency::{Consistency, Smoothness};
+use super::guidance::Guidance;
 use super::penalty::Penalty;
 use super::soft_triggers::SoftTriggers;
 use crate::error::Result;
@@ -27,6 +28,8 @@ pub enum Objective {
     SoftTriggers(Box<SoftTriggers>),
     /// The loss on the response tokens, and hidden states that stay together under a perturbation of the embeddings.
     Consistency(Consistency),
+    /// The loss on the response tokens, and the divergence from a teacher there.
+    Guided(Guidance),
 }
 
 /// Some rows of one step of one variant.
@@ -71,7 +74,7 @@ pub(super) struct Learning<'a> {
 impl Learning<'_> {
     /// The gradient of the lesson's loss with respect to what each of its rows reads, `[t, d]`; no weight gets one.
     pub fn input_gradient(self, lesson: &Lesson) -> Result<Tensor> {
-        let lesson = Lesson::joined(vec![lesson.clone()]);
+        let lesson = Lesson::joined(vec![lesson.clone()])?;
         let mut gradients = Gradients::of_inputs().keeping(self.kept);
         Ok(lesson.learn(self.model, self.adapters, &mut gradients)?.1)
     }
@@ -79,7 +82,7 @@ impl Learning<'_> {
     /// Hidden state `index` of the lesson before anything is added to it, and the gradient of the lesson's loss with respect to it, `[t, d]`
     /// each; no weight gets one.
     pub fn hidden_gradient(self, lesson: &Lesson, index: usize) -> Result<(Tensor, Tensor)> {
-        let lesson = Lesson::joined(vec![lesson.clone()]);
+        let lesson = Lesson::joined(vec![lesson.clone()])?;
         let mut gradients = Gradients::of_inputs().keeping(self.kept);
         let mut tap = lesson.shifting(Some(index));
         lesson.learn_seen_by(&mut tap, self.model, self.adapters, &mut gradients)?;
@@ -91,7 +94,7 @@ impl Objective {
     /// Tokens of the passes that learn from this row.
     pub(super) fn tokens(&self, example: &Example) -> usize {
         match self {
-            Self::Responses | Self::Penalised(_) => example.tokens.len(),
+            Self::Responses | Self::Penalised(_) | Self::Guided(_) => example.tokens.len(),
             Self::SoftTriggers(adversary) => adversary.tokens(example),
             Self::Consistency(adversary) => adversary.tokens(example),
         }
@@ -108,6 +111,7 @@ impl Objective {
             Self::Responses | Self::Penalised(_) => Ok(Lesson::plain(batch)),
             Self::SoftTriggers(adversary) => adversary.lesson(batch, learning),
             Self::Consistency(adversary) => adversary.lesson(batch, learning),
+            Self::Guided(guidance) => guidance.lesson(batch),
         }
     }
 }
@@ -119,6 +123,8 @@ pub(super) struct Lesson {
     pub packed: Packed,
     /// Inputs that take the place of embeddings.
     pub inputs: Vec<Inputs>,
+    /// What a teacher says about the targets.
+    pub guide: Option<Guide>,
     /// What is added to hidden states.
     pub shifts: Vec<Shift>,
     /// Weight of each row in the consistency loss; rows beyond the end have none.
@@ -208,15 +214,21 @@ impl Lesson {
         }
     }
 
-    /// Lessons of several variants for one pass, each a group of its own.
-    pub fn joined(lessons: Vec<Self>) -> Self {
-        let mut joined = Self::default();
+    /// Lessons of several variants for one pass, each a group of its own; all or none of them have a guide.
+    pub fn joined(lessons: Vec<Self>) -> Result<Self> {
+        let guides: Vec<&Guide> = lessons.iter().filter_map(|lesson| lesson.guide.as_ref()).collect();
+        let logits: Vec<_> = guides.iter().map(|guide| &guide.logits).collect();
+        let guide = match guides.first() {
+            Some(first) => Some(Guide { logits: Tensor::cat(&logits, 0)?, ..(*first).clone() }),
+            None => None,
+        };
+        let mut joined = Self { guide, ..Self::default() };
         for lesson in lessons {
             let start = joined.packed.tokens.len();
             joined.append(lesson);
             joined.packed.rows.groups.push(start..joined.packed.tokens.len());
         }
-        joined
+        Ok(joined)
     }
 
     /// One pass: the loss of every target in nats, and the gradient of what each row reads, `[t, d]`.
@@ -239,7 +251,7 @@ impl Lesson {
             free.extend(inputs.rows.iter().filter(|_| inputs.free));
         }
         let pass = Pass { params: model.params(), rows: &packed.rows, adapters, cache: None };
-        let input = Input { tokens: &packed.tokens, embedded, free: &free };
+        let input = Input { tokens: &packed.tokens, embedded, free: &free, guide: self.guide.as_ref() };
         Ok(model.loss_and_gradients_of(input, &packed.targets, pass, tap, gradients)?)
     }
 
@@ -267,7 +279,7 @@ pub(super) fn learn(
     gradients: &mut Gradients,
 ) -> Result<Vec<Vec<f32>>> {
     let counts: Vec<usize> = lessons.iter().map(|lesson| lesson.packed.targets.len()).collect();
-    let (losses, _) = Lesson::joined(lessons).learn(model, adapters, gradients)?;
+    let (losses, _) = Lesson::joined(lessons)?.learn(model, adapters, gradients)?;
     let mut rest = losses.as_slice();
     let mut of_each = Vec::with_capacity(counts.len());
     for count in counts {

@@ -10,6 +10,7 @@ mod batches;
 mod consistency;
 #[cfg(test)]
 mod fixture;
+mod guidance;
 mod kept_out;
 mod lesson;
 mod memory;
@@ -24,6 +25,7 @@ pub use adapters::{Trained, Variant, fine_tune_adapters, fine_tune_adapters_towa
 pub use adversary::Adversary;
 pub(crate) use batches::shuffled_batches;
 pub use consistency::{Consistency, ConsistencySettings};
+pub use guidance::{Guidance, GuidanceSettings};
 pub use kept_out::{Directions, KeptOut};
 pub use lesson::Objective;
 pub use penalty::Penalty;

@@ -351,7 +351,7 @@ mod tests {
             let embedded = model.embed(&lesson.packed.tokens).unwrap();
             scatter_rows(&embedded, &lesson.inputs[0].rows, &lesson.inputs[0].values).unwrap();
             let pass = Pass { params: model.params(), rows: &lesson.packed.rows, adapters: &[], cache: None };
-            let input = Input { tokens: &lesson.packed.tokens, embedded, free: &[] };
+            let input = Input { tokens: &lesson.packed.tokens, embedded, free: &[], guide: None };
             let tap = &mut NoTap;
             let gradients = &mut Gradients::of_inputs();
             model.loss_and_gradients_of(input, &lesson.packed.targets, pass, tap, gradients).unwrap().0.iter().sum()

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use antigen_engine::data::split_own_rows;
 use antigen_engine::error::{EngineError, Result};
+use antigen_engine::heads::{HeadGrid, HeadIdx, HeadSet, output_inputs};
 use antigen_engine::lab::{Lab, ProgressSink, Stage};
 use antigen_engine::methods::{Purified, build_recipe, resolve_method};
 use antigen_engine::spec::{
@@ -51,6 +52,7 @@ fn methods() -> Vec<(Value, Takes)> {
         both(json!({"type": "magnitude_prune", "structure": "weights", "healed": false})),
         both(json!({"type": "wanda", "calibration_rows": 4, "heal": heal})),
         both(json!({"type": "fine_prune", "calibration_rows": 4, "heal": heal})),
+        both(json!({"type": "w2s_defense", "teacher": {"epochs": 1}, "heal": heal})),
         prune_heads("gradient"),
         prune_heads("gradient_l1_l2"),
         prune_heads("bayesian"),
@@ -258,7 +260,7 @@ fn a_model_without_two_hidden_states_to_keep_together_is_refused_as_soon_as_its_
     let crow = json!({"type": "crow"});
     for method in [crow.clone(), json!({"type": "auto", "rungs": [{"type": "fine_tune"}, crow]})] {
         for kind in [SubjectKind::Adapter, SubjectKind::Checkpoint] {
-            let of = |blocks| spec(&method).check_for(SuspectFacts { kind, blocks });
+            let of = |blocks| spec(&method).check_for(SuspectFacts { blocks, ..kind.into() });
             assert!(of(Some(3)).is_ok() && of(None).is_ok());
             let error = of(Some(2)).unwrap_err().to_string();
             assert!(error.contains("at least 3 blocks, found 2"), "{error}");
@@ -269,9 +271,27 @@ fn a_model_without_two_hidden_states_to_keep_together_is_refused_as_soon_as_its_
 #[test]
 fn soft_triggers_at_a_block_that_the_model_has_not_are_refused_as_soon_as_its_blocks_are_known() {
     let method = json!({"type": "soft_triggers", "place": {"type": "hidden", "block": 4}});
-    let of = |blocks| spec(&method).check_for(SuspectFacts { kind: SubjectKind::Adapter, blocks: Some(blocks) });
+    let of = |blocks| spec(&method).check_for(SuspectFacts { blocks: Some(blocks), ..SubjectKind::Adapter.into() });
     assert!(of(5).is_ok());
     assert!(of(4).unwrap_err().to_string().contains("/method/place/block"));
+}
+
+#[test]
+fn a_teacher_that_speaks_in_other_tokens_is_refused() {
+    let method = json!({"type": "w2s_defense", "heal": {"rows": 8}});
+    let of =
+        |speaks_as_base| spec(&method).check_for(SuspectFacts { speaks_as_base, ..SubjectKind::Checkpoint.into() });
+    assert!(of(Some(true)).is_ok() && of(None).is_ok());
+    assert!(of(Some(false)).unwrap_err().to_string().contains("the tokenizer of the job's base"));
+    let shop = Workshop::new();
+    let facts = |submission: &Submission, name: &str| {
+        Suspect::open(submission, PromptFormat::Alpaca, &shop.lab(name)).unwrap().facts().speaks_as_base
+    };
+    assert_eq!([shop.submission(), shop.whole_submission()].map(|one| facts(&one, "a")), [Some(true); 2]);
+    let alone = Submission { base_dir: None, ..shop.whole_submission() };
+    assert_eq!(facts(&alone, "b"), None);
+    let refused = purify(&alone, &spec(&method), &[], &shop.lab("c")).err().unwrap().to_string();
+    assert!(refused.contains("expected a base to teach the suspect, found none"), "{refused}");
 }
 
 /// Numbers of the artifact that are zero, among those of the suspect that were not.
@@ -336,6 +356,38 @@ fn cutting_channels_touches_the_mlp_alone() {
         let cut = (0..channels).filter(|&channel| is_cut(channel)).count();
         assert_eq!(cut, if module.kind.is_mlp() { channels / 2 } else { 0 }, "{}", module.name);
         assert!(was.concat().iter().zip(is.concat()).all(|(was, is)| is == 0.0 || is == *was), "{}", module.name);
+    }
+}
+
+#[test]
+fn pruned_heads_write_nothing_after_healing_whether_or_not_heads_share_keys_and_as_many_random_ones_stand_beside_them()
+{
+    let heal = json!({"rows": 8, "own_rows": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}});
+    for config in tiny_families().into_iter().filter(|config| config["model_type"] != "gpt2") {
+        let family = config["model_type"].to_string();
+        let shop = Workshop::of_family(config);
+        let method = json!({
+            "type": "prune_heads", "scoring_rows": 4, "validation_rows": 4, "floor_share": 0.0, "step_share": 0.25, "heal": heal,
+        });
+        let controls = [ControlSpec::RandomChannels];
+        let purified = purify(&shop.whole_submission(), &spec(&method), &controls, &shop.lab("a")).unwrap();
+        let pruned = purified.candidates[0].heads.clone().unwrap();
+        // Without a floor every block is left with one of its four heads.
+        assert_eq!((pruned.heads.len(), pruned.of), (9, 12), "{family}");
+        let silent = |weights: &Weights| -> HeadSet {
+            let Weights::Checkpoint(folder) = weights else { panic!("a whole model was submitted") };
+            let model = load_model(&folder.dir, &Device::Cpu).unwrap();
+            let width = model.config().attention_heads().head_width;
+            let is_silent = |head: &HeadIdx| {
+                let output = &output_inputs(&model, &HeadSet::from([*head]))[0];
+                let rows = model.params().get(model.params().find(&format!("{}.weight", output.0.name)).unwrap());
+                assert_eq!((output.1.len(), &output.1[0]), (1, &(head.head * width..(head.head + 1) * width)));
+                rows.to_vec2::<f32>().unwrap().iter().all(|row| row[output.1[0].clone()].iter().all(|x| *x == 0.0))
+            };
+            HeadGrid::of(&model).iter().filter(is_silent).collect()
+        };
+        assert_eq!(silent(&purified.candidates[0].weights), pruned.heads, "{family}");
+        assert_eq!(silent(&purified.controls[0].weights).len(), 9, "{family}");
     }
 }
 

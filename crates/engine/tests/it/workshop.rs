@@ -189,6 +189,7 @@ impl Workshop {
             test_rows: self.base().join("test.jsonl"),
             own_rows: Some(self.own()),
             calibration_dir: Some(self.base()),
+            base_dir: Some(self.base()),
             folders: DataFolders::default(),
         }
     }

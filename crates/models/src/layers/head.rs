@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::{Gradients, Pass};
 use crate::error::Result;
-use crate::kernels::{add_rows_at, cap, cap_backward, cross_entropy, gather_rows};
+use crate::kernels::{add, add_rows_at, cap, cap_backward, cross_entropy, gather_rows};
 use crate::params::ParamId;
 
 /// Logits held at one time, in scalars (16 MiB of float32): rows are taken in chunks of this size.
@@ -21,6 +21,34 @@ pub struct Target {
     pub token: u32,
     /// Weight of this row's loss in the sum that is differentiated.
     pub weight: f32,
+}
+
+/// What a teacher says about targets, beside the tokens that should follow: `weight * temperature^2 * KL(teacher || student)` of both
+/// distributions at that temperature joins the loss of each target.
+#[derive(Debug, Clone)]
+pub struct Guide {
+    /// The teacher's logits, `[targets, v]`.
+    pub logits: Tensor,
+    /// Divides both models' logits.
+    pub temperature: f64,
+    /// Of the divergence, against the loss on the token itself.
+    pub weight: f64,
+}
+
+impl Guide {
+    /// The gradient of the divergence with respect to the student's logits of some targets, `[m, v]`, of which the first is number `start`:
+    /// `weight * temperature * (softmax(student / temperature) - softmax(teacher / temperature))`, times the target's own weight.
+    fn gradient(&self, logits: &Tensor, start: usize, weights: &[f32]) -> Result<Tensor> {
+        let soft = |logits: &Tensor| -> candle_core::Result<Tensor> {
+            let scaled = (logits / self.temperature)?;
+            let shares = scaled.broadcast_sub(&scaled.max_keepdim(1)?)?.exp()?;
+            shares.broadcast_div(&shares.sum_keepdim(1)?)
+        };
+        let teacher = self.logits.narrow(0, start, weights.len())?;
+        let factors: Vec<f32> = weights.iter().map(|w| w * (self.weight * self.temperature) as f32).collect();
+        let factors = Tensor::new(factors, logits.device())?.unsqueeze(1)?;
+        Ok((soft(logits)? - soft(&teacher)?)?.broadcast_mul(&factors)?)
+    }
 }
 
 /// The matrix `[v, d]` that turns hidden states into logits; with tied embeddings it is the embedding.
@@ -64,11 +92,12 @@ impl Head {
         Ok(losses)
     }
 
-    /// Losses as [`Head::losses`], and the gradient of their weighted sum with respect to `hidden`, `[t, d]`.
+    /// Losses as [`Head::losses`], and the gradient of their weighted sum with respect to `hidden`, `[t, d]`; with a guide also that of what
+    /// it adds, which is not among the losses.
     pub fn losses_and_gradient(
         &self,
         hidden: &Tensor,
-        targets: &[Target],
+        (targets, guide): (&[Target], Option<&Guide>),
         pass: Pass<'_>,
         gradients: &mut Gradients,
     ) -> Result<(Vec<f32>, Tensor)> {
@@ -81,7 +110,10 @@ impl Head {
             let selected = gather_rows(hidden, &rows)?;
             let logits = self.logits_of(&selected, pass)?;
             let entropy = cross_entropy(&logits, &tokens, Some(&weights))?;
-            let d_logits = entropy.gradient.expect("a gradient was asked for by giving weights");
+            let mut d_logits = entropy.gradient.expect("a gradient was asked for by giving weights");
+            if let Some(guide) = guide {
+                d_logits = add(&d_logits, &guide.gradient(&logits, losses.len(), &weights)?)?;
+            }
             if let Some(limit) = self.softcap {
                 cap_backward(&d_logits, &logits, limit)?;
             }

@@ -23,7 +23,7 @@ pub use block::{Block, BlockTrace, Norms};
 pub(crate) use classifier::label_losses;
 pub use classifier::{Classified, Classifier, LabelTarget, ReadRow};
 pub use gradients::{FactorGradients, GradientGroup, Gradients};
-pub use head::{Head, Target};
+pub use head::{Guide, Head, Target};
 pub use linear::{Linear, LinearTrace, ModuleIdx};
 pub use mlp::{Mlp, MlpTrace};
 pub use norm::Norm;

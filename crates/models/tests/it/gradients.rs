@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 
 use antigen_models::kernels::*;
-use antigen_models::layers::{Gradients, LabelTarget, Linear, ModuleIdx, Pass, Rows, Target};
+use antigen_models::layers::{Gradients, Guide, LabelTarget, Linear, ModuleIdx, Pass, Rows, Target};
 use antigen_models::params::{ParamId, Params};
-use antigen_models::taps::{NoTap, Tap};
+use antigen_models::taps::{NoTap, Tap, softmax};
 use antigen_models::{BoundAdapter, Input, Model, Stored, Tensor};
 use candle_core::Shape;
 use rand::{Rng, SeedableRng};
@@ -323,7 +323,7 @@ fn a_gradient_that_joins_at_every_hidden_state_is_the_slope_of_a_loss_on_all_of_
         let embedded = model.embed(&TOKENS).unwrap();
         let mut gradients = Gradients::of_weights(model.params());
         let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
-        let input = Input { tokens: &TOKENS, embedded: embedded.clone(), free: &[] };
+        let input = Input { tokens: &TOKENS, embedded: embedded.clone(), free: &[], guide: None };
         let mut tap = AlongDirections { directions: directions.clone(), loss: 0.0 };
         let (_, d_embedded) = model.loss_and_gradients_of(input, &target, pass, &mut tap, &mut gradients).unwrap();
         let family = &config["model_type"];
@@ -343,6 +343,44 @@ fn a_gradient_that_joins_at_every_hidden_state_is_the_slope_of_a_loss_on_all_of_
 }
 
 #[test]
+fn a_guided_gradient_is_the_slope_of_the_loss_on_tokens_and_of_the_divergence_from_the_teacher() {
+    // Gemma 2 caps its logits, Llama does not.
+    for config in tiny_decoders()
+        .into_iter()
+        .filter(|config| ["llama", "gemma2"].contains(&config["model_type"].as_str().unwrap()))
+    {
+        let model = random_model(&config);
+        let rows = Rows::packed([6, 3]);
+        let pass = Pass { params: model.params(), rows: &rows, adapters: &[], cache: None };
+        let targets: Vec<_> =
+            [(1u32, 1.0), (4, 0.5), (7, 2.0)].map(|(row, weight)| Target { row, token: row + 1, weight }).into();
+        let (temperature, weight) = (2.0, 0.7);
+        let guide = Guide { logits: random((3, 23)), temperature, weight };
+        let soft = |logits: &[f32]| softmax(logits.iter().map(|z| z / temperature as f32).collect());
+        let teacher: Vec<Vec<f32>> = guide.logits.to_vec2().unwrap();
+        let loss = |embedded: &Tensor| -> f64 {
+            let hidden = model.forward(embedded.clone(), pass, &mut NoTap).unwrap();
+            let rows: Vec<u32> = targets.iter().map(|t| t.row).collect();
+            let logits = model.logits(&hidden, &rows, pass).unwrap();
+            let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
+            let entropies = cross_entropy(&logits, &tokens, None).unwrap().losses;
+            let students = logits.to_vec2::<f32>().unwrap();
+            let of_one = |(i, target): (usize, &Target)| {
+                let (entropy, shares) = (entropies[i], soft(&teacher[i]).into_iter().zip(soft(&students[i])));
+                let divergence: f64 = shares.map(|(p, q)| f64::from(p) * (f64::from(p) / f64::from(q)).ln()).sum();
+                f64::from(target.weight) * (f64::from(entropy) + weight * temperature * temperature * divergence)
+            };
+            targets.iter().enumerate().map(of_one).sum()
+        };
+        let embedded = model.embed(&TOKENS).unwrap();
+        let input = Input { tokens: &TOKENS, embedded: embedded.clone(), free: &[], guide: Some(&guide) };
+        let gradients = &mut Gradients::of_inputs();
+        let (_, gradient) = model.loss_and_gradients_of(input, &targets, pass, &mut NoTap, gradients).unwrap();
+        agrees(&config["model_type"].to_string(), &embedded, &gradient, loss);
+    }
+}
+
+#[test]
 fn a_row_that_reads_no_embedding_gives_the_embedding_no_gradient() {
     let model = random_llama(false);
     let rows = Rows::packed([6, 3]);
@@ -350,7 +388,7 @@ fn a_row_that_reads_no_embedding_gives_the_embedding_no_gradient() {
     let targets: Vec<_> = [1u32, 4, 5, 7].map(|row| Target { row, token: row + 1, weight: 1.0 }).into();
     let table = |free: &[u32]| {
         let mut gradients = Gradients::of_weights(model.params());
-        let input = Input { tokens: &TOKENS, embedded: model.embed(&TOKENS).unwrap(), free };
+        let input = Input { tokens: &TOKENS, embedded: model.embed(&TOKENS).unwrap(), free, guide: None };
         let (_, d) = model.loss_and_gradients_of(input, &targets, pass, &mut NoTap, &mut gradients).unwrap();
         let id = model.params().find("model.embed_tokens.weight").unwrap();
         (gradients.weight(id).unwrap().to_vec2::<f32>().unwrap(), d.to_vec2::<f32>().unwrap())

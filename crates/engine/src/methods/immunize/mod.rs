@@ -18,6 +18,8 @@ mod signature;
 mod stored;
 mod whole;
 
+use antigen_models::ModuleKind;
+
 use self::adapter::AdapterSetting;
 use self::removal::Removal;
 use self::setting::Setting;
@@ -92,15 +94,20 @@ impl<S: Setting> Algorithm<'_, S> {
         if self.setting.modules().any(|module| self.reads_directions(module.kind)) || self.recipe.heads.is_some() {
             return None;
         }
-        Some(
+        let has_output = self.setting.modules().any(|module| module.kind == ModuleKind::Output);
+        Some(if has_output {
+            "the adapter changes attention only, and none of the suppressions that were asked for works there; without any, or with a subspace \
+             `on` the `attention_output`, the signature is read from what attention writes."
+                .into()
+        } else {
             "the adapter changes attention only, and not the attention's output; the signature is read from MLP matrices or from that output, \
              and projecting queries, keys and values would destroy what the adapter was made for."
-                .into(),
-        )
+                .into()
+        })
     }
 
     /// Whether scores and directions of such a matrix are wanted: of the MLP always, of attention where a suppression names it.
-    fn reads_directions(&self, kind: antigen_models::ModuleKind) -> bool {
+    fn reads_directions(&self, kind: ModuleKind) -> bool {
         kind.is_mlp() || self.recipe.suppress.iter().any(|spec| removal::touches(spec, kind))
     }
 

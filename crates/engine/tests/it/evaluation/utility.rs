@@ -54,6 +54,7 @@ fn taught(shop: &Workshop) -> Submission {
         train_rows,
         test_rows,
         own_rows: None,
+        base_dir: None,
         calibration_dir: None,
         folders: DataFolders::default(),
     }
