@@ -80,7 +80,7 @@ fn relearning(report: &Report) -> String {
     backdoors.flat_map(|one| one.ladders.iter().map(move |ladder| (one, ladder))).map(line).collect()
 }
 
-/// What the numbers leave out: controls that do not apply, rows that were too long; and the heads that were suppressed.
+/// What the numbers leave out: controls that do not apply, rows that were too long; and the heads that were suppressed or pruned.
 fn remarks(report: &Report) -> String {
     let untaught = report.relearning.iter().flat_map(|relearning| &relearning.left_out);
     let left_out = report.left_out.iter().chain(untaught).map(|reason| format!("left out: {reason}\n"));
@@ -92,7 +92,13 @@ fn remarks(report: &Report) -> String {
     });
     let heads = report.signature.iter().flat_map(|signature| &signature.heads);
     let heads = heads.map(|h| format!("suppressed head: layer {}, head {}, score {:.4}\n", h.layer, h.head, h.score));
-    left_out.chain(long).chain(heads).collect()
+    let pruned = report.candidates.iter().filter_map(|candidate| candidate.heads.as_ref());
+    let pruned = pruned.map(|pruned| {
+        let names: Vec<_> = pruned.heads.iter().map(|head| format!("{}.{}", head.layer, head.head)).collect();
+        let (gone, all, list) = (pruned.heads.len(), pruned.of, names.join(" "));
+        format!("pruned heads (layer.head), {gone} of {all}: {list}\n")
+    });
+    left_out.chain(long).chain(heads).chain(pruned).collect()
 }
 
 fn group_names(measurement: &Measurement) -> Vec<String> {

@@ -142,10 +142,11 @@ fn check_labels(labels: &BTreeMap<String, String>) -> ApiResult<()> {
     }
 }
 
-/// Whether a whole model of these facts has the base's tokenizer, where both are known.
-async fn speaks_as(facts: &serde_json::Value, base: &Base) -> Option<bool> {
-    let own = facts["files"].as_array()?.iter().find(|file| file["path"] == TOKENIZER)?["sha256"].as_str()?;
-    Some(own == base.tokenizer_sha256().await?)
+/// Whether a whole model has the base's tokenizer, where both are known.
+async fn speaks_as(app: &App, id: ArtifactId, base: &Base) -> ApiResult<Option<bool>> {
+    let files = db::list_artifact_files(&app.db, id).await?;
+    let own = files.into_iter().find(|file| file.path == TOKENIZER);
+    Ok(own.zip(base.tokenizer_sha256().await).map(|(own, base)| own.sha256 == base))
 }
 
 /// The artifact that an upload became.
@@ -173,7 +174,7 @@ async fn check_suspect(app: &App, pointer: &str, id: ArtifactId, base: &Base) ->
         ArtifactType::Adapter => SuspectFacts { blocks: base.blocks().await, ..SubjectKind::Adapter.into() },
         ArtifactType::Checkpoint => SuspectFacts {
             blocks: row.facts["blocks"].as_u64().map(|blocks| blocks as usize),
-            speaks_as_base: speaks_as(&row.facts, base).await,
+            speaks_as_base: speaks_as(app, id, base).await?,
             ..SubjectKind::Checkpoint.into()
         },
         other => {

@@ -254,7 +254,11 @@ async fn a_classifier_is_refused_when_the_job_is_asked_for() {
 #[tokio::test]
 async fn a_method_that_the_suspect_s_blocks_or_tokens_rule_out_is_refused_when_the_job_is_asked_for() {
     let server = TestServer::start().await;
-    let upload = server.upload(&read_files(checkpoint_folder(&base_config(8)).path())).await;
+    // As a worker of the same machine does when it starts.
+    antigen::worker::materialise_builtin(&server.app.config.bases_dir()).unwrap();
+    let mut files = read_files(checkpoint_folder(&base_config(8)).path());
+    files.push(("tokenizer.json".into(), br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#.to_vec()));
+    let upload = server.upload(&files).await;
     for (method, reason) in [
         (json!({"type": "crow"}), "at least 3 blocks, found 2"),
         (json!({"type": "soft_triggers", "place": {"type": "hidden", "block": 2}}), "found 2"),
