@@ -53,7 +53,7 @@ impl Probes {
     /// The prompts of all evaluators of a spec; of several utility or MT-Bench evaluators the last counts.
     ///
     /// # Errors
-    /// Those of tokenizer and chat template; [`EngineError::Data`] when no prompt of an evaluator fits the model.
+    /// Those of tokenizer and chat template; [`crate::error::EngineError::Data`] when no prompt of an evaluator fits the model.
     pub fn build(specs: &[EvaluatorSpec], suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Self> {
         let mut probes = Self { asr: Vec::new(), utility: None, benchmarks: Vec::new(), mt_bench: None };
         for (at, spec) in specs.iter().enumerate() {
