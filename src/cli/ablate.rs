@@ -1,12 +1,17 @@
-//! `antigen lab ablate`: where the backdoors of a zoo's adapters sit (Table 1 of arXiv 2603.13461). What is finished is kept, adapter by
-//! adapter.
+//! `antigen lab ablate`: where the backdoors of a zoo sit: in which parts of an adapter's update (Table 1 of arXiv 2603.13461), in which
+//! attention heads of a whole model. What is finished is kept, member by member.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use antigen_engine::{
-    ablate::{Ablation, measure_ablations},
+    ablate::{Ablation, measure_ablations, measure_without_each_head},
     data::split_own_rows,
     evaluators::Probes,
+    heads::HeadIdx,
+    lab::Lab,
     report::Measurement,
     spec::EvaluatorSpec,
     suspect::Suspect,
@@ -43,13 +48,13 @@ struct Ablated {
 /// # Errors
 /// Files that cannot be read or written, or generation that fails.
 pub fn run_ablations(args: &AblateArgs) -> anyhow::Result<()> {
-    let site = args.members.fill(|member| member.is_poisoned() && !member.whole_model)?;
+    let site = args.members.fill(ZooMember::is_poisoned)?;
     let mut cells: Vec<Cell> = Vec::new();
     for member in &site.members {
         let ablated = ablate(&site, member, &args.out.join(&member.name))?;
         let whole = &ablated[0].measurement;
         cells.extend(ablated.iter().filter_map(|one| {
-            let place = matrices(&member.targets);
+            let place = if member.whole_model { "whole model" } else { matrices(&member.targets) };
             cell(member, ("ablation", &format!("{place}: {}", one.name)), (whole, &one.measurement))
         }));
     }
@@ -79,9 +84,23 @@ fn ablate(site: &Site, member: &ZooMember, folder: &Path) -> anyhow::Result<Vec<
     let suspect = Suspect::open(&submission, member.implant.format, &lab)?;
     let specs: Vec<EvaluatorSpec> = serde_json::from_value(evaluators(member, 100, 100))?;
     let probes = Probes::build(&specs, &suspect, &split_own_rows(&own, 0, &lab), &lab)?;
-    let measured = measure_ablations(&suspect, &Ablation::all(suspect.config().layers()), &probes, &lab)?;
-    let ablated: Vec<_> =
-        measured.into_iter().map(|(ablation, measurement)| Ablated { name: ablation.name(), measurement }).collect();
+    let ablated =
+        if member.whole_model { without_heads(&suspect, &probes, &lab) } else { parts(&suspect, &probes, &lab) }?;
+    fs::remove_dir_all(&lab.scratch).with_context(|| format!("removing {}", lab.scratch.display()))?;
     write_whole(&file, &serde_json::to_vec(&ablated)?).context("writing measurements")?;
     Ok(ablated)
+}
+
+fn parts(suspect: &Suspect, probes: &Probes, lab: &Lab) -> anyhow::Result<Vec<Ablated>> {
+    let measured = measure_ablations(suspect, &Ablation::all(suspect.config().layers()), probes, lab)?;
+    Ok(measured.into_iter().map(|(ablation, measurement)| Ablated { name: ablation.name(), measurement }).collect())
+}
+
+fn without_heads(suspect: &Suspect, probes: &Probes, lab: &Lab) -> anyhow::Result<Vec<Ablated>> {
+    let name = |head: Option<HeadIdx>| match head {
+        None => "as it is".to_owned(),
+        Some(HeadIdx { layer, head }) => format!("without head {layer}.{head}"),
+    };
+    let measured = measure_without_each_head(suspect, probes, lab)?;
+    Ok(measured.into_iter().map(|(head, measurement)| Ablated { name: name(head), measurement }).collect())
 }

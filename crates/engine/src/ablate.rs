@@ -1,5 +1,5 @@
-//! Where an adapter's backdoor sits: parts of its update are taken out or change places, and what is left is measured as it is, without any
-//! training (Table 1 of arXiv 2603.13461).
+//! Where a backdoor sits: parts of an adapter's update are taken out or change places, of a whole model one attention head after another is,
+//! and what is left is measured as it is, without any training (Table 1 of arXiv 2603.13461; heads are ours).
 //!
 //! The paper ablates the update of all weights or of an adapter on all linear layers. An adapter that was trained on attention alone has
 //! its backdoor there, whatever the table says: which matrices the attacker trained is part of what is measured.
@@ -10,8 +10,10 @@ use std::ops::Range;
 use antigen_models::{LoraAdapter, LoraFactors, ModuleShape};
 use rand::seq::SliceRandom;
 
+use crate::edit::without_heads;
 use crate::error::{EngineError, Result};
 use crate::evaluators::{Probes, evaluate_all};
+use crate::heads::{HeadGrid, HeadIdx};
 use crate::lab::Lab;
 use crate::report::Measurement;
 use crate::suspect::Suspect;
@@ -144,6 +146,31 @@ pub fn measure_ablations(
         Ok(((*ablation).clone(), probes.report(&said, None)))
     };
     concerned.iter().enumerate().map(measure).collect()
+}
+
+/// Measures a whole model as it is, then without each of its attention heads alone.
+///
+/// # Errors
+/// [`EngineError::Data`] for an adapter, whose heads are its base's; those of generation.
+///
+/// # Cost
+/// One evaluation for each head, and the model once more on disk.
+pub fn measure_without_each_head(
+    suspect: &Suspect,
+    probes: &Probes,
+    lab: &Lab,
+) -> Result<Vec<(Option<HeadIdx>, Measurement)>> {
+    let Weights::Checkpoint(folder) = &suspect.weights else {
+        return Err(EngineError::Data("expected a whole model, whose heads are its own; found an adapter".into()));
+    };
+    let grid = HeadGrid::of(&suspect.load_whole(folder)?);
+    let gone: Vec<Option<HeadIdx>> = std::iter::once(None).chain(grid.iter().map(Some)).collect();
+    let measure = |(i, head): (usize, &Option<HeadIdx>)| {
+        let (left, _) = without_heads(suspect, folder, &head.iter().copied().collect(), lab)?;
+        let said = evaluate_all(probes, suspect, &left, &lab.part(i, gone.len()))?;
+        Ok((*head, probes.report(&said, None)))
+    };
+    gone.iter().enumerate().map(measure).collect()
 }
 
 #[cfg(test)]

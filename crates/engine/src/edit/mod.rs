@@ -2,11 +2,12 @@
 //!
 //! An edit sees the weight of a linear layer as [`Matrix`], `[out, in]`, whichever way round its file has it; a whole model is edited one
 //! matrix at a time (`whole.rs`), an adapter in its factors (`factors.rs`); edits that look at activations take either block by block
-//! (`calibrated.rs`). Which channels go, and how many, is decided in `channels.rs`.
+//! (`calibrated.rs`), attention heads at once (`heads.rs`). Which channels go, and how many, is decided in `channels.rs`.
 
 mod calibrated;
 mod channels;
 mod factors;
+mod heads;
 mod low_rank;
 mod matrix;
 mod quantise;
@@ -16,6 +17,7 @@ mod whole;
 pub(crate) use calibrated::{Reads, edit_calibrated, rewrite_calibrated};
 pub(crate) use channels::{Channels, changed_mlp, channel_count, cut_channels, random_channels, weakest};
 pub(crate) use factors::{update_norms, zero_channels};
+pub(crate) use heads::without_heads;
 pub(crate) use low_rank::truncate;
 pub(crate) use matrix::{Matrix, zero_up_to};
 pub(crate) use quantise::{int8_round_trip, nf4_round_trip};

@@ -8,26 +8,27 @@
 //! removed while the model heals.
 
 use antigen_models::layers::{Gradients, Pass};
-use antigen_models::{Example, Model, Packed, Stored, Tensor, response_hits};
+use antigen_models::{Example, Model, Packed, Tensor, response_hits};
 use rand::seq::SliceRandom;
 
 use super::calibration::Calibration;
 use super::controls::Start;
 use super::edit::{Edit, WeightEdit};
 use crate::data::TrainSplit;
+use crate::edit::without_heads;
 use crate::error::Result;
 use crate::evaluators::rate_of;
 use crate::heads::{
     AttentionRows, Examined, HeadGrid, HeadIdx, HeadRanker, HeadScores, HeadSet, HeadTask, attention_variance,
-    build_ranker, choose_heads, output_inputs, remove_heads, variance,
+    build_ranker, choose_heads, variance,
 };
 use crate::heal::Wounded;
 use crate::lab::{Lab, PieceKey};
 use crate::report::{LongRows, PrunedHeads};
 use crate::spec::{HealRecipe, PruneHeadsRecipe};
 use crate::suspect::Suspect;
-use crate::train::{Directions, KeptOut, Objective, train_weights_towards};
-use crate::weights::{CheckpointFolder, Weights, write_model};
+use crate::train::{Objective, train_weights_towards};
+use crate::weights::{CheckpointFolder, Weights};
 
 /// The edit with its complete recipe.
 pub(super) struct PruneHeads {
@@ -54,7 +55,8 @@ impl WeightEdit for PruneHeads {
         let scoring = Calibration::of_rows(suspect, scoring, "scoring heads", long_rows, lab)?;
         let validation = Calibration::of_rows(suspect, validation, "validation", long_rows, lab)?;
         let heads = self.choose(suspect, folder, (scoring, validation), lab)?;
-        Ok(Edit { model: without_heads(suspect, folder, &heads.heads, lab)?, heads: Some(heads) })
+        let (weights, kept_out) = without_heads(suspect, folder, &heads.heads, lab)?;
+        Ok(Edit { model: Wounded { weights, kept_out }, heads: Some(heads) })
     }
 
     /// As many heads, but any.
@@ -64,8 +66,8 @@ impl WeightEdit for PruneHeads {
         };
         let grid = HeadGrid::of(&suspect.load_whole(folder)?);
         let drawn = draw_heads(grid, pruned.heads.len(), lab);
-        let model = without_heads(suspect, folder, &drawn, lab)?;
-        Ok(Start::model("as many heads drawn at random instead, healed alike", model))
+        let (weights, kept_out) = without_heads(suspect, folder, &drawn, lab)?;
+        Ok(Start::model("as many heads drawn at random instead, healed alike", Wounded { weights, kept_out }))
     }
 }
 
@@ -105,24 +107,6 @@ impl PruneHeads {
         let order = lab.rng("prune_heads/order");
         train_weights_towards(&Objective::Penalised(penalty), &[], model, examples, train, order, lab).map(drop)
     }
-}
-
-/// The model without these heads, which healing does not bring back.
-fn without_heads(suspect: &Suspect, folder: &CheckpointFolder, heads: &HeadSet, lab: &Lab) -> Result<Wounded> {
-    let mut model = suspect.load_whole(folder)?;
-    let key = PieceKey::new("pruned-heads", &(&folder.digest, heads));
-    let dir = lab.piece(&key, |to| {
-        let _ = remove_heads(&mut model, heads)?;
-        write_model(&model, &folder.dir, to)
-    })?;
-    let kept_out = output_inputs(&model, heads).into_iter().map(|(module, inputs)| KeptOut {
-        weight: format!("{}.weight", module.name),
-        directions: Directions::Axes(inputs),
-        of_rows: module.stored == Stored::OutIn,
-    });
-    let kept_out = kept_out.collect();
-    let weights = Weights::Checkpoint(CheckpointFolder { dir, digest: key.as_str().to_owned() });
-    Ok(Wounded { weights, kept_out })
 }
 
 /// So many heads in a random order; each block keeps one.
