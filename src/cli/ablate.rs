@@ -84,8 +84,10 @@ fn ablate(site: &Site, member: &ZooMember, folder: &Path) -> anyhow::Result<Vec<
     let suspect = Suspect::open(&submission, member.implant.format, &lab)?;
     let specs: Vec<EvaluatorSpec> = serde_json::from_value(evaluators(member, 100, 100))?;
     let probes = Probes::build(&specs, &suspect, &split_own_rows(&own, 0, &lab), &lab)?;
-    let ablated =
-        if member.whole_model { without_heads(&suspect, &probes, &lab) } else { parts(&suspect, &probes, &lab) }?;
+    let mut ablated = parts(&suspect, &probes, &lab)?;
+    if member.whole_model {
+        ablated.extend(without_heads(&suspect, &probes, &lab)?);
+    }
     fs::remove_dir_all(&lab.scratch).with_context(|| format!("removing {}", lab.scratch.display()))?;
     write_whole(&file, &serde_json::to_vec(&ablated)?).context("writing measurements")?;
     Ok(ablated)

@@ -1,23 +1,25 @@
-//! Where a backdoor sits: parts of an adapter's update are taken out or change places, of a whole model one attention head after another is,
-//! and what is left is measured as it is, without any training (Table 1 of arXiv 2603.13461; heads are ours).
+//! Where a backdoor sits: parts of an update are taken out or change places, or of a whole model one attention head after another is, and what
+//! is left is measured as it is, without any training (Table 1 of arXiv 2603.13461; heads are ours). The update of a whole model is what
+//! its linear layers are more than those of the base that it grew from; embedding, norms and head stay as they are.
 //!
 //! The paper ablates the update of all weights or of an adapter on all linear layers. An adapter that was trained on attention alone has
 //! its backdoor there, whatever the table says: which matrices the attacker trained is part of what is measured.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
-use antigen_models::{LoraAdapter, LoraFactors, ModuleShape};
+use antigen_models::{LoraAdapter, LoraFactors, Model, ModuleShape, Tensor, load_model};
 use rand::seq::SliceRandom;
 
 use crate::edit::without_heads;
 use crate::error::{EngineError, Result};
 use crate::evaluators::{Probes, evaluate_all};
 use crate::heads::{HeadGrid, HeadIdx};
-use crate::lab::Lab;
+use crate::lab::{Lab, PieceKey};
 use crate::report::Measurement;
 use crate::suspect::Suspect;
-use crate::weights::Weights;
+use crate::weights::{CheckpointFolder, Weights, write_model};
 
 /// What is done to the update.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,11 +52,9 @@ impl Ablation {
         all
     }
 
-    /// Whether the adapter has every part that this is about: otherwise it is another ablation, or none.
-    pub fn concerns(&self, adapter: &LoraAdapter, modules: &[ModuleShape]) -> bool {
-        let has = |mlp: bool| {
-            modules.iter().any(|module| module.kind.is_mlp() == mlp && adapter.factors.contains_key(&module.name))
-        };
+    /// Whether the suspect has learnt in every part that this is about: otherwise it is another ablation, or none.
+    pub fn concerns(&self, suspect: &Suspect) -> bool {
+        let has = |mlp: bool| suspect.changes(|kind| kind.is_mlp() == mlp);
         match self {
             Self::Whole => true,
             Self::WithoutAttention => has(false),
@@ -101,17 +101,61 @@ impl Ablation {
                 factors.b = factors.b.zeros_like()?;
             }
         }
-        if let Self::ShuffledMlpIn(span) = self {
-            let places = displaced(span.clone(), lab);
-            for module in modules.iter().filter(|module| module.kind.is_mlp() && span.contains(&module.layer)) {
-                let from = modules.iter().find(|m| m.kind == module.kind && m.layer == places[&module.layer]);
-                if let Some(factors) = from.and_then(|from| adapter.factors.get(&from.name)) {
-                    left.factors.insert(module.name.clone(), LoraFactors::clone(factors));
-                }
+        let places = self.places(lab);
+        for module in modules.iter().filter(|module| module.kind.is_mlp()) {
+            let Some(&place) = places.get(&module.layer) else { continue };
+            let from = modules.iter().find(|m| m.kind == module.kind && m.layer == place);
+            if let Some(factors) = from.and_then(|from| adapter.factors.get(&from.name)) {
+                left.factors.insert(module.name.clone(), LoraFactors::clone(factors));
             }
         }
         Ok(left)
     }
+
+    /// As [`Ablation::apply`], of the whole model in `folder`, which grew from the base in `base_dir`.
+    ///
+    /// # Errors
+    /// Those of both models and of the scratch folder.
+    pub fn apply_whole(
+        &self,
+        suspect: &Suspect,
+        folder: &CheckpointFolder,
+        base_dir: &Path,
+        lab: &Lab,
+    ) -> Result<CheckpointFolder> {
+        let key = PieceKey::new("ablated-model", &(&folder.digest, self.name(), format!("{self:?}")));
+        let dir = lab.piece(&key, |to| {
+            let (mut model, base) = (suspect.load_whole(folder)?, load_model(base_dir, suspect.device())?);
+            let (places, original) = (self.places(lab), suspect.load_whole(folder)?);
+            for module in suspect.modules() {
+                let source = places.get(&module.layer).filter(|_| module.kind.is_mlp());
+                let part = match (self.keeps(module), source) {
+                    (true, None) => continue,
+                    (false, _) => None,
+                    (true, Some(&from)) => suspect.modules().iter().find(|m| m.kind == module.kind && m.layer == from),
+                };
+                let mut weight = weight_of(&base, module)?;
+                if let Some(from) = part {
+                    weight = ((weight + weight_of(&original, from)?)? - weight_of(&base, from)?)?;
+                }
+                let id = model.params().find(&format!("{}.weight", module.name)).expect("the same architecture");
+                model.params_mut().set(id, weight);
+            }
+            write_model(&model, &folder.dir, to)
+        })?;
+        Ok(CheckpointFolder { dir, digest: key.as_str().to_owned() })
+    }
+
+    /// Which block's part each block gets that does not keep its own.
+    fn places(&self, lab: &Lab) -> BTreeMap<usize, usize> {
+        if let Self::ShuffledMlpIn(span) = self { displaced(span.clone(), lab) } else { BTreeMap::new() }
+    }
+}
+
+fn weight_of(model: &Model, module: &ModuleShape) -> Result<Tensor> {
+    let id = model.params().find(&format!("{}.weight", module.name));
+    let id = id.ok_or_else(|| EngineError::Data(format!("expected a base with the weight of {}", module.name)))?;
+    Ok(model.params().get(id).clone())
 }
 
 /// For each block of the span the block whose part it gets: every one another than its own.
@@ -122,26 +166,28 @@ fn displaced(span: Range<usize>, lab: &Lab) -> BTreeMap<usize, usize> {
     order.iter().copied().zip(next).collect()
 }
 
-/// Measures an adapter after each ablation that concerns it.
+/// Measures a suspect after each ablation that concerns it.
 ///
 /// # Errors
-/// [`EngineError::Data`] for a whole model, whose update nobody knows; those of generation.
+/// [`EngineError::Data`] for a whole model whose base is not known; those of generation.
 ///
 /// # Cost
-/// One evaluation each.
+/// One evaluation each, and of a whole model a copy on disk.
 pub fn measure_ablations(
     suspect: &Suspect,
     ablations: &[Ablation],
     probes: &Probes,
     lab: &Lab,
 ) -> Result<Vec<(Ablation, Measurement)>> {
-    let Weights::Adapter(adapter) = &suspect.weights else {
-        return Err(EngineError::Data("expected an adapter, whose update is known; found a whole model".into()));
-    };
-    let modules = suspect.modules();
-    let concerned: Vec<_> = ablations.iter().filter(|ablation| ablation.concerns(adapter, modules)).collect();
+    let concerned: Vec<_> = ablations.iter().filter(|ablation| ablation.concerns(suspect)).collect();
     let measure = |(i, ablation): (usize, &&Ablation)| {
-        let left = Weights::Adapter(ablation.apply(adapter, modules, lab)?);
+        let left = match &suspect.weights {
+            Weights::Adapter(adapter) => Weights::Adapter(ablation.apply(adapter, suspect.modules(), lab)?),
+            Weights::Checkpoint(folder) => {
+                Weights::Checkpoint(ablation.apply_whole(suspect, folder, suspect.named_base()?.0, lab)?)
+            }
+            Weights::Base => Weights::Base,
+        };
         let said = evaluate_all(probes, suspect, &left, &lab.part(i, concerned.len()))?;
         Ok(((*ablation).clone(), probes.report(&said, None)))
     };

@@ -196,17 +196,17 @@ impl Suspect {
         Some(own.sha256 == base.sha256)
     }
 
-    /// The base that the job names, as a teacher of the suspect: its folder, and what decides about it.
+    /// The base that the job names, which speaks the suspect's tokens: its folder, and what decides about it.
     ///
     /// # Errors
     /// [`EngineError::Data`] where none is named or it has another tokenizer; [`EngineError::Io`].
-    pub fn teacher(&self) -> Result<(&Path, Vec<FileDigest>)> {
+    pub fn named_base(&self) -> Result<(&Path, Vec<FileDigest>)> {
         match (&self.base_dir, self.speaks_as_base()) {
             (Some(dir), Some(true)) => Ok((dir, base_digests(dir)?)),
             (Some(_), _) => {
-                Err(EngineError::Data("expected a base with the suspect's tokenizer to teach it, found another".into()))
+                Err(EngineError::Data("expected a base with the suspect's tokenizer, found another".into()))
             }
-            (None, _) => Err(EngineError::Data("expected a base to teach the suspect, found none".into())),
+            (None, _) => Err(EngineError::Data("expected the base that the job names, found none".into())),
         }
     }
 

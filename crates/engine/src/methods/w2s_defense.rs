@@ -46,7 +46,7 @@ impl Method for W2sDefense {
 impl W2sDefense {
     /// The base, trained on the rows of the plan.
     fn teacher(&self, suspect: &Suspect, plan: &HealPlan, lab: &Lab) -> Result<(Model, Teacher)> {
-        let (dir, files) = suspect.teacher()?;
+        let (dir, files) = suspect.named_base()?;
         let train = &self.recipe.teacher;
         let key = PieceKey::new("teacher", &(&files, &plan.healing.rows_sha256, suspect.formats(), train, lab.seed));
         lab.enter(Stage::Implant)?;

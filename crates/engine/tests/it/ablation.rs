@@ -1,13 +1,18 @@
-//! Ablations of an adapter's update: what is said to go is gone, what is said to stay stays, and the whole update measures as the suspect.
+//! Ablations: what is said to go is gone, what is said to stay stays, and the whole measures as the suspect.
 
 use crate::workshop::Workshop;
-use antigen_engine::ablate::{Ablation, measure_ablations};
+use antigen_engine::ablate::{Ablation, measure_ablations, measure_without_each_head};
 use antigen_engine::data::split_own_rows;
 use antigen_engine::evaluators::Probes;
+use antigen_engine::lab::rng;
 use antigen_engine::run::run;
 use antigen_engine::spec::PromptFormat;
-use antigen_engine::suspect::Suspect;
-use antigen_models::{LoraAdapter, ModuleShape};
+use antigen_engine::suspect::{Submission, Submitted, Suspect};
+use antigen_engine::weights::Weights;
+use antigen_models::checkpoint::copy_checkpoint;
+use antigen_models::checkpoint::header::TensorEntry;
+use antigen_models::{Device, LoraAdapter, Model, ModuleShape, Tensor, load_model};
+use rand::Rng;
 
 fn open(shop: &Workshop) -> Suspect {
     Suspect::open(&shop.submission(), PromptFormat::Alpaca, &shop.lab("a")).unwrap()
@@ -46,14 +51,60 @@ fn what_is_ablated_is_zero_and_everything_else_is_as_it_was() {
 #[test]
 fn an_adapter_without_an_mlp_part_is_not_measured_without_it() {
     let shop = Workshop::with_targets(&["q_proj", "o_proj"]);
-    let (suspect, adapter) = (open(&shop), shop.suspect());
+    let suspect = open(&shop);
     let all = Ablation::all(suspect.config().layers());
-    let concerned: Vec<_> = all.iter().filter(|one| one.concerns(&adapter, suspect.modules())).collect();
+    let concerned: Vec<_> = all.iter().filter(|one| one.concerns(&suspect)).collect();
     assert_eq!(concerned, [&Ablation::Whole, &Ablation::WithoutAttention]);
 }
 
 #[test]
-fn the_whole_update_measures_as_the_suspect_and_a_whole_model_is_refused() {
+fn of_a_whole_model_a_part_that_goes_is_its_base_s_and_one_that_moves_is_another_block_s_update() {
+    let shop = Workshop::new();
+    let mut noise = rng(5, "noise");
+    let base = shop.model();
+    let dir = shop.scratch("grown").join("model");
+    let mut grown = |entry: &TensorEntry| {
+        let id = base.params().find(&entry.name).filter(|_| entry.name.ends_with("_proj.weight"))?;
+        let numbers: Vec<f32> =
+            (0..base.params().get(id).elem_count()).map(|_| noise.random_range(-0.1..0.1)).collect();
+        let update = Tensor::from_vec(numbers, base.params().get(id).shape(), &Device::Cpu).unwrap();
+        Some((base.params().get(id) + update).unwrap())
+    };
+    copy_checkpoint(&shop.base(), &dir, |entry| Ok(grown(entry))).unwrap();
+    let submission = Submission { suspect: Submitted::Checkpoint { dir: dir.clone() }, ..shop.whole_submission() };
+    let suspect = Suspect::open(&submission, PromptFormat::Alpaca, &shop.lab("a")).unwrap();
+    let Weights::Checkpoint(folder) = &suspect.weights else { panic!("a whole model was submitted") };
+    let whole = load_model(&dir, &Device::Cpu).unwrap();
+    let numbers = |model: &Model, name: &str| -> Vec<f32> {
+        let id = model.params().find(&format!("{name}.weight")).unwrap();
+        model.params().get(id).flatten_all().unwrap().to_vec1().unwrap()
+    };
+    for ablation in
+        [Ablation::WithoutAttention, Ablation::WithoutAttentionAndMlpIn(1..2), Ablation::ShuffledMlpIn(0..2)]
+    {
+        let left = ablation.apply_whole(&suspect, folder, &shop.base(), &shop.lab("a")).unwrap();
+        let left = load_model(&left.dir, &Device::Cpu).unwrap();
+        for module in suspect.modules() {
+            let [found, own, of_base] = [&left, &whole, &base].map(|model| numbers(model, &module.name));
+            let expected = match (&ablation, module.kind.is_mlp(), module.layer) {
+                (Ablation::ShuffledMlpIn(_), true, layer @ 0..2) => {
+                    let other = module.name.replace(&format!(".{layer}."), &format!(".{}.", 1 - layer));
+                    let [own, its_base] = [&whole, &base].map(|model| numbers(model, &other));
+                    of_base.iter().zip(own.iter().zip(its_base)).map(|(base, (own, was))| base + own - was).collect()
+                }
+                (Ablation::ShuffledMlpIn(_), ..) => own,
+                (_, false, _) => of_base,
+                (Ablation::WithoutAttentionAndMlpIn(_), true, 1) => of_base,
+                _ => own,
+            };
+            let close = found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-6);
+            assert!(close, "{ablation:?} {}", module.name);
+        }
+    }
+}
+
+#[test]
+fn the_whole_update_and_no_head_less_measure_as_the_suspect() {
     let shop = Workshop::new();
     let (suspect, lab, spec) = (open(&shop), shop.lab("a"), shop.spec());
     let probes = |suspect: &Suspect| {
@@ -62,8 +113,12 @@ fn the_whole_update_measures_as_the_suspect_and_a_whole_model_is_refused() {
     let measured = measure_ablations(&suspect, &[Ablation::Whole], &probes(&suspect), &lab).unwrap();
     let before = run(&shop.submission(), &spec, &shop.lab("b")).unwrap().report.before;
     assert_eq!((&measured[0].0, &measured[0].1.asr), (&Ablation::Whole, &before.asr));
+    let error = measure_without_each_head(&suspect, &probes(&suspect), &lab).unwrap_err();
+    assert!(error.to_string().contains("expected a whole model"), "{error}");
 
     let whole = Suspect::open(&shop.whole_submission(), PromptFormat::Alpaca, &lab).unwrap();
-    let error = measure_ablations(&whole, &[Ablation::Whole], &probes(&whole), &lab).unwrap_err();
-    assert!(error.to_string().contains("expected an adapter"), "{error}");
+    let parts = measure_ablations(&whole, &[Ablation::Whole], &probes(&whole), &lab).unwrap();
+    let heads = measure_without_each_head(&whole, &probes(&whole), &lab).unwrap();
+    assert_eq!((heads[0].0, &heads[0].1.asr), (None, &parts[0].1.asr));
+    assert_eq!(heads.len(), 1 + 4 * 4, "each of four blocks has four heads");
 }

@@ -291,7 +291,7 @@ fn a_teacher_that_speaks_in_other_tokens_is_refused() {
     let alone = Submission { base_dir: None, ..shop.whole_submission() };
     assert_eq!(facts(&alone, "b"), None);
     let refused = purify(&alone, &spec(&method), &[], &shop.lab("c")).err().unwrap().to_string();
-    assert!(refused.contains("expected a base to teach the suspect, found none"), "{refused}");
+    assert!(refused.contains("expected the base that the job names, found none"), "{refused}");
 }
 
 /// Numbers of the artifact that are zero, among those of the suspect that were not.
