@@ -79,7 +79,7 @@ pub(super) fn about(spec: &MethodSpec) -> About {
         },
         MethodSpec::PruneHeads(_) => About {
             summary: "Prunes attention heads of a whole model that clean rows do not need, by one of six published strategies or at random, and \
-                      fine-tunes the rest; adapters are refused, because heads are the base's",
+                      fine-tunes the rest; its control `random_channels` prunes as many heads drawn at random; adapters are refused, because heads are the base's",
             source: Some("ICML 2024 (PURE) and its successors, for encoders; decoders are ours"),
             needs: &["clean rows to score heads on and to measure accuracy with", CLEAN_ROWS, OWN_ROWS],
             failures: &[
