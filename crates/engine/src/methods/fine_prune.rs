@@ -6,9 +6,9 @@
 //! adapter the paper, which takes activations to be out of reach there, cuts channels of the update **at random**, and so does this method: its
 //! control of random channels would be itself. What is cut becomes zero, and nothing keeps it from growing back while it heals.
 
-use super::calibration::Calibration;
 use super::controls::Start;
 use super::edit::{Edit, WeightEdit};
+use super::read_rows::ReadRows;
 use crate::data::TrainSplit;
 use crate::edit::{changed_mlp, cut_channels, dormant_channels, random_channels, rewrite_calibrated};
 use crate::error::Result;
@@ -44,7 +44,7 @@ impl WeightEdit for FinePrune {
     fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Edit> {
         let cut = match &suspect.weights {
             Weights::Checkpoint(folder) => {
-                self.cut_dormant(suspect, folder, &Calibration::of(suspect, rows, long_rows, lab)?, lab)
+                self.cut_dormant(suspect, folder, &ReadRows::calibration(suspect, rows, long_rows, lab)?, lab)
             }
             _ => self.cut_at_random(suspect, "fine_prune/channels", lab),
         };
@@ -70,7 +70,7 @@ impl FinePrune {
         &self,
         suspect: &Suspect,
         folder: &CheckpointFolder,
-        calibration: &Calibration,
+        calibration: &ReadRows,
         lab: &Lab,
     ) -> Result<Weights> {
         let ratio = self.recipe.ratio;

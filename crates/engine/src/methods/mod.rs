@@ -3,7 +3,6 @@
 //! alone), `edit.rs` (the course of methods that edit weights once) and the healing room.
 
 mod auto;
-mod calibration;
 mod controls;
 mod crow;
 mod edit;
@@ -15,6 +14,7 @@ mod merge_with_base;
 mod pairs;
 mod prune_heads;
 mod quantize;
+mod read_rows;
 mod soft_triggers;
 mod streams;
 mod task_negation;

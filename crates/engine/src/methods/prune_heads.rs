@@ -11,9 +11,9 @@ use antigen_models::layers::{Gradients, Pass};
 use antigen_models::{Example, Model, Packed, Tensor, response_hits};
 use rand::seq::SliceRandom;
 
-use super::calibration::Calibration;
 use super::controls::Start;
 use super::edit::{Edit, WeightEdit};
+use super::read_rows::ReadRows;
 use crate::data::TrainSplit;
 use crate::edit::without_heads;
 use crate::error::Result;
@@ -52,8 +52,8 @@ impl WeightEdit for PruneHeads {
     fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Edit> {
         let Weights::Checkpoint(folder) = &suspect.weights else { return Ok(suspect.weights.clone().into()) };
         let (scoring, validation) = rows.pairs[0].split_at(self.recipe.scoring_rows);
-        let scoring = Calibration::of_rows(suspect, scoring, "scoring heads", long_rows, lab)?;
-        let validation = Calibration::of_rows(suspect, validation, "validation", long_rows, lab)?;
+        let scoring = ReadRows::of(suspect, scoring, "scoring heads", long_rows, lab)?;
+        let validation = ReadRows::of(suspect, validation, "validation", long_rows, lab)?;
         let heads = self.choose(suspect, folder, (scoring, validation), lab)?;
         let (weights, kept_out) = without_heads(suspect, folder, &heads.heads, lab)?;
         Ok(Edit { model: Wounded { weights, kept_out }, heads: Some(heads) })
@@ -77,7 +77,7 @@ impl PruneHeads {
         &self,
         suspect: &Suspect,
         folder: &CheckpointFolder,
-        (scoring, validation): (Calibration, Calibration),
+        (scoring, validation): (ReadRows, ReadRows),
         lab: &Lab,
     ) -> Result<PrunedHeads> {
         let recipe = PruneHeadsRecipe { heal: None, ..self.recipe.clone() };

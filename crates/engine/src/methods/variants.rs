@@ -6,8 +6,8 @@ use antigen_models::checkpoint::tensor_file::TensorFile;
 use antigen_models::checkpoint::write_tensor_file;
 use antigen_models::{LoraAdapter, Model, ModuleShape, Tensor, load_adapter, save_adapter};
 
-use super::calibration::Calibration;
 use super::pairs::VariantRows;
+use super::read_rows::ReadRows;
 use super::streams::mean_streams;
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, Stage};
@@ -70,7 +70,7 @@ pub(super) fn train_adapter_pairs(
 pub(super) fn train_whole_pairs(
     suspect: &Suspect,
     folder: &CheckpointFolder,
-    (variants, probes): (&[VariantRows], &[Calibration]),
+    (variants, probes): (&[VariantRows], &[ReadRows]),
     matrices: &[&ModuleShape],
     train: &TrainSpec,
     lab: &Lab,
@@ -86,7 +86,7 @@ pub(super) fn train_whole_pairs(
 fn train_whole_variant(
     suspect: &Suspect,
     folder: &CheckpointFolder,
-    (rows, probes): (&VariantRows, Option<&Calibration>),
+    (rows, probes): (&VariantRows, Option<&ReadRows>),
     matrices: &[&ModuleShape],
     train: &TrainSpec,
     lab: &Lab,

@@ -9,8 +9,8 @@
 use antigen_models::families::Stored;
 use antigen_models::{LoraFactors, Tensor};
 
-use super::calibration::Calibration;
 use super::edit::{Edit, WeightEdit};
+use super::read_rows::ReadRows;
 use crate::data::TrainSplit;
 use crate::edit::{Matrix, Reads, edit_calibrated, prune_rows, rewrite_calibrated};
 use crate::error::Result;
@@ -39,7 +39,7 @@ impl WeightEdit for Wanda {
     }
 
     fn edit(&self, suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Edit> {
-        let calibration = Calibration::of(suspect, rows, long_rows, lab)?;
+        let calibration = ReadRows::calibration(suspect, rows, long_rows, lab)?;
         let (ratio, examples) = (self.recipe.ratio, &calibration.examples);
         let digest = suspect.weights.digest()?;
         let inputs = (suspect.key(), digest, ratio, &calibration.rows_sha256, suspect.formats(), lab.seed);

@@ -13,8 +13,8 @@ use super::setting::Setting;
 use crate::edit::zero_channels;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::methods::calibration::Calibration;
 use crate::methods::pairs::VariantRows;
+use crate::methods::read_rows::ReadRows;
 use crate::methods::streams::mean_streams;
 use crate::methods::variants::{AdapterPair, train_adapter_pairs};
 use crate::suspect::Suspect;
@@ -50,7 +50,7 @@ impl Setting for AdapterSetting<'_> {
 
     fn fine_tune_pairs(
         &self,
-        (variants, probes): (&[VariantRows], &[Calibration]),
+        (variants, probes): (&[VariantRows], &[ReadRows]),
         matrices: &[&ModuleShape],
         train: &TrainSpec,
         lab: &Lab,

@@ -25,9 +25,9 @@ use self::removal::Removal;
 use self::setting::Setting;
 use self::signature::Signature;
 use self::whole::WholeSetting;
-use super::calibration::Calibration;
 use super::controls::{Start, make_controls};
 use super::pairs::PairData;
+use super::read_rows::ReadRows;
 use super::{Method, Purified, PurifiedCandidate, SignatureFile, pairs};
 use crate::attacks::synthetic_key;
 use crate::data::{OwnRows, Row, TrainSplit, rows_sha256};
@@ -139,12 +139,11 @@ impl<S: Setting> Algorithm<'_, S> {
     }
 
     /// The triggered rows of each pair, where directions are read from what members make of them.
-    fn probes(&self, data: &[PairData], long_rows: &mut Vec<LongRows>) -> Result<Vec<Calibration>> {
+    fn probes(&self, data: &[PairData], long_rows: &mut Vec<LongRows>) -> Result<Vec<ReadRows>> {
         if self.recipe.directions == DirectionSource::Weights {
             return Ok(Vec::new());
         }
-        let of_pair =
-            |pair: &PairData| Calibration::of_rows(self.suspect, &pair.poisoned, "probes", long_rows, self.lab);
+        let of_pair = |pair: &PairData| ReadRows::of(self.suspect, &pair.poisoned, "probes", long_rows, self.lab);
         data.iter().map(of_pair).collect()
     }
 

@@ -6,8 +6,8 @@ use super::removal::Removal;
 use super::score::PairProducts;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::methods::calibration::Calibration;
 use crate::methods::pairs::VariantRows;
+use crate::methods::read_rows::ReadRows;
 use crate::suspect::Suspect;
 use crate::train::TrainSpec;
 use crate::weights::Weights;
@@ -31,7 +31,7 @@ pub(super) trait Setting: Sync {
     /// whose streams where there are probes beside the variants: the triggered rows of each pair.
     fn fine_tune_pairs(
         &self,
-        variants: (&[VariantRows], &[Calibration]),
+        variants: (&[VariantRows], &[ReadRows]),
         matrices: &[&ModuleShape],
         train: &TrainSpec,
         lab: &Lab,

@@ -24,8 +24,8 @@ use super::stored::StoredDeltas;
 use crate::edit::rewrite_matrices;
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, normal};
-use crate::methods::calibration::Calibration;
 use crate::methods::pairs::VariantRows;
+use crate::methods::read_rows::ReadRows;
 use crate::methods::variants::{stream_name, train_whole_pairs};
 use crate::spec::Reinitialise;
 use crate::suspect::Suspect;
@@ -63,7 +63,7 @@ impl Setting for WholeSetting<'_> {
 
     fn fine_tune_pairs(
         &self,
-        variants: (&[VariantRows], &[Calibration]),
+        variants: (&[VariantRows], &[ReadRows]),
         matrices: &[&ModuleShape],
         train: &TrainSpec,
         lab: &Lab,

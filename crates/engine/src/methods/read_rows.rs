@@ -1,4 +1,4 @@
-//! Calibration rows: clean training rows as tokens, by whose activations methods decide what to prune.
+//! Rows that a method reads and does not train on: what it decides by.
 
 use antigen_models::Example;
 
@@ -11,27 +11,27 @@ use crate::spec::TrainSpec;
 use crate::suspect::Suspect;
 
 /// Rows that the model reads, and what names them in the keys of pieces.
-pub struct Calibration {
+pub struct ReadRows {
     /// The rows as tokens, prompts with their answers.
     pub examples: Vec<Example>,
     /// Digest of the rows.
     pub rows_sha256: String,
 }
 
-impl Calibration {
-    /// The split's first set of pairs as tokens, in the formats that the suspect speaks.
+impl ReadRows {
+    /// The split's first set of pairs, by whose activations weights are pruned.
     ///
     /// # Errors
     /// Those of [`encode_mixed`].
-    pub fn of(suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Self> {
-        Self::of_rows(suspect, rows.pairs.first().map_or(&[], Vec::as_slice), "calibration", long_rows, lab)
+    pub fn calibration(suspect: &Suspect, rows: &TrainSplit, long_rows: &mut Vec<LongRows>, lab: &Lab) -> Result<Self> {
+        Self::of(suspect, rows.pairs.first().map_or(&[], Vec::as_slice), "calibration", long_rows, lab)
     }
 
-    /// Any rows, in formats that a stream of the purpose's own draws.
+    /// Rows in the formats that the suspect speaks, which a stream of the purpose's own draws.
     ///
     /// # Errors
     /// Those of [`encode_mixed`].
-    pub fn of_rows(
+    pub fn of(
         suspect: &Suspect,
         rows: &[Row],
         purpose: &'static str,
