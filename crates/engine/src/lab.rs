@@ -250,10 +250,7 @@ impl Lab {
     /// # Errors
     /// What `make` says, or [`EngineError::Io`].
     pub fn piece(&self, key: &PieceKey, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-        let name = match self.precision {
-            Precision::Float32 => key.as_str().to_owned(),
-            Precision::Bfloat16 => format!("{}-bfloat16", key.as_str()),
-        };
+        let name = self.piece_name(key);
         let done = self.scratch.join(&name);
         if done.is_dir() {
             tracing::debug!(piece = name, "reused");
@@ -270,7 +267,14 @@ impl Lab {
         Ok(done)
     }
 
-    /// The value of a piece that is one, made now if it is not there yet.
+    fn piece_name(&self, key: &PieceKey) -> String {
+        match self.precision {
+            Precision::Float32 => key.as_str().to_owned(),
+            Precision::Bfloat16 => format!("{}-bfloat16", key.as_str()),
+        }
+    }
+
+    /// The value of a piece that is one, made now if it is not there yet, or if an earlier release kept it in another file.
     ///
     /// # Errors
     /// As [`Lab::piece`].
@@ -279,6 +283,10 @@ impl Lab {
         key: &PieceKey,
         make: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
+        let done = self.scratch.join(self.piece_name(key));
+        if done.is_dir() && !done.join(VALUE).exists() {
+            fs::remove_dir_all(&done).map_err(EngineError::io(&done))?;
+        }
         let folder = self.piece(key, |folder| {
             let file = folder.join(VALUE);
             fs::write(&file, serde_json::to_vec(&make()?).expect("values always serialise"))
@@ -394,6 +402,17 @@ mod tests {
         assert!(matches!(broken, Err(EngineError::Cancelled)));
         let path = lab.piece(&key, |p| fs::write(p.join("whole"), "2").map_err(EngineError::io(p))).unwrap();
         assert!(path.join("whole").exists() && !path.join("half").exists());
+    }
+
+    #[test]
+    fn a_value_is_made_once_and_again_where_its_folder_holds_something_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let lab = Lab::silent(1, folder.path());
+        let key = PieceKey::new("value", &1);
+        fs::create_dir_all(folder.path().join(key.as_str())).unwrap();
+        fs::write(folder.path().join(key.as_str()).join("answers.json"), "[]").unwrap();
+        assert_eq!(lab.value(&key, || Ok(vec![1, 2])).unwrap(), [1, 2]);
+        assert_eq!(lab.value(&key, || Ok(vec![3])).unwrap(), [1, 2]);
     }
 
     #[test]
