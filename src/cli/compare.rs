@@ -47,7 +47,7 @@ fn treatments(member: &ZooMember) -> Vec<Treatment> {
         entry("counterexamples", json!({"type": "fine_tune", "counterexamples": 200}), &[]),
         entry("immunize", immunize, &["random_channels", "random_subspace", "without_healing"]),
         entry("soft_triggers", json!({"type": "soft_triggers"}), &[]),
-        entry("vaccinate", json!({"type": "vaccinate"}), &[]),
+        entry("vaccinate", json!({"type": "vaccinate"}), &["plain_fine_tuning"]),
         entry("crow", json!({"type": "crow"}), &["plain_fine_tuning"]),
         entry("magnitude_prune", json!({"type": "magnitude_prune"}), &[]),
         entry(

@@ -143,7 +143,7 @@ fn vaccines(family: BehaviourFamily) -> Vec<Treatment> {
     let of = |name: String, pairs: Value| Treatment {
         name,
         method: json!({"type": "vaccinate", "pairs": pairs}),
-        controls: &[],
+        controls: &["plain_fine_tuning"],
     };
     let mixed = [1, 3, 6, 12].map(|count| of(format!("{count} mixed"), json!({"count": count})));
     let others = ["insult", "refusal", "code"].into_iter().filter(|other| *other != family.name());
