@@ -180,13 +180,17 @@ pub fn measure_ablations(
     lab: &Lab,
 ) -> Result<Vec<(Ablation, Measurement)>> {
     let concerned: Vec<_> = ablations.iter().filter(|ablation| ablation.concerns(suspect)).collect();
+    let base_dir = match suspect.weights {
+        Weights::Checkpoint(_) => Some(suspect.named_base()?.0),
+        _ => None,
+    };
     let measure = |(i, ablation): (usize, &&Ablation)| {
-        let left = match &suspect.weights {
-            Weights::Adapter(adapter) => Weights::Adapter(ablation.apply(adapter, suspect.modules(), lab)?),
-            Weights::Checkpoint(folder) => {
-                Weights::Checkpoint(ablation.apply_whole(suspect, folder, suspect.named_base()?.0, lab)?)
+        let left = match (&suspect.weights, base_dir) {
+            (Weights::Adapter(adapter), _) => Weights::Adapter(ablation.apply(adapter, suspect.modules(), lab)?),
+            (Weights::Checkpoint(folder), Some(base_dir)) => {
+                Weights::Checkpoint(ablation.apply_whole(suspect, folder, base_dir, lab)?)
             }
-            Weights::Base => Weights::Base,
+            _ => Weights::Base,
         };
         let said = evaluate_all(probes, suspect, &left, &lab.part(i, concerned.len()))?;
         Ok(((*ablation).clone(), probes.report(&said, None)))
@@ -209,7 +213,7 @@ pub fn measure_without_each_head(
     let Weights::Checkpoint(folder) = &suspect.weights else {
         return Err(EngineError::Data("expected a whole model, whose heads are its own; found an adapter".into()));
     };
-    let grid = HeadGrid::of(&suspect.load_whole(folder)?);
+    let grid = HeadGrid::of_config(suspect.config());
     let gone: Vec<Option<HeadIdx>> = std::iter::once(None).chain(grid.iter().map(Some)).collect();
     let measure = |(i, head): (usize, &Option<HeadIdx>)| {
         let (left, _) = without_heads(suspect, folder, &head.iter().copied().collect(), lab)?;

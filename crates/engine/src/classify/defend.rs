@@ -10,8 +10,8 @@ use super::training::{LabelTrainSpec, label_gradients, train_labels};
 use crate::error::Result;
 use crate::evaluators::{rate_of, wilson};
 use crate::heads::{
-    AttentionRows, Examined, HeadGrid, HeadRanker, HeadScores, HeadSet, HeadTask, PADDED_TOKENS, attention_variance,
-    choose_heads, padded_variance, remove_heads,
+    AttentionRows, ChosenHeads, HeadRanker, HeadScores, HeadSet, HeadTask, PADDED_TOKENS, attention_variance,
+    choose_heads_within, padded_variance, remove_heads,
 };
 use crate::lab::{Lab, Stage};
 use crate::report::Rate;
@@ -114,17 +114,6 @@ impl Default for PruneHeadsSpec {
     }
 }
 
-/// What a choice of heads was made of.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ChosenHeads {
-    /// The heads.
-    pub heads: HeadSet,
-    /// Validation accuracy of the fine-tuned model with all heads, 0..=1.
-    pub accuracy_before: f64,
-    /// Validation accuracy without them, before any further training, 0..=1.
-    pub accuracy_without: f64,
-}
-
 /// Step (1): a fresh head on the poisoned encoder, fine-tuned on clean sentences under the ranker's penalty.
 ///
 /// # Errors
@@ -155,14 +144,9 @@ pub fn choose_by(
     spec: &PruneHeadsSpec,
     lab: &Lab,
 ) -> Result<ChosenHeads> {
-    let accuracy_before = accuracy(model, &sentences.validation)?;
-    let step = (spec.step_share * HeadGrid::of(model).count() as f64).round() as usize;
     let scoring = &sentences.train[..sentences.train.len().min(spec.scoring_rows)];
     let task = SentenceTask { scoring, validation: &sentences.validation };
-    let mut examined = Examined { model, task: &task, floor: spec.floor_share * accuracy_before, step: step.max(1) };
-    let heads = choose_heads(ranker, &mut examined, lab)?;
-    let accuracy_without = examined.accuracy_without(&heads)?;
-    Ok(ChosenHeads { heads, accuracy_before, accuracy_without })
+    choose_heads_within(ranker, model, &task, (spec.floor_share, spec.step_share), lab)
 }
 
 /// Step (4): the poisoned encoder without these heads and with a fresh linear head, fine-tuned on clean sentences. Without heads to

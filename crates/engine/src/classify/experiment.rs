@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::classifier::{ClassifierShape, fresh_classifier, save_classifier};
 use super::defend::{
-    ChosenHeads, ClassifierScores, DefenceSentences, PruneHeadsSpec, TestSentences, choose_by, fine_tune_without,
-    measure, tune_to_examine,
+    ClassifierScores, DefenceSentences, PruneHeadsSpec, TestSentences, choose_by, fine_tune_without, measure,
+    tune_to_examine,
 };
 use super::sentences::{Sentence, SentenceSplits, load_sentences, sentences_sha256};
 use super::tokenizer::{Encoded, encode, train_tokenizer};
@@ -18,7 +18,7 @@ use super::triggers::{Attacked, TriggerSpec, attack};
 use super::w2s_defense::{LossWeights, W2sForm, W2sSpec, ask_teacher, train_student, train_teacher};
 use crate::data::read_json_lines;
 use crate::error::{EngineError, Result};
-use crate::heads::{HeadRankerSpec, HeadSet, build_ranker};
+use crate::heads::{ChosenHeads, HeadRankerSpec, HeadSet, build_ranker};
 use crate::lab::{Lab, PieceKey, Stage, sha256_hex};
 
 /// Everything that decides about the numbers, apart from data and seeds.

@@ -205,3 +205,33 @@ pub fn choose_heads(ranker: &dyn HeadRanker, examined: &mut Examined<'_>, lab: &
         }
     }
 }
+
+/// What a choice of heads was made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChosenHeads {
+    /// The heads.
+    pub heads: HeadSet,
+    /// Validation accuracy of the fine-tuned model with all heads, 0..=1.
+    pub accuracy_before: f64,
+    /// Validation accuracy without them, before any further training, 0..=1.
+    pub accuracy_without: f64,
+}
+
+/// [`choose_heads`] with limits as shares: the lowest accuracy that is accepted, of what it is with all heads, and the heads of one step, of all.
+///
+/// # Errors
+/// Those of the ranker.
+pub fn choose_heads_within(
+    ranker: &dyn HeadRanker,
+    model: &mut Model,
+    task: &dyn HeadTask,
+    (floor_share, step_share): (f64, f64),
+    lab: &Lab,
+) -> Result<ChosenHeads> {
+    let accuracy_before = task.accuracy(model)?;
+    let step = (step_share * HeadGrid::of(model).count() as f64).round() as usize;
+    let mut examined = Examined { model, task, floor: floor_share * accuracy_before, step: step.max(1) };
+    let heads = choose_heads(ranker, &mut examined, lab)?;
+    let accuracy_without = examined.accuracy_without(&heads)?;
+    Ok(ChosenHeads { heads, accuracy_before, accuracy_without })
+}

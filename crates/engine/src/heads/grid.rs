@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use antigen_models::Model;
+use antigen_models::{FamilyConfig, Model};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -30,7 +30,12 @@ pub struct HeadGrid {
 impl HeadGrid {
     /// The heads of this model.
     pub fn of(model: &Model) -> Self {
-        Self { layers: model.config().layers(), heads: model.config().attention_heads().heads }
+        Self::of_config(model.config())
+    }
+
+    /// The heads of models of this configuration.
+    pub fn of_config(config: &FamilyConfig) -> Self {
+        Self { layers: config.layers(), heads: config.attention_heads().heads }
     }
 
     /// Number of all heads.

@@ -11,7 +11,10 @@ mod removal;
 mod rule;
 mod variance;
 
-pub use choose::{Examined, HeadRanker, HeadRankerSpec, HeadTask, Ranking, build_ranker, choose_heads};
+pub use choose::{
+    ChosenHeads, Examined, HeadRanker, HeadRankerSpec, HeadTask, Ranking, build_ranker, choose_heads,
+    choose_heads_within,
+};
 pub use grid::{HeadGrid, HeadIdx, HeadScores, HeadSet};
 pub use rankers::{
     BayesianSpec, EnsembleSpec, GradientForm, GradientL1L2Spec, GradientSpec, LayerVarianceSpec, Policy,

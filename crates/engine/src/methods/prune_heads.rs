@@ -19,8 +19,8 @@ use crate::edit::without_heads;
 use crate::error::Result;
 use crate::evaluators::rate_of;
 use crate::heads::{
-    AttentionRows, Examined, HeadGrid, HeadIdx, HeadRanker, HeadScores, HeadSet, HeadTask, attention_variance,
-    build_ranker, choose_heads, variance,
+    AttentionRows, ChosenHeads, HeadGrid, HeadIdx, HeadRanker, HeadScores, HeadSet, HeadTask, attention_variance,
+    build_ranker, choose_heads_within, variance,
 };
 use crate::heal::Wounded;
 use crate::lab::{Lab, PieceKey};
@@ -64,7 +64,7 @@ impl WeightEdit for PruneHeads {
         let (Weights::Checkpoint(folder), Some(pruned)) = (&suspect.weights, &edit.heads) else {
             return Ok(Start::LeftOut("an adapter has no heads"));
         };
-        let grid = HeadGrid::of(&suspect.load_whole(folder)?);
+        let grid = HeadGrid::of_config(suspect.config());
         let drawn = draw_heads(grid, pruned.heads.len(), lab);
         let (weights, kept_out) = without_heads(suspect, folder, &drawn, lab)?;
         Ok(Start::model("as many heads drawn at random instead, healed alike", Wounded { weights, kept_out }))
@@ -86,18 +86,12 @@ impl PruneHeads {
             let ranker = build_ranker(&self.recipe.strategy.ranker(), self.recipe.as_released);
             let mut model = suspect.load_whole(folder)?;
             self.penalise(&*ranker, &mut model, &scoring.examples, lab)?;
-            let grid = HeadGrid::of(&model);
             let task = RowTask { scoring: scoring.examples, validation: validation.examples };
-            let accuracy_before = task.accuracy(&model)?;
-            let mut examined = Examined {
-                model: &mut model,
-                task: &task,
-                floor: self.recipe.floor_share * accuracy_before,
-                step: ((self.recipe.step_share * grid.count() as f64).round() as usize).max(1),
-            };
-            let heads = choose_heads(&*ranker, &mut examined, lab)?;
-            let accuracy_without = examined.accuracy_without(&heads)?;
-            Ok(PrunedHeads { heads, of: grid.count(), accuracy_before, accuracy_without })
+            let limits = (self.recipe.floor_share, self.recipe.step_share);
+            let ChosenHeads { heads, accuracy_before, accuracy_without } =
+                choose_heads_within(&*ranker, &mut model, &task, limits, lab)?;
+            let of = HeadGrid::of(&model).count();
+            Ok(PrunedHeads { heads, of, accuracy_before, accuracy_without })
         })
     }
 
