@@ -124,6 +124,7 @@ fn measure(suspect_dir: &Path, attacks: &[PublishedAttack], args: &AttacksArgs) 
     let submission = Submission {
         calibration_dir: None,
         base_dir: Some(base.clone()),
+        signature: None,
         suspect: submitted(suspect_dir, &base),
         train_rows: base.join("train.jsonl"),
         test_rows: base.join("test.jsonl"),

@@ -35,7 +35,8 @@ pub struct CompareArgs {
 fn treatments(member: &ZooMember) -> Vec<Treatment> {
     let kind = member.kind();
     let channels = kind.published_channels();
-    let entry = |name: &str, method, controls| Treatment { name: name.into(), method, controls };
+    let entry =
+        |name: &str, method, controls| Treatment { name: name.into(), method, controls, ..Treatment::default() };
     let subspace = |rank: usize| json!({"type": "subspace", "rank": rank});
     let has_channels = member.whole_model || member.targets.iter().any(|target| MLP.contains(&target.as_str()));
     let immunize = match has_channels {

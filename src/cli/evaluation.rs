@@ -91,6 +91,7 @@ fn submission(args: &EvaluationArgs, work: &Path, device: &Device) -> anyhow::Re
     Ok(Submission {
         calibration_dir: None,
         base_dir: Some(base.clone()),
+        signature: None,
         suspect: submitted(&suspect_dir, &base),
         train_rows: base.join("train.jsonl"),
         test_rows: base.join("test.jsonl"),

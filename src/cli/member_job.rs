@@ -1,6 +1,9 @@
 //! A whole job on a member of a zoo, in a folder of its own: what the commands share that run one on many members.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use antigen_engine::{
     data::{Row, write_rows},
@@ -19,6 +22,8 @@ use crate::worker::submitted;
 pub(super) struct MemberJob<'a> {
     pub spec: &'a PurifySpec,
     pub own_rows: &'a [Row],
+    /// The signature of another member, to be suppressed instead of its own.
+    pub signature: Option<&'a PathBuf>,
     /// Whether the screen has the base's calibration to look with.
     pub screened: bool,
     /// Whether the scratch stays, for a later job that needs the same pieces.
@@ -43,6 +48,7 @@ pub(super) fn run_member<T>(
     keep: impl FnOnce(Outcome) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let mut submission = submission(site, member, job.own_rows, folder)?;
+    submission.signature = job.signature.cloned();
     submission.calibration_dir = job.screened.then(|| site.folders.base.clone());
     let work = folder.join("work");
     let mut lab = site.lab.with_seed(job.spec.seed);
@@ -74,6 +80,7 @@ pub(super) fn submission(
         own_rows: Some(file),
         calibration_dir: None,
         base_dir: Some(base.clone()),
+        signature: None,
         folders: DataFolders::default(),
     })
 }

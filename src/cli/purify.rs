@@ -49,6 +49,9 @@ pub struct PurifyArgs {
     /// Folder of MT-Bench, for an evaluator of type mt_bench; answers are kept, a judge works in the service only
     #[arg(long, value_name = "DIR")]
     pub mt_bench: Option<PathBuf>,
+    /// A signature that an earlier run extracted, to be suppressed instead of one of the suspect's own: no pairs are trained
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
     /// A trigger to measure: a name such as badnets, or JSON such as {"type":"badnets","trigger":"cf"}
     #[arg(long, value_name = "ATTACK", requires = "behaviour")]
     pub attack: Option<String>,
@@ -91,6 +94,7 @@ pub fn run(args: &PurifyArgs) -> anyhow::Result<()> {
         test_rows: rows_file(args.test_rows.as_deref(), base_dir.as_deref(), "test")?,
         own_rows: args.own_rows.clone(),
         base_dir,
+        signature: args.signature.clone(),
         folders: DataFolders { benchmarks: args.benchmarks.clone(), mt_bench: args.mt_bench.clone() },
         device: args.device.clone(),
         memory_bytes: 0,

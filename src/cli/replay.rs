@@ -36,6 +36,9 @@ pub struct ReplayArgs {
     /// The caller's own rows, if the job had any
     #[arg(long, alias = "own", value_name = "FILE")]
     pub own_rows: Option<PathBuf>,
+    /// The signature that was given to the job, if one was; only --all needs it
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
     /// Rows that were trained on [default: train.jsonl of the base]
     #[arg(long, value_name = "FILE")]
     pub train_rows: Option<PathBuf>,
@@ -80,6 +83,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             train_rows: rows(&args.train_rows, "train"),
             test_rows: rows(&args.test_rows, "test"),
             own_rows: args.own_rows.clone(),
+            signature: args.signature.clone(),
             folders: DataFolders { benchmarks: args.benchmarks.clone(), ..DataFolders::default() },
             base,
         },

@@ -1,7 +1,10 @@
 //! `antigen lab sweep`: one setting of a method along its values, on every suspect of a zoo (Figure 2 and Tables 4, 9, 10 and 11 of arXiv
 //! 2603.13461; the strategies of `prune_heads`; soft triggers). Each value is a whole job whose report is kept; jobs on one suspect share the pairs that they have in common.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use antigen_engine::{
     spec::{BehaviourFamily, ImmunizeSpec, SubjectKind, TINY_PARAMETERS},
@@ -11,8 +14,8 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::treatments::{Runs, RunsArgs, Treatment, cells_of, treat, write_results};
-use super::zoo::MembersArgs;
+use super::treatments::{Runs, RunsArgs, Treatment, WhoseSignature, cells_of, signature_file, treat, write_results};
+use super::zoo::{MembersArgs, Site};
 use crate::comparison::Cell;
 
 /// Arguments of `antigen lab sweep`.
@@ -51,6 +54,8 @@ pub enum Axis {
     Heads,
     /// The behaviour family that the pairs are made of, whatever the suspect's is: Table 11
     Families,
+    /// Whose signature is suppressed, the suspect's own or that of each other member: Table 11, each way
+    Transfer,
     /// What shared directions are read from
     Directions,
     /// How `prune_heads` chooses, as published and as released; whole models only
@@ -70,7 +75,7 @@ impl Axis {
         let of = |name: String, settings: Value| {
             let mut method = json!({"type": "immunize", "suppress": default.suppress});
             method.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
-            Treatment { name, method, controls: &[] }
+            Treatment { name, method, ..Treatment::default() }
         };
         let family = member.implant.behaviour.family();
         match self {
@@ -111,6 +116,7 @@ impl Axis {
                     of(name, json!({"pairs": {"count": default.pairs.count, "families": [of_pairs]}}))
                 })
                 .into(),
+            Self::Transfer => vec![own_signature(kind)],
             Self::Directions => ["weights", "activations"]
                 .map(|source| of(format!("from {source}"), json!({"directions": source})))
                 .into(),
@@ -126,12 +132,39 @@ impl Axis {
     }
 }
 
+/// The job that extracts a suspect's own signature, beside as much drawn at random.
+fn own_signature(kind: SubjectKind) -> Treatment {
+    Treatment {
+        name: "own".into(),
+        method: transferable(kind),
+        controls: &["random_channels", "random_subspace"],
+        signature: WhoseSignature::OwnKept,
+    }
+}
+
+/// The jobs that suppress the signatures of the other members.
+fn signatures_of_others(member: &ZooMember, donors: &[(ZooMember, PathBuf)]) -> Vec<Treatment> {
+    let others = donors.iter().filter(|(donor, _)| donor.name != member.name);
+    let of = |(donor, file): &(ZooMember, PathBuf)| Treatment {
+        name: format!("of {}", donor.name),
+        method: transferable(member.kind()),
+        controls: &[],
+        signature: WhoseSignature::Given(file.clone()),
+    };
+    others.map(of).collect()
+}
+
+fn transferable(kind: SubjectKind) -> Value {
+    let subspace = |rank: usize| json!({"type": "subspace", "rank": rank});
+    json!({"type": "immunize", "suppress": [subspace(1), subspace(2), kind.published_channels()]})
+}
+
 /// Each strategy of choosing heads as its name says, then as released where that is something else.
 fn strategies() -> Vec<Treatment> {
     let of = |strategy: &&str, as_released: bool| {
         let method = json!({"type": "prune_heads", "strategy": strategy, "as_released": as_released});
         let form = if as_released { " as released" } else { "" };
-        Treatment { name: format!("{strategy}{form}"), method, controls: &[] }
+        Treatment { name: format!("{strategy}{form}"), method, ..Treatment::default() }
     };
     let released = ["gradient", "gradient_l1_l2", "ensemble", "reinforcement", "bayesian"];
     let intended = [&released[..], &["layer_variance", "random"]].concat();
@@ -144,6 +177,7 @@ fn vaccines(family: BehaviourFamily) -> Vec<Treatment> {
         name,
         method: json!({"type": "vaccinate", "pairs": pairs}),
         controls: &["plain_fine_tuning"],
+        ..Treatment::default()
     };
     let mixed = [1, 3, 6, 12].map(|count| of(format!("{count} mixed"), json!({"count": count})));
     let others = ["insult", "refusal", "code"].into_iter().filter(|other| *other != family.name());
@@ -157,7 +191,7 @@ fn soft_triggers() -> Vec<Treatment> {
     let of = |name: &str, settings: Value| {
         let mut method = json!({"type": "soft_triggers"});
         method.as_object_mut().expect("an object").extend(settings.as_object().expect("an object").clone());
-        Treatment { name: name.into(), method, controls: &[] }
+        Treatment { name: name.into(), method, ..Treatment::default() }
     };
     let hidden = |block: usize| json!({"place": {"type": "hidden", "block": block}});
     vec![
@@ -190,15 +224,20 @@ fn ratios(kind: SubjectKind) -> Value {
 pub fn run_sweep(args: &SweepArgs) -> anyhow::Result<()> {
     let site = args.members.fill(ZooMember::is_poisoned)?;
     let name = args.axis.name();
-    let mut cells: Vec<Cell> = Vec::new();
+    let mut placed: Vec<(usize, Cell)> = Vec::new();
     for seed in 1..=args.runs.seeds {
         let runs = Runs { seed, heal_own_rows: args.runs.heal_own_rows, keep_pieces: true };
+        let donors = match args.axis {
+            Axis::Transfer => extract_signatures(&site, runs, &args.out)?,
+            _ => Vec::new(),
+        };
         for member in &site.members {
             let folder = args.out.join(&member.name);
-            for treatment in args.axis.treatments(member) {
+            let treatments = args.axis.treatments(member).into_iter().chain(signatures_of_others(member, &donors));
+            for (place, treatment) in treatments.enumerate() {
                 let Some(made) = treat(&site, member, &treatment, runs, &folder)? else { continue };
                 let named = |cell: Cell| Cell { model: format!("{}, {}", treatment.name, cell.model), ..cell };
-                cells.extend(cells_of(member, seed, &made).into_iter().map(named));
+                placed.extend(cells_of(member, seed, &made).into_iter().map(|cell| (place, named(cell))));
             }
             let work = folder.join("work");
             if work.exists() {
@@ -206,14 +245,20 @@ pub fn run_sweep(args: &SweepArgs) -> anyhow::Result<()> {
             }
         }
     }
-    cells.sort_by_key(|cell| first_place(args.axis, cell, &site.members));
-    write_results(&args.out, &name, &cells)
+    // Suspects take turns within a value.
+    placed.sort_by_key(|(place, _)| *place);
+    write_results(&args.out, &name, &placed.into_iter().map(|(_, cell)| cell).collect::<Vec<_>>())
 }
 
-/// Where a value stands on its axis: suspects take turns within a value.
-fn first_place(axis: Axis, cell: &Cell, members: &[ZooMember]) -> Option<usize> {
-    let member = members.iter().find(|member| member.name == cell.suspect)?;
-    axis.treatments(member).iter().position(|one| cell.model.starts_with(&format!("{},", one.name)))
+/// The members that have a signature, each with its file.
+fn extract_signatures(site: &Site, runs: Runs, out: &Path) -> anyhow::Result<Vec<(ZooMember, PathBuf)>> {
+    let extract = |member: &ZooMember| {
+        let (own, folder) = (own_signature(member.kind()), out.join(&member.name));
+        treat(site, member, &own, runs, &folder)?;
+        let file = signature_file(&folder, &own.name, runs.seed);
+        Ok(file.exists().then(|| (member.clone(), file)))
+    };
+    site.members.iter().map(extract).filter_map(anyhow::Result::transpose).collect()
 }
 
 #[cfg(test)]

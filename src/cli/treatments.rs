@@ -1,10 +1,15 @@
 //! A purification of a zoo member whose trigger is known, measured before and after: what the commands share that compare many of them.
 
-use std::{path::Path, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use antigen_engine::{
     data::{Row, RowUse},
     report::{Measurement, Report},
+    run::Outcome,
     spec::PurifySpec,
     world::ZooMember,
 };
@@ -20,11 +25,25 @@ use crate::{
     worker::write_whole,
 };
 
-/// What is done to every suspect: a name, the method, and the controls that are measured beside it.
+/// What is done to every suspect: a name, the method, the controls that are measured beside it, and whose signature is suppressed.
+#[derive(Default)]
 pub(super) struct Treatment {
     pub name: String,
     pub method: Value,
     pub controls: &'static [&'static str],
+    pub signature: WhoseSignature,
+}
+
+/// Whose signature a job suppresses, if its method does.
+#[derive(Default)]
+pub(super) enum WhoseSignature {
+    /// The suspect's own.
+    #[default]
+    Own,
+    /// The suspect's own, whose file stays beside the report.
+    OwnKept,
+    /// This file.
+    Given(PathBuf),
 }
 
 /// A finished job: its report, and how long it took on this machine.
@@ -71,12 +90,31 @@ pub(super) fn treat(
     let Some(spec) = spec(member, treatment, runs.seed)? else { return Ok(None) };
     let own_rows = own_rows_of(member, runs.heal_own_rows);
     let begun = Instant::now();
-    let job = MemberJob { spec: &spec, own_rows: &own_rows, screened: false, keep_pieces: runs.keep_pieces };
-    let report =
-        run_member(site, member, &job, folder, |outcome| Ok(outcome.report)).with_context(|| treatment.name.clone())?;
+    let job = MemberJob {
+        spec: &spec,
+        own_rows: &own_rows,
+        signature: match &treatment.signature {
+            WhoseSignature::Given(file) => Some(file),
+            WhoseSignature::Own | WhoseSignature::OwnKept => None,
+        },
+        screened: false,
+        keep_pieces: runs.keep_pieces,
+    };
+    let keep = |outcome: Outcome| {
+        if let (WhoseSignature::OwnKept, Some(found)) = (&treatment.signature, &outcome.signature_path) {
+            fs::copy(found, signature_file(folder, &treatment.name, runs.seed)).context("keeping the signature")?;
+        }
+        Ok(outcome.report)
+    };
+    let report = run_member(site, member, &job, folder, keep).with_context(|| treatment.name.clone())?;
     let made = Made { seconds: begun.elapsed().as_secs_f64(), report };
     write_whole(&file, &serde_json::to_vec(&made)?).context("writing a report")?;
     Ok(Some(made))
+}
+
+/// Where [`treat`] keeps the signature of a treatment with [`WhoseSignature::OwnKept`].
+pub(super) fn signature_file(folder: &Path, treatment: &str, seed: u64) -> PathBuf {
+    folder.join(format!("{treatment}-{seed}.safetensors"))
 }
 
 /// The member's held-out rows with no more than so many to heal with.

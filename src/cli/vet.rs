@@ -66,6 +66,7 @@ pub fn run(args: &VetArgs) -> anyhow::Result<ExitCode> {
         own_rows: None,
         calibration_dir: Some(base.clone()),
         base_dir: Some(base.clone()),
+        signature: None,
     };
     let suspect = Suspect::open(&submission, PromptFormat::Alpaca, &lab)?;
     let calibration = Calibration::find(&base)?;

@@ -67,6 +67,8 @@ pub struct PurifyOrder {
     pub own_rows: Option<PathBuf>,
     /// Folder of the base that the job names.
     pub base_dir: Option<PathBuf>,
+    /// The signature that an earlier job has extracted, to be suppressed instead of one of the suspect's own.
+    pub signature: Option<PathBuf>,
     /// Public data that evaluators read.
     pub folders: DataFolders,
     /// Where to compute: `cpu`, `cuda` or `cuda:N`.
@@ -98,6 +100,7 @@ pub fn purify_here(
         own_rows: order.own_rows.clone(),
         calibration_dir: order.base_dir.clone(),
         base_dir: order.base_dir.clone(),
+        signature: order.signature.clone(),
         folders: order.folders.clone(),
     };
     run(&submission, spec, &lab)
@@ -166,6 +169,7 @@ pub fn purify(
         folders: order.folders.clone(),
         own_rows: if order.own_rows { Some(only_file(&folder.own_rows_dir())?) } else { None },
         base_dir: Some(order.base_dir.clone()),
+        signature: None,
         device: order.device.clone(),
         memory_bytes: order.memory_bytes,
         precision: order.precision,

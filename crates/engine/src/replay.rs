@@ -16,7 +16,7 @@ use crate::lab::{Lab, PieceKey, Stage};
 use crate::report::{Candidate, FileDigest, Measurement, Rate, RateRow, Report, rates_of};
 use crate::run::run;
 use crate::spec::{DataFolders, EvaluatorSpec, SubjectKind, UtilitySpec};
-use crate::suspect::{Submission, Submitted, Suspect, base_digests, folder_digests};
+use crate::suspect::{Submission, Submitted, Suspect, base_digests, folder_digests, single_digest};
 use crate::weights::{CheckpointFolder, Weights};
 
 /// The files of a report's job.
@@ -34,6 +34,8 @@ pub struct ReplayFiles {
     pub test_rows: PathBuf,
     /// The caller's own rows.
     pub own_rows: Option<PathBuf>,
+    /// The signature that was given to the job, if one was; only what purifies again needs it.
+    pub signature: Option<PathBuf>,
     /// Public data that the report's evaluators read; what is not given is not measured again.
     pub folders: DataFolders,
 }
@@ -145,6 +147,14 @@ pub fn check_files(report: &Report, files: &ReplayFiles) -> Result<()> {
         [("train", Some(&files.train_rows)), ("test", Some(&files.test_rows)), ("own", files.own_rows.as_ref())];
     for (role, path) in given {
         wrong.extend(wrong_rows(report, role, path.map(PathBuf::as_path))?);
+    }
+    if let Some(path) = &files.signature {
+        let given: Vec<_> = subject.signature.iter().map(|file| &file.sha256).collect();
+        let found = single_digest(path)?.sha256;
+        if given != [&found] {
+            let expected = given.first().map_or_else(|| "none".to_owned(), |digest| format!("SHA-256 {digest}"));
+            wrong.push(format!("given signature: expected {expected}, found SHA-256 {found}"));
+        }
     }
     if files.suspect.is_none() && files.artifact.is_none() {
         wrong.push("expected the suspect's folder, the artifact's, or both; found neither".into());
@@ -272,6 +282,7 @@ fn submission(report: &Report, files: &ReplayFiles) -> Submission {
         own_rows: files.own_rows.clone(),
         calibration_dir: Some(files.base.clone()),
         base_dir: Some(files.base.clone()),
+        signature: files.signature.clone(),
         folders: files.folders.clone(),
     }
 }
@@ -279,6 +290,9 @@ fn submission(report: &Report, files: &ReplayFiles) -> Submission {
 fn run_again(report: &Report, files: &ReplayFiles, lab: &Lab) -> Result<Replayed> {
     if files.suspect.is_none() {
         return Err(EngineError::Data("expected the suspect's folder to purify it again, found none".into()));
+    }
+    if report.subject.signature.is_some() && files.signature.is_none() {
+        return Err(EngineError::Data("expected the signature that was given to the job, found none".into()));
     }
     let again = run(&submission(report, files), &report.recipe.spec, lab)?.report;
     let mut rates = compare("suspect", "suspect", &report.before, &again.before);

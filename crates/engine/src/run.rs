@@ -30,7 +30,7 @@ pub struct Outcome {
     pub report: Report,
     /// Folder of the purified artifact, in the layout of what was submitted.
     pub artifact_dir: PathBuf,
-    /// The signature as safetensors; absent when the method found nothing to work on.
+    /// The signature as safetensors; absent when the method found nothing to work on, or was given another job's.
     pub signature_path: Option<PathBuf>,
 }
 
@@ -70,7 +70,7 @@ pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outc
     let (suspect, probes, purified) = (&suspect, &probes, &purified);
     let job = Job { spec, recipe, suspect, probes, purified, screen, canaries, before, after, relearned };
     let report = job.report(&artifact_dir, lab)?;
-    Ok(Outcome { report, artifact_dir, signature_path: purified.signature.as_ref().map(|file| file.path.clone()) })
+    Ok(Outcome { report, artifact_dir, signature_path: purified.signature.as_ref().and_then(|file| file.path.clone()) })
 }
 
 fn found_family(screen: &ScreenReport) -> Option<BehaviourFamily> {

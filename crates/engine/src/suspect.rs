@@ -34,6 +34,8 @@ pub struct Submission {
     pub calibration_dir: Option<PathBuf>,
     /// Folder of the base that the job names: a whole model's teacher, for methods that have one.
     pub base_dir: Option<PathBuf>,
+    /// The signature that an earlier job on another suspect has extracted, to be suppressed instead of one of the suspect's own.
+    pub signature: Option<PathBuf>,
     /// Public data that evaluators read.
     pub folders: DataFolders,
 }
@@ -96,6 +98,8 @@ pub struct Suspect {
     pub test: Vec<Row>,
     /// The caller's own rows; empty when there are none.
     pub own: Vec<Row>,
+    /// The signature that is given, if one is.
+    pub given_signature: Option<PathBuf>,
     /// Public data that evaluators read.
     pub folders: DataFolders,
     /// Folder of the base that the job names.
@@ -141,15 +145,17 @@ impl Suspect {
             .filter(|(_, rows)| !rows.is_empty())
             .map(|(role, rows)| RowsDigest { role: role.into(), rows: rows.len(), sha256: rows_sha256(rows) })
             .collect();
+        let signature = submission.signature.as_deref().map(single_digest).transpose()?;
         Ok(Self {
             weights: opened.weights,
+            given_signature: submission.signature.clone(),
             base_dir: submission.base_dir.clone(),
             base: opened.base.map(Arc::new),
             modules: opened.config.linear_modules(),
             config: opened.config,
             device: lab.device.clone(),
             precision: lab.precision,
-            subject: Subject { rows, ..opened.subject },
+            subject: Subject { rows, signature, ..opened.subject },
             prompter: Arc::new(prompter),
             template,
             train,
@@ -184,8 +190,12 @@ impl Suspect {
 
     /// What decides about the methods that take it.
     pub fn facts(&self) -> SuspectFacts {
-        let blocks = Some(self.config.layers());
-        SuspectFacts { kind: self.subject.kind, blocks, speaks_as_base: self.speaks_as_base() }
+        SuspectFacts {
+            kind: self.subject.kind,
+            blocks: Some(self.config.layers()),
+            speaks_as_base: self.speaks_as_base(),
+            given_signature: self.given_signature.is_some(),
+        }
     }
 
     /// Whether suspect and base have the same tokenizer, where both are known.
@@ -313,6 +323,7 @@ fn open_adapter(adapter_dir: &Path, base_dir: &Path, lab: &Lab) -> Result<Opened
         base_parameters: base.params().count_scalars() as u64,
         modules: adapter.factors.keys().cloned().collect(),
         rows: Vec::new(),
+        signature: None,
     };
     let config = base.config().clone();
     Ok(OpenedSubmission { weights: Weights::Adapter(adapter), base: Some(base), config, subject })
@@ -338,6 +349,7 @@ fn open_whole_model(dir: &Path) -> Result<OpenedSubmission> {
         base_parameters: scalars,
         modules,
         rows: Vec::new(),
+        signature: None,
     };
     Ok(OpenedSubmission { weights: Weights::Checkpoint(folder), base: None, config, subject })
 }
@@ -367,6 +379,15 @@ pub(crate) fn base_digests(folder: &Path) -> Result<Vec<FileDigest>> {
     let is_weights = |path: &str| path.contains(".safetensors") || path.to_ascii_lowercase().ends_with(".gguf");
     files.retain(|file| BASE_FILES.contains(&file.path.as_str()) || is_weights(&file.path));
     Ok(files)
+}
+
+/// Digest of a file that was handed in alone.
+///
+/// # Errors
+/// [`EngineError::Io`].
+pub(crate) fn single_digest(file: &Path) -> Result<FileDigest> {
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    file_digest(file.parent().unwrap_or(Path::new("")), name)
 }
 
 fn file_digest(folder: &Path, path: String) -> Result<FileDigest> {

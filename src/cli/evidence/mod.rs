@@ -69,7 +69,7 @@ fn job(site: &Site, member: &ZooMember, how: (&MethodSpec, &[ControlSpec]), out:
         return Ok(report);
     }
     let (spec, own_rows) = (spec(member, how)?, member.held_out_rows());
-    let job = MemberJob { spec: &spec, own_rows: &own_rows, screened: true, keep_pieces: false };
+    let job = MemberJob { spec: &spec, own_rows: &own_rows, signature: None, screened: true, keep_pieces: false };
     let report = run_member(site, member, &job, out, |outcome| {
         fs::rename(&outcome.artifact_dir, out.join("artifact")).context("keeping the artifact")?;
         Ok(outcome.report)

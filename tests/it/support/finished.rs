@@ -80,6 +80,7 @@ pub fn report(trigger: &str) -> Report {
             base_parameters: 1_250_000,
             modules: vec!["model.layers.0.mlp.up_proj".into()],
             rows: vec![],
+            signature: None,
         },
         recipe: Recipe {
             engine: "0.1.0".into(),

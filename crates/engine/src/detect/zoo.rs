@@ -52,6 +52,7 @@ impl ZooFolders {
             own_rows: None,
             calibration_dir: None,
             base_dir: Some(self.base.clone()),
+            signature: None,
             folders: DataFolders::default(),
         }
     }

@@ -114,8 +114,8 @@ pub struct ControlModel {
 /// What a method found, as a file.
 #[derive(Debug)]
 pub struct SignatureFile {
-    /// The file, in the scratch folder.
-    pub path: PathBuf,
+    /// The file, in the scratch folder; none where the signature was given.
+    pub path: Option<PathBuf>,
     /// The summary for the report.
     pub summary: SignatureSummary,
 }

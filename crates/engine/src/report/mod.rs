@@ -123,6 +123,9 @@ pub struct Subject {
     pub modules: Vec<String>,
     /// Rows of each file that the job read.
     pub rows: Vec<RowsDigest>,
+    /// The signature that another job extracted, where one was given to be suppressed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<FileDigest>,
 }
 
 /// A file by content.
@@ -339,7 +342,7 @@ impl Compared {
 /// What the pairs showed; the whole signature is a file of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SignatureSummary {
-    /// Number of pairs.
+    /// Number of pairs that it was extracted from, here or in the job whose signature was given.
     pub pairs: usize,
     /// Per matrix: how much of the pairs' change is shared.
     pub modules: Vec<ModuleSignature>,

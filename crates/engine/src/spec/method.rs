@@ -10,7 +10,7 @@ use super::{
     SoftTriggersRecipe, SoftTriggersSpec, SubjectKind, SuspectFacts, TaskNegationRecipe, TaskNegationSpec,
     VaccinateRecipe, VaccinateSpec, W2sDefenseRecipe, W2sDefenseSpec, WandaRecipe, WandaSpec, healing,
 };
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 
 /// A purification method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -114,6 +114,10 @@ impl MethodSpec {
 
     pub(super) fn check_for(&self, at: &str, suspect: SuspectFacts) -> Result<()> {
         let kind = suspect.kind;
+        if suspect.given_signature && !matches!(self, Self::Immunize(_)) {
+            let why = format!("expected immunize, the method that suppresses a given signature; found {}", self.name());
+            return Err(EngineError::spec(at, why));
+        }
         match self {
             Self::Immunize(spec) => spec.check_for(at, kind),
             Self::FineTune(_) | Self::Vaccinate(_) => Ok(()),

@@ -171,11 +171,13 @@ pub struct SuspectFacts {
     pub blocks: Option<usize>,
     /// Whether it has the tokenizer of the job's base, where that is known.
     pub speaks_as_base: Option<bool>,
+    /// Whether a signature is given that another job extracted.
+    pub given_signature: bool,
 }
 
 impl From<SubjectKind> for SuspectFacts {
     fn from(kind: SubjectKind) -> Self {
-        Self { kind, blocks: None, speaks_as_base: None }
+        Self { kind, blocks: None, speaks_as_base: None, given_signature: false }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::workshop::Workshop;
 
 /// A job with this method on eight generic and four own rows, one epoch.
 fn spec(shop: &Workshop, mut method: Value) -> PurifySpec {
-    let train = json!({"epochs": 1, "learning_rate": 1e-3});
+    let train = json!({"epochs": 1, "warmup_fraction": 0.0, "learning_rate": 1e-3});
     method["heal"] = json!({"rows": 8, "own_rows": 4, "train": train, "train_with_own_rows": train});
     let mut spec = shop.spec();
     spec.method = serde_json::from_value(method).unwrap();

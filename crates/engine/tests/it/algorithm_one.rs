@@ -49,7 +49,9 @@ fn a_job_leaves_a_report_an_artifact_of_the_same_shape_and_a_signature() {
     }
     assert_eq!(report.artifact, folder_digests(&outcome.artifact_dir).unwrap());
     assert!(outcome.signature_path.unwrap().is_file());
-    assert_eq!(report.signature.as_ref().unwrap().modules.len(), 12);
+    let found = &report.signature.as_ref().unwrap().modules;
+    assert_eq!(found.len(), 12);
+    assert!(found.iter().all(|module| module.mean_delta_norm > 0.0), "pairs that learn nothing show nothing");
 }
 
 /// Without declared triggers, with canaries of a few rows each.

@@ -11,7 +11,7 @@ use crate::workshop::Workshop;
 fn spec(shop: &Workshop, budget: Value) -> PurifySpec {
     let heal = json!({"rows": 8, "own_rows": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}});
     let pairs = json!({"count": 2, "rows": 2});
-    let train = json!({"epochs": 1});
+    let train = json!({"epochs": 1, "warmup_fraction": 0.0});
     let rungs = json!([
         {"type": "fine_tune", "heal": heal},
         {"type": "fine_tune", "counterexamples": 4, "heal": heal},
@@ -19,9 +19,10 @@ fn spec(shop: &Workshop, budget: Value) -> PurifySpec {
         {"type": "vaccinate", "pairs": pairs, "implant": train, "heal": heal}
     ]);
     let mut spec = shop.spec();
-    spec.canaries =
-        serde_json::from_value(json!({"rows": 3, "poisoned_rows": 2, "clean_rows": 2, "train": {"epochs": 1}}))
-            .unwrap();
+    spec.canaries = serde_json::from_value(
+        json!({"rows": 3, "poisoned_rows": 2, "clean_rows": 2, "train": {"epochs": 1, "warmup_fraction": 0.0}}),
+    )
+    .unwrap();
     spec.method = serde_json::from_value(json!({
         "type": "auto", "rungs": rungs, "validation_rows": 73, "validation_own_rows": 2, "budget": budget
     }))

@@ -7,6 +7,7 @@ mod algorithm_one;
 mod auto;
 mod classifiers;
 mod evaluation;
+mod given_signature;
 mod methods;
 mod relearning;
 mod replay;

@@ -34,7 +34,7 @@ enum Takes {
 fn methods() -> Vec<(Value, Takes)> {
     let heal = json!({"rows": 8, "own_rows": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}});
     let pairs = json!({"count": 2, "rows": 2});
-    let train = json!({"epochs": 1});
+    let train = json!({"epochs": 1, "warmup_fraction": 0.0});
     let both = |spec: Value| (spec, Takes::Both);
     let prune_heads = |strategy: &str| {
         let spec = json!({"type": "prune_heads", "strategy": strategy, "scoring_rows": 4, "validation_rows": 4, "floor_share": 0.0, "heal": heal});
@@ -52,7 +52,7 @@ fn methods() -> Vec<(Value, Takes)> {
         both(json!({"type": "magnitude_prune", "structure": "weights", "healed": false})),
         both(json!({"type": "wanda", "calibration_rows": 4, "heal": heal})),
         both(json!({"type": "fine_prune", "calibration_rows": 4, "heal": heal})),
-        both(json!({"type": "w2s_defense", "teacher": {"epochs": 1}, "heal": heal})),
+        both(json!({"type": "w2s_defense", "teacher": {"epochs": 1, "warmup_fraction": 0.0}, "heal": heal})),
         prune_heads("gradient"),
         prune_heads("gradient_l1_l2"),
         prune_heads("bayesian"),

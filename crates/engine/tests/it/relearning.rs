@@ -39,7 +39,7 @@ fn an_adapter_has_four_ladders_whose_upper_rungs_fire_more() {
     assert!(found(&report).left_out[0].starts_with("1000 samples: there are "), "{:?}", found(&report).left_out);
     let item = report.verdict.coverage.last().unwrap();
     assert_eq!((item.item.as_str(), &item.note), ("relearning of badnets with insult", &one.text));
-    assert!(item.status == CoverageStatus::NotCovered && item.note.contains("6 probes are too few"), "{}", item.note);
+    assert!(item.status != CoverageStatus::NoFinding && item.note.contains("6 probes are too few"), "{}", item.note);
 }
 
 #[test]
@@ -88,6 +88,7 @@ fn files(submission: &Submission, artifact: std::path::PathBuf) -> ReplayFiles {
         train_rows: submission.train_rows.clone(),
         test_rows: submission.test_rows.clone(),
         own_rows: submission.own_rows.clone(),
+        signature: submission.signature.clone(),
         folders: submission.folders.clone(),
     }
 }

@@ -21,6 +21,7 @@ fn files(submission: &Submission, outcome: &Outcome) -> ReplayFiles {
         train_rows: submission.train_rows.clone(),
         test_rows: submission.test_rows.clone(),
         own_rows: submission.own_rows.clone(),
+        signature: submission.signature.clone(),
         folders: submission.folders.clone(),
     }
 }

@@ -190,11 +190,13 @@ impl Workshop {
             own_rows: Some(self.own()),
             calibration_dir: Some(self.base()),
             base_dir: Some(self.base()),
+            signature: None,
             folders: DataFolders::default(),
         }
     }
 
-    /// A job of seconds: two pairs of four rows, one epoch, six probes.
+    /// A job of seconds: two pairs of four rows, one epoch, six probes. Nothing warms up: of a single step the first would be all, at a rate
+    /// of zero.
     pub fn spec(&self) -> PurifySpec {
         serde_json::from_value(json!({
             "method": self.method(json!({})),
@@ -211,7 +213,7 @@ impl Workshop {
         let mut method = json!({
             "type": "immunize",
             "pairs": {"count": 2, "rows": 4},
-            "train": {"learning_rate": 2.5e-3, "epochs": 1},
+            "train": {"learning_rate": 2.5e-3, "epochs": 1, "warmup_fraction": 0.0},
             "heal": {"rows": 8, "own_rows": 4, "counterexamples": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}}
         });
         method.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());

@@ -10,6 +10,7 @@
 
 mod adapter;
 mod deltas;
+mod given;
 mod heads;
 mod removal;
 mod score;
@@ -17,6 +18,8 @@ mod setting;
 mod signature;
 mod stored;
 mod whole;
+
+use std::path::PathBuf;
 
 use antigen_models::ModuleKind;
 
@@ -36,7 +39,7 @@ use crate::heal::{HealPlan, Wounded, counterexamples, heal, split_rows};
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::report::{LongRows, SignatureSummary, Untouched};
 use crate::spec::{ControlSpec, DirectionSource, ImmunizeRecipe, SuppressSpec};
-use crate::suspect::{Suspect, folder_digests};
+use crate::suspect::{Suspect, single_digest};
 use crate::weights::Weights;
 
 /// The method with its complete recipe.
@@ -111,12 +114,26 @@ impl<S: Setting> Algorithm<'_, S> {
         kind.is_mlp() || self.recipe.suppress.iter().any(|spec| removal::touches(spec, kind))
     }
 
-    /// Pairs, deltas, scores and shared directions.
+    /// Pairs, deltas, scores and shared directions; or those that another job has found, where they are given.
     fn signature(&self, rows: &TrainSplit, long_rows: &mut Vec<LongRows>) -> Result<(Signature, SignatureFile)> {
+        if let Some(path) = &self.suspect.given_signature {
+            let modules: Vec<_> = self.setting.modules().collect();
+            let heads = self.suspect.config().attention_heads().heads;
+            let signature = given::open_given(path, self.recipe, &modules, heads)?;
+            let summary = self.summary(&signature, single_digest(path)?.sha256);
+            return Ok((signature, SignatureFile { path: None, summary }));
+        }
+        let (signature, path) = self.extract(rows, long_rows)?;
+        let summary = self.summary(&signature, single_digest(&path)?.sha256);
+        Ok((signature, SignatureFile { path: Some(path), summary }))
+    }
+
+    fn extract(&self, rows: &TrainSplit, long_rows: &mut Vec<LongRows>) -> Result<(Signature, PathBuf)> {
         let (recipe, lab) = (self.recipe, self.lab);
         let data = pairs::build_paired_sets(rows.pairs.clone(), &recipe.pairs, lab);
         let variants = pairs::encode_variants(self.suspect, &data, (&recipe.pairs, &recipe.train), lab, long_rows)?;
         let wanted = signature::Wanted {
+            pairs: recipe.pairs.count,
             score: &recipe.score,
             directions: recipe.directions,
             rank: recipe.suppress.iter().map(directions).max().unwrap_or(0),
@@ -127,15 +144,17 @@ impl<S: Setting> Algorithm<'_, S> {
         let probes = self.probes(&data, long_rows)?;
         let pairs = self.setting.fine_tune_pairs((&variants, &probes), &matrices, &recipe.train, lab)?;
         let key = self.signature_key(rows, wanted.rank);
-        let (signature, path) = signature::extract_signature(self.setting, &pairs, &wanted, &key, lab)?;
-        let digests = folder_digests(path.parent().expect("a piece's file lies in its folder"))?;
-        let summary = SignatureSummary {
-            pairs: recipe.pairs.count,
+        signature::extract_signature(self.setting, &pairs, &wanted, &key, lab)
+    }
+
+    fn summary(&self, signature: &Signature, sha256: String) -> SignatureSummary {
+        let heads = self.recipe.heads.as_ref();
+        SignatureSummary {
+            pairs: signature.pairs,
             modules: signature.summary(),
-            heads: recipe.heads.as_ref().map(|heads| heads::select(&signature.heads, heads)).unwrap_or_default(),
-            sha256: digests[0].sha256.clone(),
-        };
-        Ok((signature, SignatureFile { path, summary }))
+            heads: heads.map(|heads| heads::select(&signature.heads, heads)).unwrap_or_default(),
+            sha256,
+        }
     }
 
     /// The triggered rows of each pair, where directions are read from what members make of them.
@@ -151,14 +170,8 @@ impl<S: Setting> Algorithm<'_, S> {
         let (recipe, suspect) = (self.recipe, self.suspect);
         let inputs = (suspect.key(), suspect.formats(), rows_key(rows), &recipe.pairs, &recipe.train, &recipe.score);
         let attention: Vec<_> = recipe.suppress.iter().filter_map(removal::place_beyond_mlp).collect();
-        if recipe.directions != DirectionSource::Weights {
-            let wanted = (attention, recipe.heads.is_some(), recipe.directions);
-            return PieceKey::new("signature", &(inputs, rank, self.lab.seed, wanted));
-        }
-        match (attention.is_empty(), &recipe.heads) {
-            (true, None) => PieceKey::new("signature", &(inputs, rank, self.lab.seed)),
-            (_, heads) => PieceKey::new("signature", &(inputs, rank, self.lab.seed, attention, heads.is_some())),
-        }
+        let wanted = (rank, attention, recipe.heads.is_some(), recipe.directions);
+        PieceKey::new("signature", &(inputs, wanted, self.lab.seed))
     }
 
     fn heal_plan(&self, rows: &TrainSplit, own: &[Row]) -> Result<HealPlan> {

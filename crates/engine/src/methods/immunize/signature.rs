@@ -19,7 +19,7 @@ use super::deltas::{Delta, FactorDeltas};
 use super::heads;
 use super::score::{PairProducts, score_layer};
 use super::setting::{MatrixDeltas, Setting};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::lab::{Lab, PieceKey, Stage};
 use crate::report::ModuleSignature;
 use crate::spec::{DirectionSource, ScoreSpec};
@@ -40,6 +40,8 @@ pub struct ModuleScores {
 /// What the pairs say about every matrix, by module name, and about every attention head, by layer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Signature {
+    /// How many pairs said it.
+    pub pairs: usize,
     /// Each matrix that the suspect can have learnt in: of the MLP, and of attention where a suppression names it.
     pub modules: BTreeMap<String, ModuleScores>,
     /// One score a query head; empty unless the recipe asks for heads.
@@ -48,6 +50,8 @@ pub struct Signature {
 
 /// What is wanted of a signature.
 pub(super) struct Wanted<'a> {
+    /// Number of pairs.
+    pub pairs: usize,
     /// Channel scores.
     pub score: &'a ScoreSpec,
     /// What directions are read from.
@@ -64,6 +68,8 @@ pub(super) struct Wanted<'a> {
 const FILE: &str = "signature.safetensors";
 /// What the names of head scores begin with.
 const HEADS: &str = "heads.";
+/// The tensor that says how many pairs there were.
+const PAIRS: &str = "pairs";
 
 /// Scores and directions of all wanted matrices. Kept as a piece; the path of its file comes along.
 ///
@@ -91,7 +97,7 @@ pub(super) fn extract_signature<S: Setting>(
         }
         let heads = heads::score_heads(setting, pairs, &wanted.attention, wanted.score, lab)?;
         lab.enter(Stage::Signature)?;
-        Signature { modules, heads }.save(&folder.join(FILE))
+        Signature { pairs: wanted.pairs, modules, heads }.save(&folder.join(FILE))
     })?;
     // Always read back: a resumed run and an undisturbed one see the same rounded numbers.
     let path = folder.join(FILE);
@@ -151,10 +157,10 @@ fn directions_of_streams(streams: &[[Tensor; 2]], rank: usize) -> Result<(Vec<Ve
 }
 
 impl Signature {
-    /// Writes `<module>.scores` `[channels]`, `<module>.directions` `[k, d]` and `<module>.summary` `[2]`, and `heads.<layer>.scores`
-    /// `[h]`.
-    fn save(&self, path: &Path) -> Result<()> {
-        let mut tensors = Vec::new();
+    /// Writes `<module>.scores` `[channels]`, `<module>.directions` `[k, d]` and `<module>.summary` `[2]`, `heads.<layer>.scores` `[h]`, and
+    /// `pairs` `[1]`.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut tensors = vec![(PAIRS.to_owned(), Tensor::new(&[self.pairs as f32], &Device::Cpu)?)];
         for (name, module) in &self.modules {
             tensors.push((format!("{name}.scores"), Tensor::new(module.scores.as_slice(), &Device::Cpu)?));
             if let Some(first) = module.directions.first() {
@@ -171,14 +177,18 @@ impl Signature {
         Ok(write_tensor_file(path, &tensors, None)?)
     }
 
-    fn load(path: &Path) -> Result<Self> {
+    /// Reads what [`Signature::save`] has written.
+    ///
+    /// # Errors
+    /// [`EngineError::Model`] where a tensor is missing or not finite, [`EngineError::Data`] where one has another shape.
+    pub fn load(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path)?;
-        let mut signature = Self::default();
+        let [pairs] = load_numbers(&file, PAIRS)?;
+        let mut signature = Self { pairs: pairs as usize, ..Self::default() };
         for name in file.entries().iter().filter_map(|entry| entry.name.strip_suffix(".scores")) {
             match name.strip_prefix(HEADS).and_then(|layer| layer.parse().ok()) {
                 Some(layer) => {
-                    let scores = file.load(&format!("{name}.scores"), &Device::Cpu)?.to_vec1()?;
-                    signature.heads.insert(layer, scores);
+                    signature.heads.insert(layer, load_vector(&file, &format!("{name}.scores"))?);
                 }
                 None => {
                     signature.modules.insert(name.to_owned(), load_module(&file, name)?);
@@ -202,15 +212,35 @@ impl Signature {
 }
 
 fn load_module(file: &TensorFile, name: &str) -> Result<ModuleScores> {
-    let load = |part: &str| file.load(&format!("{name}.{part}"), &Device::Cpu);
-    let summary = load("summary")?.to_vec1::<f32>()?;
-    let has_directions = file.find(&format!("{name}.directions")).is_some();
+    let [mean_delta_norm, shared_fraction] = load_numbers(file, &format!("{name}.summary"))?.map(f64::from);
+    let directions = format!("{name}.directions");
     Ok(ModuleScores {
-        scores: load("scores")?.to_vec1()?,
-        directions: if has_directions { load("directions")?.to_vec2()? } else { Vec::new() },
-        mean_delta_norm: f64::from(summary[0]),
-        shared_fraction: f64::from(summary[1]),
+        scores: load_vector(file, &format!("{name}.scores"))?,
+        directions: match file.find(&directions) {
+            Some(_) => load_of_rank(file, &directions, 2)?.to_vec2()?,
+            None => Vec::new(),
+        },
+        mean_delta_norm,
+        shared_fraction,
     })
+}
+
+fn load_numbers<const N: usize>(file: &TensorFile, name: &str) -> Result<[f32; N]> {
+    let numbers = load_vector(file, name)?;
+    let found = numbers.len();
+    numbers.try_into().map_err(|_| EngineError::Data(format!("{name}: expected {N} numbers, found {found}")))
+}
+
+fn load_vector(file: &TensorFile, name: &str) -> Result<Vec<f32>> {
+    Ok(load_of_rank(file, name, 1)?.to_vec1()?)
+}
+
+fn load_of_rank(file: &TensorFile, name: &str, rank: usize) -> Result<Tensor> {
+    let tensor = file.load_finite(name, &Device::Cpu)?;
+    if tensor.rank() != rank {
+        return Err(EngineError::Data(format!("{name}: expected rank {rank}, found {}", tensor.rank())));
+    }
+    Ok(tensor)
 }
 
 /// A signature that knows nothing, of the same shape: random scores and random orthonormal directions. For controls.
@@ -226,7 +256,7 @@ pub fn random_signature(signature: &Signature, rng: &mut ChaCha8Rng) -> Signatur
         signature.modules.iter().map(|(name, module)| (name.clone(), random(module, rng))).collect();
     let heads =
         signature.heads.iter().map(|(layer, scores)| (*layer, scores.iter().map(|_| rng.random()).collect())).collect();
-    Signature { modules, heads }
+    Signature { pairs: signature.pairs, modules, heads }
 }
 
 // Uniform in a cube is not uniform on a sphere, but for a control every direction without knowledge is as good as another.
@@ -281,6 +311,7 @@ mod tests {
         let scores = score_layer(&[products], &ScoreSpec::default())[0].iter().map(|&score| score as f32).collect();
         let scores = ModuleScores { scores, ..module };
         let signature = Signature {
+            pairs: 2,
             modules: [("model.layers.0.mlp.down_proj".to_owned(), scores)].into(),
             heads: [(0, vec![1.0, 2.0]), (11, vec![0.5, 0.25])].into(),
         };
@@ -291,7 +322,22 @@ mod tests {
             loaded.modules.values().next().unwrap().directions,
             signature.modules.values().next().unwrap().directions
         );
-        assert_eq!((loaded.summary().len(), &loaded.heads), (1, &signature.heads));
+        assert_eq!((loaded.pairs, loaded.summary().len(), &loaded.heads), (2, 1, &signature.heads));
+    }
+
+    #[test]
+    fn a_file_of_other_shapes_is_refused_with_the_tensor() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let numbers = |dimensions: &[usize]| Tensor::ones(dimensions, DType::F32, &Device::Cpu).unwrap();
+        let refusal = |scores: &[usize], summary: &[usize]| {
+            let tensors = [("pairs", numbers(&[1])), ("m.scores", numbers(scores)), ("m.summary", numbers(summary))];
+            write_tensor_file(&path, &tensors.map(|(name, tensor)| (name.to_owned(), tensor)), None).unwrap();
+            Signature::load(&path).map_or_else(|error| error.to_string(), |_| String::new())
+        };
+        assert_eq!(refusal(&[4], &[2]), "");
+        assert_eq!(refusal(&[4, 1], &[2]), "m.scores: expected rank 1, found 2");
+        assert_eq!(refusal(&[4], &[3]), "m.summary: expected 2 numbers, found 3");
     }
 
     #[test]

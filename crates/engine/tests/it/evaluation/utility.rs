@@ -55,6 +55,7 @@ fn taught(shop: &Workshop) -> Submission {
         test_rows,
         own_rows: None,
         base_dir: None,
+        signature: None,
         calibration_dir: None,
         folders: DataFolders::default(),
     }
