@@ -17,7 +17,7 @@ use crate::error::{EngineError, Result};
 use crate::evaluators::{Probes, evaluate_all};
 use crate::heads::{HeadGrid, HeadIdx};
 use crate::lab::{Lab, PieceKey};
-use crate::report::Measurement;
+use crate::report::{FileDigest, Measurement};
 use crate::suspect::Suspect;
 use crate::weights::{CheckpointFolder, Weights, write_model};
 
@@ -112,7 +112,7 @@ impl Ablation {
         Ok(left)
     }
 
-    /// As [`Ablation::apply`], of the whole model in `folder`, which grew from the base in `base_dir`.
+    /// As [`Ablation::apply`], of the whole model in `folder`, which grew from `base`: its folder, and what decides about it.
     ///
     /// # Errors
     /// Those of both models and of the scratch folder.
@@ -120,10 +120,10 @@ impl Ablation {
         &self,
         suspect: &Suspect,
         folder: &CheckpointFolder,
-        base_dir: &Path,
+        (base_dir, base_files): (&Path, &[FileDigest]),
         lab: &Lab,
     ) -> Result<CheckpointFolder> {
-        let key = PieceKey::new("ablated-model", &(&folder.digest, self.name(), format!("{self:?}")));
+        let key = PieceKey::new("ablated-model", &(&folder.digest, base_files, format!("{self:?}")));
         let dir = lab.piece(&key, |to| {
             let (mut model, base) = (suspect.load_whole(folder)?, load_model(base_dir, suspect.device())?);
             let (places, original) = (self.places(lab), suspect.load_whole(folder)?);
@@ -138,7 +138,7 @@ impl Ablation {
                 if let Some(from) = part {
                     weight = ((weight + weight_of(&original, from)?)? - weight_of(&base, from)?)?;
                 }
-                let id = model.params().find(&format!("{}.weight", module.name)).expect("the same architecture");
+                let id = model.params().find(&module.weight_name()).expect("the same architecture");
                 model.params_mut().set(id, weight);
             }
             write_model(&model, &folder.dir, to)
@@ -153,7 +153,7 @@ impl Ablation {
 }
 
 fn weight_of(model: &Model, module: &ModuleShape) -> Result<Tensor> {
-    let id = model.params().find(&format!("{}.weight", module.name));
+    let id = model.params().find(&module.weight_name());
     let id = id.ok_or_else(|| EngineError::Data(format!("expected a base with the weight of {}", module.name)))?;
     Ok(model.params().get(id).clone())
 }
@@ -180,15 +180,15 @@ pub fn measure_ablations(
     lab: &Lab,
 ) -> Result<Vec<(Ablation, Measurement)>> {
     let concerned: Vec<_> = ablations.iter().filter(|ablation| ablation.concerns(suspect)).collect();
-    let base_dir = match suspect.weights {
-        Weights::Checkpoint(_) => Some(suspect.named_base()?.0),
+    let base = match suspect.weights {
+        Weights::Checkpoint(_) => Some(suspect.named_base()?),
         _ => None,
     };
     let measure = |(i, ablation): (usize, &&Ablation)| {
-        let left = match (&suspect.weights, base_dir) {
+        let left = match (&suspect.weights, &base) {
             (Weights::Adapter(adapter), _) => Weights::Adapter(ablation.apply(adapter, suspect.modules(), lab)?),
-            (Weights::Checkpoint(folder), Some(base_dir)) => {
-                Weights::Checkpoint(ablation.apply_whole(suspect, folder, base_dir, lab)?)
+            (Weights::Checkpoint(folder), Some((dir, files))) => {
+                Weights::Checkpoint(ablation.apply_whole(suspect, folder, (dir, files), lab)?)
             }
             _ => Weights::Base,
         };

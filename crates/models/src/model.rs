@@ -124,7 +124,7 @@ impl Model {
             return Ok(());
         }
         for module in &self.modules {
-            if let Some(id) = self.params.find(&format!("{}.weight", module.name)) {
+            if let Some(id) = self.params.find(&module.weight_name()) {
                 self.params.set(id, self.params.get(id).to_dtype(DType::BF16)?);
             }
         }

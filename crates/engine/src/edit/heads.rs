@@ -26,7 +26,7 @@ pub fn without_heads(
         write_model(&model, &folder.dir, to)
     })?;
     let kept_out = output_inputs(&model, heads).into_iter().map(|(module, inputs)| KeptOut {
-        weight: format!("{}.weight", module.name),
+        weight: module.weight_name(),
         directions: Directions::Axes(inputs),
         of_rows: module.stored == Stored::OutIn,
     });

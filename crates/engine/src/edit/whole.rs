@@ -24,7 +24,7 @@ pub fn rewrite_matrices(
     lab: &Lab,
     mut change: impl FnMut(&ModuleShape, Tensor) -> Result<Tensor>,
 ) -> Result<Weights> {
-    let by_name: BTreeMap<_, _> = modules.iter().map(|module| (format!("{}.weight", module.name), *module)).collect();
+    let by_name: BTreeMap<_, _> = modules.iter().map(|module| (module.weight_name(), *module)).collect();
     let dir = lab.piece(key, |to| {
         let original = open_checkpoint(&folder.dir)?;
         let (mut done, mut failure) = (0, None);

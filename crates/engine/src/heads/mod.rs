@@ -21,5 +21,5 @@ pub use rankers::{
     ReinforcementSpec, learn_policy, score_masks,
 };
 pub use removal::{Removed, output_inputs, remove_heads};
-pub use rule::{OnMiss, Rule, prune_by_rule};
+pub use rule::{OnMiss, Rule, add_in_order, prune_by_rule};
 pub use variance::{AttentionRows, PADDED_TOKENS, attention_variance, padded_variance, variance};

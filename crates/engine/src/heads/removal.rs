@@ -42,9 +42,9 @@ pub fn remove_heads(model: &mut Model, heads: &HeadSet) -> Result<Removed> {
         }
         let kept = Tensor::new(kept, model.device())?;
         let output = output_module(model, layer).clone();
-        removed.push(multiply(model, &format!("{}.weight", output.name), &along_inputs(&output, &kept)?)?);
+        removed.push(multiply(model, &output.weight_name(), &along_inputs(&output, &kept)?)?);
         for module in own_inputs(model, layer).map(|own| own.map(Clone::clone)).into_iter().flatten() {
-            removed.push(multiply(model, &format!("{}.weight", module.name), &kept.unsqueeze(1)?)?);
+            removed.push(multiply(model, &module.weight_name(), &kept.unsqueeze(1)?)?);
             removed.push(multiply(model, &format!("{}.bias", module.name), &kept)?);
         }
     }
@@ -129,5 +129,5 @@ pub(super) fn weight_of<'a>(model: &'a Model, module: &ModuleShape) -> &'a Tenso
 
 /// Where the weight of one module is.
 pub(super) fn weight_id(model: &Model, module: &ModuleShape) -> ParamId {
-    model.params().find(&format!("{}.weight", module.name)).expect("every module has its weight")
+    model.params().find(&module.weight_name()).expect("every module has its weight")
 }

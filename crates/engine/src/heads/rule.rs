@@ -1,7 +1,7 @@
 //! The published way from scores to pruned heads: lowest first, a few at a time, while validation accuracy holds; then back.
 
 use crate::error::Result;
-use crate::heads::{HeadIdx, HeadScores, HeadSet};
+use crate::heads::{HeadGrid, HeadIdx, HeadScores, HeadSet};
 
 /// What happens after a step that cost too much accuracy and was taken back as far as needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub fn prune_by_rule(
     let mut pruned = HeadSet::new();
     let order = scores.ascending();
     for step in order[..eligible.min(order.len())].chunks(rule.step.max(1)) {
-        let added = add_step(scores, &mut pruned, step);
+        let added = add_in_order(scores.grid(), &mut pruned, step);
         if added.is_empty() || accuracy(&pruned)? >= rule.floor {
             continue;
         }
@@ -55,13 +55,12 @@ pub fn prune_by_rule(
     Ok(pruned)
 }
 
-/// Adds the step's heads, but never the last head of a layer; returns those that were added, the lowest score first.
-fn add_step(scores: &HeadScores, pruned: &mut HeadSet, step: &[HeadIdx]) -> Vec<HeadIdx> {
-    let heads = scores.grid().heads;
-    let mut added = Vec::with_capacity(step.len());
-    for &head in step {
-        // Heads come in the order of their scores: the one that would empty its layer has the layer's highest.
-        if pruned.iter().filter(|other| other.layer == head.layer).count() + 1 < heads {
+/// Adds heads in this order, but never the last head of a layer; returns those that were added. Where the order is that of scores, a layer
+/// keeps its highest.
+pub fn add_in_order(grid: HeadGrid, pruned: &mut HeadSet, order: &[HeadIdx]) -> Vec<HeadIdx> {
+    let mut added = Vec::with_capacity(order.len());
+    for &head in order {
+        if pruned.iter().filter(|other| other.layer == head.layer).count() + 1 < grid.heads {
             pruned.insert(head);
             added.push(head);
         }
@@ -88,7 +87,6 @@ fn take_back(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heads::HeadGrid;
 
     const GRID: HeadGrid = HeadGrid { layers: 2, heads: 3 };
 

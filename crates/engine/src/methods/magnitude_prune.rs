@@ -81,7 +81,7 @@ fn smallest_channels(suspect: &Suspect, ratio: f64) -> Result<Channels> {
         Weights::Checkpoint(folder) => {
             let checkpoint = open_checkpoint(&folder.dir)?;
             for module in modules {
-                let weight = checkpoint.load(&format!("{}.weight", module.name), &Device::Cpu)?;
+                let weight = checkpoint.load(&module.weight_name(), &Device::Cpu)?;
                 let norms = Matrix::read(&weight, module.stored)?.channel_norms(module);
                 channels.insert(module.name.clone(), weakest(&norms, ratio));
             }

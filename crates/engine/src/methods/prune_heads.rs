@@ -19,8 +19,8 @@ use crate::edit::without_heads;
 use crate::error::Result;
 use crate::evaluators::rate_of;
 use crate::heads::{
-    AttentionRows, ChosenHeads, HeadGrid, HeadIdx, HeadRanker, HeadScores, HeadSet, HeadTask, attention_variance,
-    build_ranker, choose_heads_within, variance,
+    AttentionRows, ChosenHeads, HeadGrid, HeadIdx, HeadRanker, HeadScores, HeadSet, HeadTask, add_in_order,
+    attention_variance, build_ranker, choose_heads_within, variance,
 };
 use crate::heal::Wounded;
 use crate::lab::{Lab, PieceKey};
@@ -107,14 +107,7 @@ impl PruneHeads {
 fn draw_heads(grid: HeadGrid, count: usize, lab: &Lab) -> HeadSet {
     let mut order: Vec<HeadIdx> = grid.iter().collect();
     order.shuffle(&mut lab.rng("controls/random_heads"));
-    let mut drawn = HeadSet::new();
-    for head in order {
-        let gone = drawn.iter().filter(|other| other.layer == head.layer).count();
-        if drawn.len() < count && gone + 1 < grid.heads {
-            drawn.insert(head);
-        }
-    }
-    drawn
+    add_in_order(grid, &mut HeadSet::new(), &order).into_iter().take(count).collect()
 }
 
 /// What heads of a language model are chosen by.

@@ -71,7 +71,7 @@ impl TaskNegation {
         let inputs = (&folder.digest, &self.recipe, digests, suspect.formats(), lab.seed);
         let key = PieceKey::new("negated-model", &inputs);
         rewrite_matrices(folder, &matrices, &key, lab, |module, weight| {
-            negate_matrix(&weight, &format!("{}.weight", module.name), &pairs, self.recipe.strength)
+            negate_matrix(&weight, &module.weight_name(), &pairs, self.recipe.strength)
         })
     }
 }

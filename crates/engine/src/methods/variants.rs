@@ -111,7 +111,7 @@ fn train_whole_variant(
 }
 
 fn named_weight(model: &Model, module: &ModuleShape) -> Option<(String, Tensor)> {
-    let name = format!("{}.weight", module.name);
+    let name = module.weight_name();
     let tensor = model.params().get(model.params().find(&name)?).clone();
     Some((name, tensor))
 }

@@ -82,7 +82,8 @@ fn of_a_whole_model_a_part_that_goes_is_its_base_s_and_one_that_moves_is_another
     for ablation in
         [Ablation::WithoutAttention, Ablation::WithoutAttentionAndMlpIn(1..2), Ablation::ShuffledMlpIn(0..2)]
     {
-        let left = ablation.apply_whole(&suspect, folder, &shop.base(), &shop.lab("a")).unwrap();
+        let (base_dir, files) = suspect.named_base().unwrap();
+        let left = ablation.apply_whole(&suspect, folder, (base_dir, &files), &shop.lab("a")).unwrap();
         let left = load_model(&left.dir, &Device::Cpu).unwrap();
         for module in suspect.modules() {
             let [found, own, of_base] = [&left, &whole, &base].map(|model| numbers(model, &module.name));

@@ -308,7 +308,7 @@ fn zeroed(shop: &Workshop, submission: &Submission, method: &Value) -> f64 {
             Weights::Checkpoint(folder) => {
                 let model = load_model(&folder.dir, &Device::Cpu).unwrap();
                 let weight = |name: &str| flat(model.params().get(model.params().find(name).unwrap()));
-                model.linear_modules().iter().flat_map(|m| weight(&format!("{}.weight", m.name))).collect()
+                model.linear_modules().iter().flat_map(|m| weight(&m.weight_name())).collect()
             }
             Weights::Base => panic!("the base alone"),
         }
@@ -345,7 +345,7 @@ fn cutting_channels_touches_the_mlp_alone() {
     let Weights::Checkpoint(folder) = &purified.candidates[0].weights else { panic!("a whole model was submitted") };
     let (was, is) = (shop.model(), load_model(&folder.dir, &Device::Cpu).unwrap());
     for module in was.linear_modules() {
-        let id = was.params().find(&format!("{}.weight", module.name)).unwrap();
+        let id = was.params().find(&module.weight_name()).unwrap();
         let rows = |model: &antigen_models::Model| model.params().get(id).to_vec2::<f32>().unwrap();
         let (was, is) = (rows(&was), rows(&is));
         let is_cut = |channel: usize| match module.kind.writes_residual() {
@@ -380,7 +380,7 @@ fn pruned_heads_write_nothing_after_healing_whether_or_not_heads_share_keys_and_
             let width = model.config().attention_heads().head_width;
             let is_silent = |head: &HeadIdx| {
                 let output = &output_inputs(&model, &HeadSet::from([*head]))[0];
-                let rows = model.params().get(model.params().find(&format!("{}.weight", output.0.name)).unwrap());
+                let rows = model.params().get(model.params().find(&output.0.weight_name()).unwrap());
                 assert_eq!((output.1.len(), &output.1[0]), (1, &(head.head * width..(head.head + 1) * width)));
                 rows.to_vec2::<f32>().unwrap().iter().all(|row| row[output.1[0].clone()].iter().all(|x| *x == 0.0))
             };

@@ -65,6 +65,13 @@ pub struct ModuleShape {
     pub stored: Stored,
 }
 
+impl ModuleShape {
+    /// Name of the tensor that is its weight.
+    pub fn weight_name(&self) -> String {
+        format!("{}.weight", self.name)
+    }
+}
+
 /// How many heads a family's attention has, and how wide they are; the same in every block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionHeads {

@@ -75,7 +75,7 @@ fn drop_units(model: &mut Model, share: f64, rng: &mut ChaCha8Rng) -> Result<Vec
     let mut replaced = Vec::new();
     for module in writing.cloned().collect::<Vec<_>>() {
         let mask = draw()?;
-        replaced.extend(multiply(model, &format!("{}.weight", module.name), &along_outputs(&module, &mask)?)?);
+        replaced.extend(multiply(model, &module.weight_name(), &along_outputs(&module, &mask)?)?);
         replaced.extend(multiply(model, &format!("{}.bias", module.name), &mask)?);
     }
     // What an encoder's embeddings write is the output of their norm; a decoder's go into the stream as they are, and keep all units.

@@ -67,7 +67,7 @@ impl Removal {
         let gone = |part: &&ModuleRemoval| part.strength == 1.0 && !part.directions.is_empty();
         let kept = |module: &&ModuleShape| {
             let part = self.modules.get(&module.name).filter(gone)?;
-            let (weight, of_rows) = (format!("{}.weight", module.name), channels_are_rows(module));
+            let (weight, of_rows) = (module.weight_name(), channels_are_rows(module));
             Some(KeptOut { weight, directions: Directions::Any(part.directions.clone()), of_rows })
         };
         modules.iter().filter_map(kept).collect()

@@ -33,7 +33,7 @@ struct StoredMatrix {
 
 impl StoredMatrix {
     fn find(file: &TensorFile, module: &ModuleShape) -> Result<Self> {
-        let name = format!("{}.weight", module.name);
+        let name = module.weight_name();
         match file.find(&name) {
             Some(entry) if entry.dtype == Dtype::F32 && entry.shape.len() == 2 => Ok(Self {
                 path: file.path().to_owned(),
