@@ -22,7 +22,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::member_job::{finished, submission};
-use super::treatments::{cell, evaluators, own_rows_of, write_results};
+use super::treatments::{MLP, cell, evaluators, own_rows_of, write_results};
 use super::zoo::{MembersArgs, Site};
 use crate::{comparison::Cell, worker::write_whole};
 
@@ -64,7 +64,7 @@ pub fn run_ablations(args: &AblateArgs) -> anyhow::Result<()> {
 
 /// What the attacker trained, in a word: it decides where a backdoor can be.
 fn matrices(targets: &[String]) -> &'static str {
-    let is_mlp = |target: &String| ["gate_proj", "up_proj", "down_proj"].contains(&target.as_str());
+    let is_mlp = |target: &String| MLP.contains(&target.as_str());
     match (targets.iter().any(is_mlp), targets.iter().all(is_mlp)) {
         (_, true) => "trained on the MLP alone",
         (true, false) => "trained on attention and MLP",

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use super::treatments::{Runs, RunsArgs, Treatment, cells_of, treat, write_results};
+use super::treatments::{Runs, RunsArgs, Treatment, cells_of, mlp_matrices, treat, write_results};
 use super::zoo::MembersArgs;
 use crate::{
     comparison::{Cell, csv_of},
@@ -38,8 +38,7 @@ fn treatments(member: &ZooMember) -> Vec<Treatment> {
     let entry =
         |name: &str, method, controls| Treatment { name: name.into(), method, controls, ..Treatment::default() };
     let subspace = |rank: usize| json!({"type": "subspace", "rank": rank});
-    let has_channels = member.whole_model || member.targets.iter().any(|target| MLP.contains(&target.as_str()));
-    let immunize = match has_channels {
+    let immunize = match mlp_matrices(member).next().is_some() {
         true => json!({"type": "immunize", "suppress": [subspace(1), subspace(2), channels]}),
         false => json!({"type": "immunize"}),
     };
@@ -66,9 +65,6 @@ fn treatments(member: &ZooMember) -> Vec<Treatment> {
         entry("task_negation", json!({"type": "task_negation"}), &[]),
     ]
 }
-
-/// The matrices that have channels.
-const MLP: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 /// Runs what is missing, and writes and prints the comparison.
 ///

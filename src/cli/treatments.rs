@@ -117,6 +117,14 @@ pub(super) fn signature_file(folder: &Path, treatment: &str, seed: u64) -> PathB
     folder.join(format!("{treatment}-{seed}.safetensors"))
 }
 
+/// The matrices that have channels.
+pub(super) const MLP: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+
+/// Those of them that the member can have learnt in.
+pub(super) fn mlp_matrices(member: &ZooMember) -> impl Iterator<Item = &'static str> {
+    MLP.into_iter().filter(|name| member.whole_model || member.targets.iter().any(|target| target == name))
+}
+
 /// The member's held-out rows with no more than so many to heal with.
 pub(super) fn own_rows_of(member: &ZooMember, heal: usize) -> Vec<Row> {
     let (measuring, healing): (Vec<_>, Vec<_>) =

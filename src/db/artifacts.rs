@@ -162,7 +162,8 @@ pub async fn find_quarantine(db: &Db, digest: &str) -> Result<Option<String>> {
 pub async fn delete_artifact(db: &Db, id: ArtifactId) -> Result<Deletion> {
     let mut tx = db.begin().await?;
     let jobs: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM jobs WHERE artifact_id = ?1 OR own_rows_id = ?1 OR purified_id = ?1 OR signature_id = ?1",
+        "SELECT count(*) FROM jobs WHERE artifact_id = ?1 OR own_rows_id = ?1 OR given_signature_id = ?1
+         OR purified_id = ?1 OR signature_id = ?1",
     )
     .bind(id)
     .fetch_one(&mut *tx)

@@ -79,6 +79,8 @@ pub struct JobRow {
     pub artifact_id: ArtifactId,
     /// The caller's own rows.
     pub own_rows_id: Option<ArtifactId>,
+    /// The signature that it was given.
+    pub given_signature_id: Option<ArtifactId>,
     /// Name of the base model.
     pub base: String,
     /// What is to be done, with every default filled in.
@@ -120,6 +122,8 @@ pub struct NewJob {
     pub artifact_id: ArtifactId,
     /// The caller's own rows.
     pub own_rows_id: Option<ArtifactId>,
+    /// The signature of an earlier job.
+    pub given_signature_id: Option<ArtifactId>,
     /// Name of the base model.
     pub base: String,
     /// What is to be done.
@@ -158,12 +162,13 @@ pub enum Cancellation {
 pub async fn insert_job(db: &Db, new: &NewJob) -> Result<JobRow> {
     let mut tx = db.begin().await?;
     let row: JobRow = sqlx::query_as(
-        "INSERT INTO jobs (id, state, artifact_id, own_rows_id, base, spec, labels, created_at)
-         VALUES (?, 'queued', ?, ?, ?, ?, ?, ?) RETURNING *",
+        "INSERT INTO jobs (id, state, artifact_id, own_rows_id, given_signature_id, base, spec, labels, created_at)
+         VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?) RETURNING *",
     )
     .bind(JobId::new())
     .bind(new.artifact_id)
     .bind(new.own_rows_id)
+    .bind(new.given_signature_id)
     .bind(&new.base)
     .bind(Json(&new.spec))
     .bind(Json(&new.labels))
@@ -180,6 +185,14 @@ pub async fn insert_job(db: &Db, new: &NewJob) -> Result<JobRow> {
 /// The job called `id`.
 pub async fn find_job(db: &Db, id: JobId) -> Result<Option<JobRow>> {
     Ok(sqlx::query_as("SELECT * FROM jobs WHERE id = ?").bind(id).fetch_optional(db.pool()).await?)
+}
+
+/// Name of the base over which a signature was extracted, as far as its job is still there.
+pub async fn find_base_of_signature(db: &Db, signature: ArtifactId) -> Result<Option<String>> {
+    Ok(sqlx::query_scalar("SELECT base FROM jobs WHERE signature_id = ?")
+        .bind(signature)
+        .fetch_optional(db.pool())
+        .await?)
 }
 
 /// Up to `limit` jobs, newest first.
@@ -267,11 +280,14 @@ pub async fn delete_job(db: &Db, id: JobId) -> Result<Deletion> {
     }
     sqlx::query("DELETE FROM jobs WHERE id = ?").bind(id).execute(&mut *tx).await?;
     for produced in [job.purified_id, job.signature_id].into_iter().flatten() {
-        // A purified artifact may have been submitted again; then it belongs to that job too.
-        sqlx::query("DELETE FROM artifacts WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE artifact_id = ?1)")
-            .bind(produced)
-            .execute(&mut *tx)
-            .await?;
+        // A purified artifact may have been submitted again, a signature given to another job: then it belongs to that job too.
+        sqlx::query(
+            "DELETE FROM artifacts WHERE id = ?1
+             AND NOT EXISTS (SELECT 1 FROM jobs WHERE artifact_id = ?1 OR given_signature_id = ?1)",
+        )
+        .bind(produced)
+        .execute(&mut *tx)
+        .await?;
     }
     db.commit(tx).await?;
     Ok(Deletion::Deleted)

@@ -99,7 +99,11 @@ async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
         }
         _ => return Err(Problem::invalid("", "expected either artifact_id or upload_id, and not both")),
     };
-    check_spec(request.spec.check_for(suspect))?;
+    let given_signature_id = match request.signature_artifact_id {
+        Some(id) => Some(check_signature(app, id, &request.base).await?),
+        None => None,
+    };
+    check_spec(request.spec.check_for(SuspectFacts { given_signature: given_signature_id.is_some(), ..suspect }))?;
     check_triggered(&request)?;
     let own_rows_id = match request.own_rows_upload_id {
         Some(id) => Some(check_own_rows(app, accepted_artifact(app, "/own_rows_upload_id", id).await?).await?),
@@ -107,7 +111,8 @@ async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
     };
     let spec = serde_json::to_value(&request.spec).map_err(Problem::internal)?;
     let max_attempts = app.config.worker.max_attempts;
-    Ok(NewJob { artifact_id, own_rows_id, base: request.base, spec, labels: request.labels, max_attempts })
+    let (base, labels) = (request.base, request.labels);
+    Ok(NewJob { artifact_id, own_rows_id, given_signature_id, base, spec, labels, max_attempts })
 }
 
 fn check_spec(checked: Result<(), EngineError>) -> ApiResult<()> {
@@ -191,6 +196,22 @@ async fn check_own_rows(app: &App, id: ArtifactId) -> ApiResult<ArtifactId> {
         other => {
             Err(Problem::invalid("/own_rows_upload_id", format!("expected an upload of purpose rows, found {other:?}")))
         }
+    }
+}
+
+/// A signature of the same base, as far as that is known: one of another would fit by its shapes and mean nothing.
+async fn check_signature(app: &App, id: ArtifactId, base: &str) -> ApiResult<ArtifactId> {
+    let refuse = |found: String| {
+        Problem::invalid("/signature_artifact_id", format!("expected a signature extracted over {base}, found {found}"))
+    };
+    match db::find_artifact(&app.db, id).await?.map(|row| row.kind) {
+        None => return Err(refuse(format!("none with the id {id}"))),
+        Some(ArtifactType::Signature) => {}
+        Some(other) => return Err(refuse(format!("{other:?}").to_lowercase())),
+    }
+    match db::find_base_of_signature(&app.db, id).await? {
+        Some(other) if other != base => Err(refuse(format!("one over {other}"))),
+        _ => Ok(id),
     }
 }
 

@@ -31,6 +31,10 @@ pub struct CreateJob {
     /// An accepted upload of purpose `rows`: the caller's own rows, for healing and measuring.
     #[serde(default)]
     pub own_rows_upload_id: Option<UploadId>,
+    /// The signature of an earlier job over the same base, as its `signature_artifact_id`: the method, which must be `immunize`, suppresses
+    /// it instead of one of the suspect's own, and trains no pairs.
+    #[serde(default)]
+    pub signature_artifact_id: Option<ArtifactId>,
     /// The caller's labels: up to 32, names of up to 64 and values of up to 256 bytes.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -44,6 +48,8 @@ pub struct JobView {
     /// The suspect.
     pub artifact_id: ArtifactId,
     pub own_rows_artifact_id: Option<ArtifactId>,
+    /// The signature of an earlier job that this one was given.
+    pub given_signature_artifact_id: Option<ArtifactId>,
     pub base: String,
     /// What is to be done, with every default filled in.
     #[schema(value_type = PurifySpec)]
@@ -60,6 +66,7 @@ pub struct JobView {
     #[schema(example = "purified")]
     pub verdict: Option<String>,
     pub purified_artifact_id: Option<ArtifactId>,
+    /// The signature that was extracted; none where one was given.
     pub signature_artifact_id: Option<ArtifactId>,
     pub created_at: Timestamp,
     pub started_at: Option<Timestamp>,
@@ -121,6 +128,7 @@ impl JobView {
             state: row.state,
             artifact_id: row.artifact_id,
             own_rows_artifact_id: row.own_rows_id,
+            given_signature_artifact_id: row.given_signature_id,
             base: row.base,
             spec: row.spec.0,
             labels: row.labels.0,

@@ -65,19 +65,26 @@ fn order_of(place: &Workplace, kind: StepKind, job: &JobRow, base: &Base) -> Ste
         train_rows: base.train_rows(),
         test_rows: base.test_rows(),
         own_rows: job.own_rows_id.is_some(),
+        signature: job.given_signature_id.is_some(),
         folders: place.config.evaluators.folders(),
         spec: job.spec.0.clone(),
     }
 }
 
 async fn fetch_inputs(place: &Workplace, job: &JobRow, folder: &WorkFolder) -> anyhow::Result<Result<(), StoreError>> {
-    let suspect = db::list_artifact_files(&place.db, job.artifact_id).await?;
-    if let Err(error) = place.store.fetch_to(&suspect, &folder.input_dir()).await {
-        return Ok(Err(error));
+    let inputs = [
+        (Some(job.artifact_id), folder.input_dir()),
+        (job.own_rows_id, folder.own_rows_dir()),
+        (job.given_signature_id, folder.signature_dir()),
+    ];
+    for (artifact, into) in inputs {
+        let Some(artifact) = artifact else { continue };
+        let files = db::list_artifact_files(&place.db, artifact).await?;
+        if let Err(error) = place.store.fetch_to(&files, &into).await {
+            return Ok(Err(error));
+        }
     }
-    let Some(own_rows) = job.own_rows_id else { return Ok(Ok(())) };
-    let rows = db::list_artifact_files(&place.db, own_rows).await?;
-    Ok(place.store.fetch_to(&rows, &folder.own_rows_dir()).await)
+    Ok(Ok(()))
 }
 
 async fn attend_child(

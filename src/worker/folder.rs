@@ -45,6 +45,11 @@ impl WorkFolder {
         self.root.join("own_rows")
     }
 
+    /// The folder of a signature that the job was given.
+    pub fn signature_dir(&self) -> PathBuf {
+        self.root.join("signature")
+    }
+
     /// The engine's scratch: content-addressed pieces.
     pub fn scratch_dir(&self) -> PathBuf {
         self.root.join("scratch")

@@ -34,6 +34,9 @@ pub struct StepOrder {
     pub test_rows: PathBuf,
     /// Whether the caller's own rows are in the work folder.
     pub own_rows: bool,
+    /// Whether a signature of an earlier job is in the work folder.
+    #[serde(default)]
+    pub signature: bool,
     /// Public data that evaluators read.
     pub folders: DataFolders,
     /// The job's specification.

@@ -167,9 +167,9 @@ pub fn purify(
         train_rows: order.train_rows.clone(),
         test_rows: order.test_rows.clone(),
         folders: order.folders.clone(),
-        own_rows: if order.own_rows { Some(only_file(&folder.own_rows_dir())?) } else { None },
+        own_rows: order.own_rows.then(|| only_file(&folder.own_rows_dir())).transpose()?,
         base_dir: Some(order.base_dir.clone()),
-        signature: None,
+        signature: order.signature.then(|| only_file(&folder.signature_dir())).transpose()?,
         device: order.device.clone(),
         memory_bytes: order.memory_bytes,
         precision: order.precision,
@@ -220,12 +220,10 @@ fn read_json<T: serde::de::DeserializeOwned>(code: &str, value: Value) -> Result
     })
 }
 
-/// Own rows come as an artifact of one file, whatever the caller named it.
+/// Own rows and signatures come as an artifact of one file, whatever its name.
 fn only_file(dir: &Path) -> Result<PathBuf, Failure> {
     let first = fs::read_dir(dir).and_then(|mut entries| {
-        entries
-            .next()
-            .unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::NotFound, "expected one file of rows, found none")))
+        entries.next().unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::NotFound, "expected one file, found none")))
     });
     first.map(|entry| entry.path()).map_err(|error| failure_of(&EngineError::io(dir)(error)))
 }

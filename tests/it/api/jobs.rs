@@ -65,6 +65,8 @@ async fn an_impossible_request_is_refused_by_the_pointer_of_its_field() {
         ("upload_id", json!(rows), "/upload_id"),
         ("artifact_id", upload["artifact_id"].clone(), ""),
         ("own_rows_upload_id", upload["id"].clone(), "/own_rows_upload_id"),
+        ("signature_artifact_id", json!(absent_artifact), "/signature_artifact_id"),
+        ("signature_artifact_id", upload["artifact_id"].clone(), "/signature_artifact_id"),
         ("labels", many_labels, "/labels"),
         ("labels", json!({ "": "no name" }), "/labels"),
         ("spec", json!({ "sead": 1 }), "/spec/sead"),
@@ -100,6 +102,36 @@ async fn an_impossible_request_is_refused_by_the_pointer_of_its_field() {
     let absent = json!({ "artifact_id": absent_artifact, "base": "builtin:tiny-world" });
     server.post("/v1/jobs", absent).await.expect_problem(422, "invalid_request");
     assert_eq!(server.get("/v1/jobs").await.expect(200)["data"], json!([]), "a refused request leaves no job");
+}
+
+#[tokio::test]
+async fn a_signature_is_taken_for_its_own_base_and_method_and_stays_while_a_job_needs_it() {
+    let other_base = base_folder(8);
+    let other = other_base.path().to_owned();
+    let server = TestServer::start_with(|config| drop(config.bases.0.insert("other".into(), other))).await;
+    let upload = server.upload(&adapter_files()).await;
+    let request = json!({ "upload_id": upload["id"], "base": "builtin:tiny-world" });
+    server.post("/v1/jobs", request.clone()).await.expect(202);
+    let first = finish_job(&server, &report("BadMagic")).await;
+    let signature = server.get(&format!("/v1/jobs/{first}")).await.expect(200)["signature_artifact_id"].clone();
+
+    let with = |field: &str, value: Value| {
+        let mut request = request.clone();
+        request["signature_artifact_id"] = signature.clone();
+        request[field] = value;
+        request
+    };
+    let crow = with("spec", json!({ "method": { "type": "crow" } }));
+    for (request, pointer) in [(crow, "/spec/method"), (with("base", json!("other")), "/signature_artifact_id")] {
+        let refused = server.post("/v1/jobs", request).await.expect_problem(422, "invalid_request");
+        assert_eq!(refused["errors"][0]["pointer"], pointer, "{refused}");
+    }
+    let second = server.post("/v1/jobs", with("labels", json!({}))).await.expect(202);
+    assert_eq!(second["given_signature_artifact_id"], signature);
+    let artifact = format!("/v1/artifacts/{}", signature.as_str().unwrap());
+    server.delete(&format!("/v1/jobs/{first}")).await.expect(204);
+    server.delete(&artifact).await.expect_problem(409, "conflict");
+    server.get(&artifact).await.expect(200);
 }
 
 #[tokio::test]

@@ -51,15 +51,23 @@ async fn get_json(url: String) -> Value {
     serde_json::from_slice(&get(url).await).unwrap()
 }
 
-/// Uploads the files as a tar archive and purifies them; gives the ended job.
-async fn purified(api: &str, files: &Files) -> Value {
+/// Uploads the files as a tar archive; gives the id of the artifact.
+async fn uploaded(api: &str, files: &Files) -> Value {
     let http = Client::new();
     let upload: Value =
         http.post(format!("{api}/uploads")).json(&json!({})).send().await.unwrap().json().await.unwrap();
     let content = format!("{api}/uploads/{}/content", upload["id"].as_str().unwrap());
     let accepted: Value = http.put(content).body(tar(files)).send().await.unwrap().json().await.unwrap();
     assert_eq!(accepted["state"], "accepted", "{accepted}");
-    let request = json!({ "artifact_id": accepted["artifact_id"], "base": "builtin:tiny-world", "spec": small_spec() });
+    accepted["artifact_id"].clone()
+}
+
+/// The ended job of an artifact, given the signature of another job or null.
+async fn purified(api: &str, artifact: &Value, signature: &Value) -> Value {
+    let http = Client::new();
+    let request = json!({
+        "artifact_id": artifact, "base": "builtin:tiny-world", "signature_artifact_id": signature, "spec": small_spec(),
+    });
     let job: Value = http.post(format!("{api}/jobs")).json(&request).send().await.unwrap().json().await.unwrap();
     let job = format!("{api}/jobs/{}", job["id"].as_str().unwrap());
     for _ in 0..120 {
@@ -77,7 +85,8 @@ async fn a_whole_model_is_purified_and_comes_back_file_by_file_and_as_an_archive
     let program = Program::serve(dir.path(), "", ":");
     let (origin, api) = (&program.origin, format!("{}/v1", program.origin));
     let submitted = world_files();
-    let job = purified(&api, &submitted).await;
+    let suspect = uploaded(&api, &submitted).await;
+    let job = purified(&api, &suspect, &Value::Null).await;
     assert_eq!(job["state"], "succeeded", "{job}");
     let id = job["id"].as_str().unwrap();
 
@@ -102,6 +111,17 @@ async fn a_whole_model_is_purified_and_comes_back_file_by_file_and_as_an_archive
     for shown in ["Whole model", "model.safetensors", "adapter_dropped", "head"] {
         assert!(page.contains(shown), "{shown} is not on the page");
     }
+
+    // Its own signature, given back: the same artifact, and no pair is trained.
+    let signature = &job["signature_artifact_id"];
+    let again = purified(&api, &suspect, signature).await;
+    assert_eq!((&again["state"], &again["given_signature_artifact_id"]), (&json!("succeeded"), signature), "{again}");
+    assert_eq!(again["signature_artifact_id"], Value::Null);
+    let of_again = get_json(format!("{api}/jobs/{}/report", again["id"].as_str().unwrap())).await;
+    assert_eq!((&of_again["artifact"], &of_again["signature"]), (&report["artifact"], &report["signature"]));
+    assert_eq!(of_again["subject"]["signature"]["sha256"], report["signature"]["sha256"]);
+    let events = String::from_utf8(get(format!("{api}/jobs/{}/events", again["id"].as_str().unwrap())).await).unwrap();
+    assert!(events.contains("heal") && !events.contains("pairs"), "{events}");
 }
 
 fn tar_files(bytes: &[u8]) -> Files {

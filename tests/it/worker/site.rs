@@ -58,6 +58,7 @@ impl Site {
         let new = NewJob {
             artifact_id,
             own_rows_id: None,
+            given_signature_id: None,
             base: base.to_owned(),
             spec,
             labels: BTreeMap::new(),

@@ -1,0 +1,1 @@
+ALTER TABLE jobs DROP COLUMN given_signature_id;
