@@ -14,7 +14,9 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::treatments::{Runs, RunsArgs, Treatment, WhoseSignature, cells_of, signature_file, treat, write_results};
+use super::treatments::{
+    Runs, RunsArgs, Treatment, WhoseSignature, cells_of, mlp_matrices, signature_file, treat, write_results,
+};
 use super::zoo::{MembersArgs, Site};
 use crate::comparison::Cell;
 
@@ -142,9 +144,10 @@ fn own_signature(kind: SubjectKind) -> Treatment {
     }
 }
 
-/// The jobs that suppress the signatures of the other members.
+/// The jobs that suppress the signatures of other members, of those that say something about each of its matrices.
 fn signatures_of_others(member: &ZooMember, donors: &[(ZooMember, PathBuf)]) -> Vec<Treatment> {
-    let others = donors.iter().filter(|(donor, _)| donor.name != member.name);
+    let says_enough = |donor: &ZooMember| mlp_matrices(member).all(|one| mlp_matrices(donor).any(|other| other == one));
+    let others = donors.iter().filter(|(donor, _)| donor.name != member.name && says_enough(donor));
     let of = |(donor, file): &(ZooMember, PathBuf)| Treatment {
         name: format!("of {}", donor.name),
         method: transferable(member.kind()),
