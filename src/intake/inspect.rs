@@ -235,7 +235,7 @@ fn read_json(dir: &Path, name: &str, limits: &IntakeLimits) -> Result<Value, Rej
 /// Tells an error of the models crate about uploaded files as a rejection. Paths of ours stay out of it.
 pub fn reject(error: ModelError, file: &str) -> Rejection {
     match error {
-        ModelError::Io { path, source } => Rejection::from((path.as_path(), source)),
+        ModelError::Io { path, cause } => Rejection::from((path.as_path(), cause)),
         ModelError::Format { expected, found, .. } => {
             Rejection::new(code::CONFIG, format!("expected {expected}, found {found}")).at(file)
         }

@@ -50,12 +50,12 @@ pub enum EngineError {
     #[error("cancelled")]
     Cancelled,
     /// A file of the scratch folder or of the caller could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }
 
@@ -74,7 +74,7 @@ impl EngineError {
     /// Wraps an operating system error with the path it happened at.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |cause| Self::Io { path, cause }
     }
 
     /// A specification error at a JSON pointer.
@@ -136,5 +136,12 @@ mod tests {
         assert_eq!(EngineError::Data("line 3".into()).blame(), Blame::Input);
         assert_eq!(EngineError::io("x")(std::io::Error::other("disk full")).blame(), Blame::Infrastructure);
         assert_eq!(EngineError::OutOfMemory { estimate: 2, budget: 1 }.blame(), Blame::Budget);
+    }
+
+    #[test]
+    fn what_the_operating_system_said_is_said_once() {
+        let error = EngineError::io("x")(std::io::Error::other("disk full"));
+        assert_eq!(error.to_string(), "x: disk full");
+        assert!(std::error::Error::source(&error).is_none(), "whoever prints the chain would say it again");
     }
 }

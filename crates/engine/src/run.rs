@@ -48,6 +48,7 @@ pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outc
     lab.enter(Stage::Inspect)?;
     let suspect = Suspect::open(submission, spec.template, lab)?;
     spec.check_for(suspect.facts())?;
+    build_recipe(&resolve_method(spec, &suspect, None), &[]).check(&suspect)?;
     let calibration = submission.calibration_dir.as_deref().map(Calibration::find).transpose()?;
     let own = split_own_rows(&suspect.own, resolve_method(spec, &suspect, None).own_rows_given(), lab);
     let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;

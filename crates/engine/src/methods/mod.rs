@@ -40,6 +40,14 @@ use crate::weights::Weights;
 
 /// A way of purifying adapters and whole models.
 pub trait Method {
+    /// Refuses a suspect with what it brings along, before any work is done on it.
+    ///
+    /// # Errors
+    /// What was expected and what was found.
+    fn check(&self, _suspect: &Suspect) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes the candidates and the controls. Never looks at test rows or declared triggers.
     ///
     /// # Errors

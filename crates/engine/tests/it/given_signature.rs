@@ -59,6 +59,7 @@ fn only_immunize_takes_it_and_only_where_it_has_what_is_asked_of_it() {
     assert!(refused(&crow).contains("expected immunize, the method that suppresses a given signature; found crow"));
     let lacking = refused(&of_rank(2, &shop));
     assert!(lacking.contains("the given signature, shared directions: expected 2, found 1"), "{lacking}");
+    assert!(std::fs::read_dir(shop.scratch("b")).unwrap().next().is_none(), "nothing was measured before");
 }
 
 #[test]

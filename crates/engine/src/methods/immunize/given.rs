@@ -10,22 +10,24 @@ use super::removal::touches;
 use super::signature::{ModuleScores, Signature};
 use crate::error::{EngineError, Result};
 use crate::spec::ImmunizeRecipe;
+use crate::suspect::Suspect;
 
 /// How far directions may be from orthonormal: what is left after rounding to float32.
 const TOLERANCE: f64 = 1e-3;
 
-/// The signature in `path`, which has all that the recipe's suppressions take out of `modules`, and so many scores of heads a block where the
-/// recipe suppresses heads.
+/// The signature in `path`, which has all that the recipe takes out of the suspect.
 ///
 /// # Errors
 /// [`EngineError::Data`] with the matrix that does not fit; those of the file.
-pub(super) fn open_given(
-    path: &Path,
-    recipe: &ImmunizeRecipe,
-    modules: &[&ModuleShape],
-    heads: usize,
-) -> Result<Signature> {
+pub(super) fn open_given(path: &Path, recipe: &ImmunizeRecipe, suspect: &Suspect) -> Result<Signature> {
     let signature = Signature::load(path)?;
+    let modules: Vec<_> = suspect.changed_modules().collect();
+    check_fit(&signature, recipe, &modules, suspect.config().attention_heads().heads)?;
+    Ok(signature)
+}
+
+/// What is suppressed in each of the modules is there, and so many scores of heads a block where the recipe suppresses heads.
+fn check_fit(signature: &Signature, recipe: &ImmunizeRecipe, modules: &[&ModuleShape], heads: usize) -> Result<()> {
     for module in modules {
         if recipe.suppress.iter().any(|spec| touches(spec, module.kind)) {
             let found = signature.modules.get(&module.name);
@@ -44,7 +46,7 @@ pub(super) fn open_given(
             return Err(misfit(&format!("block {layer}"), &format!("scores of {heads} heads"), &format!("of {found}")));
         }
     }
-    Ok(signature)
+    Ok(())
 }
 
 fn check_module(module: &ModuleShape, found: &ModuleScores) -> Result<()> {
@@ -99,34 +101,30 @@ mod tests {
         }
     }
 
-    fn refusal(scores: Vec<f32>, directions: Vec<Vec<f32>>, suppress: &str) -> String {
-        let spec: ImmunizeSpec = serde_json::from_str(&format!(r#"{{"suppress": [{suppress}]}}"#)).unwrap();
+    // Where two directions are to be suppressed.
+    fn refusal(scores: Vec<f32>, directions: Vec<Vec<f32>>) -> String {
+        let spec: ImmunizeSpec = serde_json::from_str(r#"{"suppress": [{"type": "subspace", "rank": 2}]}"#).unwrap();
         let recipe = spec.resolve(SubjectKind::Adapter, 1_000_000);
         let module = ModuleScores { scores, directions, mean_delta_norm: 1.0, shared_fraction: 1.0 };
         let signature = Signature { pairs: 2, modules: [("up".to_owned(), module)].into(), ..Signature::default() };
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("signature.safetensors");
-        signature.save(&path).unwrap();
-        open_given(&path, &recipe, &[&up()], 1).map_or_else(|error| error.to_string(), |_| String::new())
+        check_fit(&signature, &recipe, &[&up()], 1).map_or_else(|error| error.to_string(), |()| String::new())
     }
-
-    const RANK_TWO: &str = r#"{"type": "subspace", "rank": 2}"#;
 
     #[test]
     fn what_fits_is_taken() {
         let directions = vec![vec![0.6, 0.8], vec![-0.8, 0.6]];
-        assert_eq!(refusal(vec![1.0; 3], directions, RANK_TWO), "");
+        assert_eq!(refusal(vec![1.0; 3], directions), "");
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_the_place() {
         let axes = vec![vec![1.0, 0.0], vec![0.0, 1.0]];
-        let another_width = refusal(vec![1.0; 4], axes.clone(), RANK_TWO);
+        let another_width = refusal(vec![1.0; 4], axes.clone());
         assert_eq!(another_width, "the given signature, up: expected scores of 3 channels, found of 4");
-        assert!(refusal(vec![1.0; 3], axes[..1].to_vec(), RANK_TWO).contains("shared directions: expected 2, found 1"));
-        let another_stream = refusal(vec![1.0; 3], vec![vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0]], RANK_TWO);
+        assert!(refusal(vec![1.0; 3], axes[..1].to_vec()).contains("shared directions: expected 2, found 1"));
+        let another_stream = refusal(vec![1.0; 3], vec![vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0]]);
         assert!(another_stream.contains("expected directions of width 2, found of width 3"), "{another_stream}");
-        let long = refusal(vec![1.0; 3], vec![vec![2.0, 0.0], vec![0.0, 1.0]], RANK_TWO);
+        let long = refusal(vec![1.0; 3], vec![vec![2.0, 0.0], vec![0.0, 1.0]]);
         assert!(long.contains("expected orthonormal directions"), "{long}");
     }
 }

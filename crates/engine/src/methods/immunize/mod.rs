@@ -49,6 +49,14 @@ pub(super) struct Immunize {
 }
 
 impl Method for Immunize {
+    /// A given signature has what the recipe suppresses.
+    fn check(&self, suspect: &Suspect) -> Result<()> {
+        suspect
+            .given_signature
+            .as_deref()
+            .map_or(Ok(()), |path| given::open_given(path, &self.recipe, suspect).map(drop))
+    }
+
     fn purify(&self, suspect: &Suspect, own: &OwnRows, lab: &Lab) -> Result<Purified> {
         match (&suspect.weights, suspect.base()) {
             (Weights::Adapter(adapter), Some(base)) => self.run(&AdapterSetting { suspect, base, adapter }, own, lab),
@@ -117,9 +125,7 @@ impl<S: Setting> Algorithm<'_, S> {
     /// Pairs, deltas, scores and shared directions; or those that another job has found, where they are given.
     fn signature(&self, rows: &TrainSplit, long_rows: &mut Vec<LongRows>) -> Result<(Signature, SignatureFile)> {
         if let Some(path) = &self.suspect.given_signature {
-            let modules: Vec<_> = self.setting.modules().collect();
-            let heads = self.suspect.config().attention_heads().heads;
-            let signature = given::open_given(path, self.recipe, &modules, heads)?;
+            let signature = given::open_given(path, self.recipe, self.suspect)?;
             let summary = self.summary(&signature, single_digest(path)?.sha256);
             return Ok((signature, SignatureFile { path: None, summary }));
         }

@@ -159,7 +159,7 @@ fn directions_of_streams(streams: &[[Tensor; 2]], rank: usize) -> Result<(Vec<Ve
 impl Signature {
     /// Writes `<module>.scores` `[channels]`, `<module>.directions` `[k, d]` and `<module>.summary` `[2]`, `heads.<layer>.scores` `[h]`, and
     /// `pairs` `[1]`.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    fn save(&self, path: &Path) -> Result<()> {
         let mut tensors = vec![(PAIRS.to_owned(), Tensor::new(&[self.pairs as f32], &Device::Cpu)?)];
         for (name, module) in &self.modules {
             tensors.push((format!("{name}.scores"), Tensor::new(module.scores.as_slice(), &Device::Cpu)?));
