@@ -103,7 +103,7 @@ impl Workshop {
         shop
     }
 
-    // The world's own files after one step of training: almost random, but whole.
+    // The world's own files over a base as it was drawn: the one step of its training is the first of a warm-up, at a rate of zero.
     fn write_base(&self) {
         let train = TrainSpec { epochs: 1, batch_rows: 32, learning_rate: 1e-3, ..TrainSpec::default() };
         let spec = WorldSpec { train_rows: 32, test_rows: 6, train, ..WorldSpec::default() };

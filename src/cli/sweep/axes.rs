@@ -1,39 +1,15 @@
-//! `antigen lab sweep`: one setting of a method along its values, on every suspect of a zoo (Figure 2 and Tables 4, 9, 10 and 11 of arXiv
-//! 2603.13461; the strategies of `prune_heads`; soft triggers). Each value is a whole job whose report is kept; jobs on one suspect share the pairs that they have in common.
+//! What a sweep tries: for each axis the values of one setting, every other one as it is by default.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use antigen_engine::{
     spec::{BehaviourFamily, ImmunizeSpec, SubjectKind, TINY_PARAMETERS},
     world::ZooMember,
 };
-use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::treatments::{
-    Runs, RunsArgs, Treatment, WhoseSignature, cells_of, mlp_matrices, signature_file, treat, write_results,
-};
-use super::zoo::{MembersArgs, Site};
-use crate::comparison::Cell;
-
-/// Arguments of `antigen lab sweep`.
-#[derive(Debug, Args)]
-pub struct SweepArgs {
-    /// The setting
-    #[arg(value_enum)]
-    pub axis: Axis,
-    #[command(flatten)]
-    pub members: MembersArgs,
-    /// Where reports and the axis's csv, md and svg go
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    #[command(flatten)]
-    pub runs: RunsArgs,
-}
+use crate::cli::treatments::{Treatment, WhoseSignature, mlp_matrices};
 
 /// A setting with the values that are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,7 +46,7 @@ pub enum Axis {
 
 impl Axis {
     /// What is run on a suspect: a treatment for each value, or one for all where one job can try all of them.
-    fn treatments(self, member: &ZooMember) -> Vec<Treatment> {
+    pub(super) fn treatments(self, member: &ZooMember) -> Vec<Treatment> {
         let kind = member.kind();
         // The number of pairs, the direction and the published share of channels that every other setting works on.
         let default = ImmunizeSpec::default().resolve(kind, TINY_PARAMETERS);
@@ -129,13 +105,13 @@ impl Axis {
         }
     }
 
-    fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         self.to_possible_value().expect("no axis is hidden").get_name().to_owned()
     }
 }
 
 /// The job that extracts a suspect's own signature, beside as much drawn at random.
-fn own_signature(kind: SubjectKind) -> Treatment {
+pub(super) fn own_signature(kind: SubjectKind) -> Treatment {
     Treatment {
         name: "own".into(),
         method: transferable(kind),
@@ -145,7 +121,7 @@ fn own_signature(kind: SubjectKind) -> Treatment {
 }
 
 /// The jobs that suppress the signatures of other members, of those that say something about each of its matrices.
-fn signatures_of_others(member: &ZooMember, donors: &[(ZooMember, PathBuf)]) -> Vec<Treatment> {
+pub(super) fn signatures_of_others(member: &ZooMember, donors: &[(ZooMember, PathBuf)]) -> Vec<Treatment> {
     let says_enough = |donor: &ZooMember| mlp_matrices(member).all(|one| mlp_matrices(donor).any(|other| other == one));
     let others = donors.iter().filter(|(donor, _)| donor.name != member.name && says_enough(donor));
     let of = |(donor, file): &(ZooMember, PathBuf)| Treatment {
@@ -218,50 +194,6 @@ fn ratios(kind: SubjectKind) -> Value {
         SubjectKind::Checkpoint => [0.01, 0.02, 0.03, 0.04, 0.05, 0.06],
     };
     json!(ratios.map(|ratio| json!({"type": "channels", "ratio": ratio})))
-}
-
-/// Runs what is missing, and writes and prints what came out.
-///
-/// # Errors
-/// Files that cannot be read or written, or a job that fails.
-pub fn run_sweep(args: &SweepArgs) -> anyhow::Result<()> {
-    let site = args.members.fill(ZooMember::is_poisoned)?;
-    let name = args.axis.name();
-    let mut placed: Vec<(usize, Cell)> = Vec::new();
-    for seed in 1..=args.runs.seeds {
-        let runs = Runs { seed, heal_own_rows: args.runs.heal_own_rows, keep_pieces: true };
-        let donors = match args.axis {
-            Axis::Transfer => extract_signatures(&site, runs, &args.out)?,
-            _ => Vec::new(),
-        };
-        for member in &site.members {
-            let folder = args.out.join(&member.name);
-            let treatments = args.axis.treatments(member).into_iter().chain(signatures_of_others(member, &donors));
-            for (place, treatment) in treatments.enumerate() {
-                let Some(made) = treat(&site, member, &treatment, runs, &folder)? else { continue };
-                let named = |cell: Cell| Cell { model: format!("{}, {}", treatment.name, cell.model), ..cell };
-                placed.extend(cells_of(member, seed, &made).into_iter().map(|cell| (place, named(cell))));
-            }
-            let work = folder.join("work");
-            if work.exists() {
-                fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
-            }
-        }
-    }
-    // Suspects take turns within a value.
-    placed.sort_by_key(|(place, _)| *place);
-    write_results(&args.out, &name, &placed.into_iter().map(|(_, cell)| cell).collect::<Vec<_>>())
-}
-
-/// The members that have a signature, each with its file.
-fn extract_signatures(site: &Site, runs: Runs, out: &Path) -> anyhow::Result<Vec<(ZooMember, PathBuf)>> {
-    let extract = |member: &ZooMember| {
-        let (own, folder) = (own_signature(member.kind()), out.join(&member.name));
-        treat(site, member, &own, runs, &folder)?;
-        let file = signature_file(&folder, &own.name, runs.seed);
-        Ok(file.exists().then(|| (member.clone(), file)))
-    };
-    site.members.iter().map(extract).filter_map(anyhow::Result::transpose).collect()
 }
 
 #[cfg(test)]
