@@ -4,16 +4,12 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use antigen_engine::world::{ZooMember, ZooSet, zoo_members};
-use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use super::treatments::{Runs, RunsArgs, Treatment, cells_of, mlp_matrices, treat, write_results};
+use super::treatments::{RunsArgs, Treatment, cells_of, mlp_matrices, treat, write_results};
 use super::zoo::MembersArgs;
-use crate::{
-    comparison::{Cell, csv_of},
-    worker::write_whole,
-};
+use crate::comparison::Cell;
 
 /// Arguments of `antigen lab compare`.
 #[derive(Debug, Args)]
@@ -75,14 +71,13 @@ pub fn run_comparison(args: &CompareArgs) -> anyhow::Result<()> {
     let site = args.members.fill(ZooMember::is_poisoned)?;
     let mut cells: Vec<Cell> = Vec::new();
     for seed in 1..=args.runs.seeds {
-        let runs = Runs { seed, heal_own_rows: args.runs.heal_own_rows, keep_pieces: false };
+        let runs = args.runs.of_seed(seed, false);
         for member in &site.members {
             let folder = args.out.join(&member.name);
             let wanted = |one: &Treatment| args.methods.is_empty() || args.methods.contains(&one.name);
             for treatment in treatments(member).iter().filter(|one| wanted(one)) {
                 let Some(made) = treat(&site, member, treatment, runs, &folder)? else { continue };
                 cells.extend(cells_of(member, seed, &made));
-                write_whole(&args.out.join("compare.csv"), &csv_of(&cells)?).context("writing compare.csv")?;
             }
         }
     }

@@ -62,6 +62,16 @@ pub struct RunsArgs {
     /// Own rows that heal in every job
     #[arg(long, default_value_t = 200)]
     pub heal_own_rows: usize,
+    /// Run nothing: tables and plots of what is finished
+    #[arg(long)]
+    pub finished: bool,
+}
+
+impl RunsArgs {
+    /// The runs of one seed; `keep_pieces` is whether what a job makes on its way stays for the next one on the same member.
+    pub(super) fn of_seed(&self, seed: u64, keep_pieces: bool) -> Runs {
+        Runs { seed, heal_own_rows: self.heal_own_rows, only_finished: self.finished, keep_pieces }
+    }
 }
 
 /// How treatments are run.
@@ -70,12 +80,14 @@ pub(super) struct Runs {
     pub seed: u64,
     /// Own rows that heal in every job.
     pub heal_own_rows: usize,
-    /// Whether what a job makes on its way stays for the next one on the same member.
+    /// Whether a job that is not finished is left out.
+    pub only_finished: bool,
+    /// Whether what a job makes on its way stays.
     pub keep_pieces: bool,
 }
 
 /// The job of one suspect and treatment in the suspect's folder, run now if it was not yet; nothing where the method does not take such
-/// suspects.
+/// suspects, or where only finished jobs are wanted and this one is not.
 pub(super) fn treat(
     site: &Site,
     member: &ZooMember,
@@ -86,6 +98,9 @@ pub(super) fn treat(
     let file = folder.join(format!("{}-{}.json", treatment.name, runs.seed));
     if let Some(made) = finished(&file)? {
         return Ok(Some(made));
+    }
+    if runs.only_finished {
+        return Ok(None);
     }
     let Some(spec) = spec(member, treatment, runs.seed)? else { return Ok(None) };
     let own_rows = own_rows_of(member, runs.heal_own_rows);
@@ -197,6 +212,7 @@ pub(super) fn cell(
 
 /// Writes cells, table and figure, each named by `name`, and prints the table.
 pub(super) fn write_results(out: &Path, name: &str, cells: &[Cell]) -> anyhow::Result<()> {
+    anyhow::ensure!(!cells.is_empty(), "{}: expected finished jobs, found none", out.display());
     let text = table(cells);
     for (ending, bytes) in
         [("csv", csv_of(cells)?), ("md", text.clone().into_bytes()), ("svg", draw(cells).into_bytes())]

@@ -43,7 +43,7 @@ pub fn run_sweep(args: &SweepArgs) -> anyhow::Result<()> {
     let name = args.axis.name();
     let mut placed: Vec<(usize, Cell)> = Vec::new();
     for seed in 1..=args.runs.seeds {
-        let runs = Runs { seed, heal_own_rows: args.runs.heal_own_rows, keep_pieces: true };
+        let runs = args.runs.of_seed(seed, true);
         let donors = match args.axis {
             Axis::Transfer => extract_signatures(&site, runs, &args.out)?,
             _ => Vec::new(),
