@@ -26,7 +26,7 @@ pub enum Axis {
     Steps,
     /// The share of channels: Table 10
     Ratio,
-    /// The number of shared directions
+    /// The number of shared directions, beside as many random ones
     Rank,
     /// The number of attention heads: Table 9
     Heads,
@@ -77,10 +77,13 @@ impl Axis {
                 })
                 .into(),
             Self::Ratio => vec![of("ratios".into(), json!({"suppress": ratios(kind)}))],
-            Self::Rank => {
-                let ranks = [1, 2, 4, 8, 16].map(|rank| json!({"type": "subspace", "rank": rank}));
-                vec![of("ranks".into(), json!({"suppress": ranks}))]
-            }
+            Self::Rank => [1, 2, 4, 8, 16]
+                .map(|rank| {
+                    let suppress = [json!({"type": "subspace", "rank": rank})];
+                    let one = of(format!("rank {rank}"), json!({"suppress": suppress}));
+                    Treatment { controls: &["random_subspace"], ..one }
+                })
+                .into(),
             Self::Heads => [0, 2, 4, 8]
                 .map(|count| {
                     let heads = if count == 0 { Value::Null } else { json!({"count": count}) };

@@ -33,7 +33,9 @@ pub(super) fn about(spec: &MethodSpec) -> About {
             failures: &[
                 "an adapter of attention alone, unless its output projection is adapted too: projecting queries, keys and values destroys its skill",
                 "a backdoor of which the cut leaves a garbled rest: long healing then removes less of it than plain fine-tuning does",
-                "the published channels of a whole model (3 %): they leave about half of the attack success on our suspects",
+                "the published channels of a whole model (3 %): on our suspects they leave most of the attack success, about what random ones leave",
+                "refusals in whole models: two directions, the default, leave up to a third of the attack success; four left none, at the price of skill that differs much between suspects",
+                "the signature of another suspect, where the two backdoors do different things",
                 "an independent run of the published recipe on Llama-3.1-8B left 69.5 % of the attack success",
             ],
         },
