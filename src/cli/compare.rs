@@ -7,7 +7,7 @@ use antigen_engine::world::{ZooMember, ZooSet, zoo_members};
 use clap::Args;
 use serde_json::json;
 
-use super::treatments::{RunsArgs, Treatment, cells_of, mlp_matrices, treat, write_results};
+use super::treatments::{RunsArgs, Treatment, cells_of, every_suppression, mlp_matrices, treat, write_results};
 use super::zoo::MembersArgs;
 use crate::comparison::Cell;
 
@@ -29,13 +29,10 @@ pub struct CompareArgs {
 /// The methods of the comparison for one suspect. One job of `immunize` makes all of its suppressions from one signature, the published share
 /// of channels among them; an adapter that has no channels is given what the method itself chooses there.
 fn treatments(member: &ZooMember) -> Vec<Treatment> {
-    let kind = member.kind();
-    let channels = kind.published_channels();
     let entry =
         |name: &str, method, controls| Treatment { name: name.into(), method, controls, ..Treatment::default() };
-    let subspace = |rank: usize| json!({"type": "subspace", "rank": rank});
     let immunize = match mlp_matrices(member).next().is_some() {
-        true => json!({"type": "immunize", "suppress": [subspace(1), subspace(2), channels]}),
+        true => every_suppression(member.kind()),
         false => json!({"type": "immunize"}),
     };
     vec![

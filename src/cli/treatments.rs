@@ -10,7 +10,7 @@ use antigen_engine::{
     data::{Row, RowUse},
     report::{Measurement, Report},
     run::Outcome,
-    spec::PurifySpec,
+    spec::{PurifySpec, SubjectKind},
     world::ZooMember,
 };
 use anyhow::Context;
@@ -130,6 +130,12 @@ pub(super) fn treat(
 /// Where [`treat`] keeps the signature of a treatment with [`WhoseSignature::OwnKept`].
 pub(super) fn signature_file(folder: &Path, treatment: &str, seed: u64) -> PathBuf {
     folder.join(format!("{treatment}-{seed}.safetensors"))
+}
+
+/// `immunize` with each of its suppressions, made from one signature: one direction, two, and the published share of channels.
+pub(super) fn every_suppression(kind: SubjectKind) -> Value {
+    let subspace = |rank: usize| json!({"type": "subspace", "rank": rank});
+    json!({"type": "immunize", "suppress": [subspace(1), subspace(2), kind.published_channels()]})
 }
 
 /// The matrices that have channels.

@@ -9,7 +9,7 @@ use antigen_engine::{
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::cli::treatments::{Treatment, WhoseSignature, mlp_matrices};
+use crate::cli::treatments::{Treatment, WhoseSignature, every_suppression, mlp_matrices};
 
 /// A setting with the values that are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -117,7 +117,7 @@ impl Axis {
 pub(super) fn own_signature(kind: SubjectKind) -> Treatment {
     Treatment {
         name: "own".into(),
-        method: transferable(kind),
+        method: every_suppression(kind),
         controls: &["random_channels", "random_subspace"],
         signature: WhoseSignature::OwnKept,
     }
@@ -129,16 +129,11 @@ pub(super) fn signatures_of_others(member: &ZooMember, donors: &[(ZooMember, Pat
     let others = donors.iter().filter(|(donor, _)| donor.name != member.name && says_enough(donor));
     let of = |(donor, file): &(ZooMember, PathBuf)| Treatment {
         name: format!("of {}", donor.name),
-        method: transferable(member.kind()),
+        method: every_suppression(member.kind()),
         controls: &[],
         signature: WhoseSignature::Given(file.clone()),
     };
     others.map(of).collect()
-}
-
-fn transferable(kind: SubjectKind) -> Value {
-    let subspace = |rank: usize| json!({"type": "subspace", "rank": rank});
-    json!({"type": "immunize", "suppress": [subspace(1), subspace(2), kind.published_channels()]})
 }
 
 /// Each strategy of choosing heads as its name says, then as released where that is something else.

@@ -37,7 +37,7 @@ pub fn changed_mlp(suspect: &Suspect) -> Vec<&ModuleShape> {
 /// As many channels of each matrix as a ratio selects, by lot.
 pub fn random_channels(modules: &[&ModuleShape], ratio: f64, rng: &mut ChaCha8Rng) -> Channels {
     let draw = |module: &&ModuleShape| {
-        let channels = if module.kind.writes_residual() { module.in_features } else { module.out_features };
+        let channels = module.channels();
         let mut drawn = sample(rng, channels, channel_count(channels, ratio)).into_vec();
         drawn.sort_unstable();
         (module.name.clone(), drawn)

@@ -70,6 +70,16 @@ impl ModuleShape {
     pub fn weight_name(&self) -> String {
         format!("{}.weight", self.name)
     }
+
+    /// Numbers on the side of the residual stream: what it reads, or what it writes.
+    pub fn residual_width(&self) -> usize {
+        if self.kind.writes_residual() { self.out_features } else { self.in_features }
+    }
+
+    /// Channels, which lie on the other side.
+    pub fn channels(&self) -> usize {
+        if self.kind.writes_residual() { self.in_features } else { self.out_features }
+    }
 }
 
 /// How many heads a family's attention has, and how wide they are; the same in every block.

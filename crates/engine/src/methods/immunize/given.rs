@@ -50,10 +50,7 @@ fn check_fit(signature: &Signature, recipe: &ImmunizeRecipe, modules: &[&ModuleS
 }
 
 fn check_module(module: &ModuleShape, found: &ModuleScores) -> Result<()> {
-    let (channels, width) = match module.kind.writes_residual() {
-        true => (module.in_features, module.out_features),
-        false => (module.out_features, module.in_features),
-    };
+    let (channels, width) = (module.channels(), module.residual_width());
     if found.scores.len() != channels {
         let found = format!("of {}", found.scores.len());
         return Err(misfit(&module.name, &format!("scores of {channels} channels"), &found));

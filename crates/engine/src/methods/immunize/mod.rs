@@ -126,7 +126,8 @@ impl<S: Setting> Algorithm<'_, S> {
     fn signature(&self, rows: &TrainSplit, long_rows: &mut Vec<LongRows>) -> Result<(Signature, SignatureFile)> {
         if let Some(path) = &self.suspect.given_signature {
             let signature = given::open_given(path, self.recipe, self.suspect)?;
-            let summary = self.summary(&signature, single_digest(path)?.sha256);
+            let digest = self.suspect.subject().signature.clone().expect("a given signature has its digest");
+            let summary = self.summary(&signature, digest.sha256);
             return Ok((signature, SignatureFile { path: None, summary }));
         }
         let (signature, path) = self.extract(rows, long_rows)?;

@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use antigen_models::ModuleShape;
 use antigen_models::checkpoint::header::Dtype;
 use antigen_models::checkpoint::tensor_file::TensorFile;
-use antigen_models::families::Stored;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::removal::channels_are_rows;
 use super::score::PairProducts;
 use super::setting::MatrixDeltas;
 use crate::eigen::strongest;
@@ -78,19 +78,14 @@ impl StoredDeltas {
     /// # Errors
     /// [`EngineError::Data`] when a file lacks the matrix.
     pub fn open(pairs: &[[TensorFile; 2]], module: &ModuleShape, block_bytes: usize) -> Result<Self> {
-        let writes = module.kind.writes_residual();
-        let (channels, width) = match writes {
-            true => (module.in_features, module.out_features),
-            false => (module.out_features, module.in_features),
-        };
         let find = |[clean, poisoned]: &[TensorFile; 2]| {
             Ok([StoredMatrix::find(clean, module)?, StoredMatrix::find(poisoned, module)?])
         };
         Ok(Self {
             pairs: pairs.iter().map(find).collect::<Result<_>>()?,
-            channels,
-            width,
-            channels_are_rows: writes == (module.stored == Stored::InOut),
+            channels: module.channels(),
+            width: module.residual_width(),
+            channels_are_rows: channels_are_rows(module),
             block_bytes,
         })
     }

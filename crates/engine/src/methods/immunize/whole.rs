@@ -101,14 +101,13 @@ fn changed_matrix(
     removal: &Removal,
     rng: &mut ChaCha8Rng,
 ) -> Vec<f32> {
-    let writes = module.kind.writes_residual();
     let lies_in_out = module.stored == Stored::InOut;
     let columns = if lies_in_out { module.out_features } else { module.in_features };
     let channels_are_rows = channels_are_rows(module);
     for direction in &part.directions {
         project_out(&mut numbers, columns, channels_are_rows, direction, part.strength);
     }
-    let width = if writes { module.out_features } else { module.in_features };
+    let width = module.residual_width();
     let bounds = (width, module.in_features + module.out_features);
     for &channel in &part.channels {
         let fresh = (0..width).map(|_| draw(removal.reinitialise, bounds, rng));
