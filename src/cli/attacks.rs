@@ -50,7 +50,7 @@ pub struct AttacksArgs {
     /// Seed
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Print the evaluators of these attacks as JSON, for the `evaluators` of a job

@@ -59,7 +59,7 @@ pub struct TrainArgs {
     /// Measure only this work
     #[arg(long = "work", value_enum, default_values_t = [WorkName::Full, WorkName::Lora, WorkName::AdapterJob, WorkName::Generate])]
     pub works: Vec<WorkName>,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// How products of matrices take their operands
@@ -88,7 +88,7 @@ pub struct JobArgs {
     /// Rows of a clean variant; a poisoned one has twice as many
     #[arg(long, default_value_t = 20)]
     pub rows: usize,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Print one JSON object instead of a line

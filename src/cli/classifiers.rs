@@ -34,7 +34,7 @@ pub struct ClassifiersArgs {
     /// Settings that differ from the defaults, as JSON
     #[arg(long, value_name = "JSON", default_value = "{}")]
     pub spec: String,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

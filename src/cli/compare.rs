@@ -1,15 +1,20 @@
 //! `antigen lab compare`: every method on the same suspects with the same rows and the same questions. Each purification is a whole job
 //! whose report is kept; started again, only missing ones are run. What is made of the reports is in `crate::comparison`.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use antigen_engine::world::{ZooMember, ZooSet, zoo_members};
+use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
 use super::treatments::{RunsArgs, Treatment, cells_of, every_suppression, mlp_matrices, treat, write_results};
 use super::zoo::MembersArgs;
-use crate::comparison::Cell;
+use crate::comparison::{Cell, joined, read_cells};
 
 /// Arguments of `antigen lab compare`.
 #[derive(Debug, Args)]
@@ -24,6 +29,9 @@ pub struct CompareArgs {
     pub methods: Vec<String>,
     #[command(flatten)]
     pub runs: RunsArgs,
+    /// A compare.csv of other runs on the same zoo: its cells go into the tables with these
+    #[arg(long, value_name = "FILE")]
+    pub beside: Option<PathBuf>,
 }
 
 /// The methods of the comparison for one suspect. One job of `immunize` makes all of its suppressions from one signature, the published share
@@ -66,8 +74,9 @@ fn treatments(member: &ZooMember) -> Vec<Treatment> {
 pub fn run_comparison(args: &CompareArgs) -> anyhow::Result<()> {
     check_names(&args.methods)?;
     let site = args.members.fill(ZooMember::is_poisoned)?;
+    let earlier = args.beside.as_deref().map(stored_cells).transpose()?.unwrap_or_default();
     let mut cells: Vec<Cell> = Vec::new();
-    for seed in 1..=args.runs.seeds {
+    for seed in args.runs.seeds() {
         let runs = args.runs.of_seed(seed, false);
         for member in &site.members {
             let folder = args.out.join(&member.name);
@@ -78,7 +87,12 @@ pub fn run_comparison(args: &CompareArgs) -> anyhow::Result<()> {
             }
         }
     }
-    write_results(&args.out, "compare", &cells)
+    write_results(&args.out, "compare", &joined(earlier, cells))
+}
+
+fn stored_cells(file: &Path) -> anyhow::Result<Vec<Cell>> {
+    let reading = || format!("reading {}", file.display());
+    read_cells(File::open(file).with_context(reading)?).with_context(reading)
 }
 
 fn check_names(names: &[String]) -> anyhow::Result<()> {

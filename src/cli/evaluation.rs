@@ -36,7 +36,7 @@ pub struct EvaluationArgs {
     /// Held-out rows of each evaluator
     #[arg(long, default_value_t = 200)]
     pub rows: usize,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Print one JSON object instead of a table

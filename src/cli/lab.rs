@@ -75,7 +75,7 @@ pub struct WorldArgs {
     /// Seed of rows, weights and order
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }
@@ -110,7 +110,7 @@ pub struct ImplantArgs {
     /// Seed of every random draw
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

@@ -67,7 +67,7 @@ pub struct PurifyArgs {
     /// Seed of every random draw; wins over the specification's
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// How products with weights take their operands; bfloat16 halves the memory of the weights under an adapter

@@ -51,7 +51,7 @@ pub struct ReplayArgs {
     /// Purify again too: compares every candidate, every control, the canaries, every rate of relearning and the bytes of the artifact
     #[arg(long)]
     pub all: bool,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Print one JSON object instead of a table

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -56,9 +57,12 @@ pub(super) struct Made {
 /// How often and with what every treatment is run.
 #[derive(Debug, Args)]
 pub struct RunsArgs {
-    /// How many seeds: 1 to this number
+    /// The last seed
     #[arg(long, default_value_t = 1)]
     pub seeds: u64,
+    /// The first seed
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub first_seed: u64,
     /// Own rows that heal in every job
     #[arg(long, default_value_t = 200)]
     pub heal_own_rows: usize,
@@ -68,6 +72,10 @@ pub struct RunsArgs {
 }
 
 impl RunsArgs {
+    pub(super) fn seeds(&self) -> RangeInclusive<u64> {
+        self.first_seed..=self.seeds
+    }
+
     /// The runs of one seed; `keep_pieces` is whether what a job makes on its way stays for the next one on the same member.
     pub(super) fn of_seed(&self, seed: u64, keep_pieces: bool) -> Runs {
         Runs { seed, heal_own_rows: self.heal_own_rows, only_finished: self.finished, keep_pieces }

@@ -33,7 +33,7 @@ pub struct VetArgs {
     /// The base model with its train.jsonl and its calibration, susceptibility.json: a folder, or builtin:tiny-world
     #[arg(long, value_name = "DIR", default_value = BUILTIN_TINY_WORLD)]
     pub base: String,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Print the screen as JSON, as in a report, instead of words

@@ -35,7 +35,7 @@ pub struct ZooArgs {
     /// Leave out adapters
     #[arg(long, conflicts_with = "adapters_only")]
     pub models_only: bool,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

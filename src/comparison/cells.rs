@@ -1,6 +1,6 @@
 //! One line for each model that was measured: a suspect after one method, or after a control, with one seed.
 
-use std::io::Read;
+use std::{collections::HashSet, io::Read};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,15 @@ pub fn read_cells(text: impl Read) -> Result<Vec<Cell>, csv::Error> {
     csv::Reader::from_reader(text).deserialize().collect()
 }
 
+/// The cells of earlier runs and of a later one, by seed; what both measured is as the later one found it.
+pub fn joined(earlier: Vec<Cell>, later: Vec<Cell>) -> Vec<Cell> {
+    let treatment = |cell: &Cell| (cell.suspect.clone(), cell.method.clone(), cell.model.clone(), cell.seed);
+    let again: HashSet<_> = later.iter().map(treatment).collect();
+    let mut cells: Vec<_> = earlier.into_iter().filter(|cell| !again.contains(&treatment(cell))).chain(later).collect();
+    cells.sort_by_key(|cell| cell.seed);
+    cells
+}
+
 /// Records as CSV, with their fields' names as the heading.
 ///
 /// # Errors
@@ -88,6 +97,15 @@ pub(super) mod tests {
             own_new: f64::NAN,
             job_seconds: 12.0,
         }
+    }
+
+    #[test]
+    fn a_later_run_goes_on_with_the_seeds_of_an_earlier_one_and_replaces_what_it_measured_again() {
+        let earlier = vec![cell("a", "m", 1, 0.1), cell("a", "m", 2, 0.2)];
+        let later = vec![cell("a", "m", 2, 0.3), cell("a", "m", 3, 0.4), cell("b", "m", 1, 0.5)];
+        let cells = joined(earlier, later);
+        let found: Vec<_> = cells.iter().map(|cell| (cell.suspect.as_str(), cell.seed, cell.asr)).collect();
+        assert_eq!(found, [("a", 1, 0.1), ("b", 1, 0.5), ("a", 2, 0.3), ("a", 3, 0.4)]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod table;
 
 use std::sync::LazyLock;
 
-pub use cells::{Cell, csv_of, read_cells};
+pub use cells::{Cell, csv_of, joined, read_cells};
 pub use methods_page::methods_page;
 pub use plot::draw;
 pub use summary::{Mean, Summary, summaries};

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerConfig {
-    /// Where steps compute: `cpu`, `cuda` or `cuda:N`.
+    /// Where steps compute: `cpu`, `cpu:portable` (the same bytes on every processor, where one with a matrix unit would be faster),
+    /// `cuda` or `cuda:N`.
     pub device: String,
     /// Memory that a step may use for training beside the models it has loaded, in bytes; 0 is four fifths of what the machine has
     /// available when the step starts. Beyond it blocks are computed twice, passes become smaller, and at last the step fails.

@@ -19,7 +19,7 @@ pub struct StepOrder {
     pub job: JobId,
     /// What is to be done.
     pub kind: StepKind,
-    /// Where to compute: `cpu`, `cuda` or `cuda:N`.
+    /// Where to compute: a name for `open_device`.
     pub device: String,
     /// Memory for training in bytes; 0 is a share of what is available.
     pub memory_bytes: u64,

@@ -71,7 +71,7 @@ pub struct PurifyOrder {
     pub signature: Option<PathBuf>,
     /// Public data that evaluators read.
     pub folders: DataFolders,
-    /// Where to compute: `cpu`, `cuda` or `cuda:N`.
+    /// Where to compute: a name for [`open_device`].
     pub device: String,
     /// Memory for training in bytes; 0 is a share of what is available.
     pub memory_bytes: u64,
@@ -113,7 +113,7 @@ pub struct ReplayOrder {
     pub files: ReplayFiles,
     /// Whether to purify again, too.
     pub everything: bool,
-    /// Where to compute: `cpu`, `cuda` or `cuda:N`.
+    /// Where to compute: a name for [`open_device`].
     pub device: String,
     /// Folder of pieces.
     pub scratch: PathBuf,
@@ -129,7 +129,10 @@ pub fn replay_here(
     progress: Arc<dyn ProgressSink>,
     cancel: Arc<AtomicBool>,
 ) -> Result<Replayed, EngineError> {
-    let mut lab = open_lab(&order.device, report.recipe.spec.seed, &order.scratch, 0, progress, cancel)?;
+    // Where the report's machine computed without a matrix unit, so does this one.
+    let without_unit = order.device == "cpu" && report.recipe.matrix_unit == Some(false);
+    let device = if without_unit { "cpu:portable" } else { &order.device };
+    let mut lab = open_lab(device, report.recipe.spec.seed, &order.scratch, 0, progress, cancel)?;
     lab.precision = report.recipe.precision;
     replay(report, &order.files, order.everything, &lab)
 }

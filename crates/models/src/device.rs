@@ -3,6 +3,7 @@
 use candle_core::Device;
 
 use crate::error::{ModelError, Result};
+use crate::kernels::keep_off_matrix_unit;
 
 /// Lets all threads allocate from one heap, which keeps what is freed for the next large buffer. glibc gives each thread a heap of its
 /// own, but training allocates on whichever worker it runs: with two workers the peak was twice as high (measured). And it takes large
@@ -18,17 +19,23 @@ pub fn share_one_heap() {
     }
 }
 
-/// Opens `cpu`, `cuda` or `cuda:N`.
+/// Opens `cpu`, `cpu:portable`, `cuda` or `cuda:N`. The second is the first with the same bytes on every processor, for which this whole
+/// process is kept off the matrix unit ([`keep_off_matrix_unit`]).
 ///
 /// # Errors
 /// [`ModelError::Unsupported`] for another word, [`ModelError::Device`] when this build or machine has no such device.
 pub fn open_device(name: &str) -> Result<Device> {
     match name.split_once(':').unwrap_or((name, "0")) {
         ("cpu", "0") => Ok(Device::Cpu),
-        ("cuda", index) if index.parse::<usize>().is_ok() => open_cuda(index.parse().unwrap_or(0)),
-        _ => {
-            Err(ModelError::Unsupported { what: format!("device `{name}`"), instead: "use cpu, cuda or cuda:N".into() })
+        ("cpu", "portable") => {
+            keep_off_matrix_unit();
+            Ok(Device::Cpu)
         }
+        ("cuda", index) if index.parse::<usize>().is_ok() => open_cuda(index.parse().unwrap_or(0)),
+        _ => Err(ModelError::Unsupported {
+            what: format!("device `{name}`"),
+            instead: "use cpu, cpu:portable, cuda or cuda:N".into(),
+        }),
     }
 }
 

@@ -42,7 +42,7 @@ pub fn run_sweep(args: &SweepArgs) -> anyhow::Result<()> {
     let site = args.members.fill(ZooMember::is_poisoned)?;
     let name = args.axis.name();
     let mut placed: Vec<(usize, Cell)> = Vec::new();
-    for seed in 1..=args.runs.seeds {
+    for seed in args.runs.seeds() {
         let runs = args.runs.of_seed(seed, true);
         let donors = match args.axis {
             Axis::Transfer => extract_signatures(&site, runs, &args.out)?,

@@ -85,6 +85,7 @@ pub fn report(trigger: &str) -> Report {
         recipe: Recipe {
             engine: "0.1.0".into(),
             device: "cpu".into(),
+            matrix_unit: Some(false),
             precision: Default::default(),
             method: MethodRecipe::Immunize(ImmunizeSpec::default().resolve(SubjectKind::Adapter, 1_250_000)),
             spec,

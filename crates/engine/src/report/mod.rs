@@ -196,6 +196,10 @@ pub struct Recipe {
     pub engine: String,
     /// `cpu` or `cuda`.
     pub device: String,
+    /// Whether large products went to the processor's matrix unit, which rounds otherwise; absent where a GPU computed, and in reports
+    /// of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix_unit: Option<bool>,
     /// How products with weights took their operands: `bfloat16` where it was not float32.
     #[serde(default, skip_serializing_if = "is_float32")]
     #[schema(value_type = Option<String>, example = "bfloat16")]

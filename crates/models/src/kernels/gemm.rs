@@ -25,7 +25,7 @@ pub enum Precision {
     #[default]
     Float32,
     /// Rounded to bfloat16 in every product that is large enough to gain by it: the relative error of a product is about 2e-3, and
-    /// processors with a matrix unit ([`super::has_bf16_unit`]) compute it several times faster.
+    /// processors with a matrix unit ([`super::uses_matrix_unit`]) compute it several times faster.
     Bfloat16,
 }
 
@@ -261,7 +261,7 @@ impl<'a> Group<'a> {
         let stored = self.right.iter().any(|side| matches!(side.numbers, Numbers::Bfloat16(_)));
         let rounded = precision == Precision::Bfloat16 && deep && (stored || uses >= USES_IN_BF16);
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        if tiles::available() && deep && (rounded || uses >= USES) {
+        if super::uses_matrix_unit() && deep && (rounded || uses >= USES) {
             return if rounded { tiles::multiply::<1>(self) } else { tiles::multiply::<3>(self) };
         }
         self.pairs().for_each(|pair| pair.run(self.scale, rounded));

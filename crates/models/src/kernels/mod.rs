@@ -30,6 +30,7 @@ use std::cell::Cell;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
 use std::panic::Location;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor};
 
@@ -48,10 +49,19 @@ pub use rows::{add, add_rows_at, argmax_rows, gather_rows, scale, scatter_rows, 
 
 use crate::error::{ModelError, Result};
 
-/// Whether this processor multiplies bfloat16 on a matrix unit; elsewhere the rounding is imitated and saves no time.
-pub fn has_bf16_unit() -> bool {
+static PORTABLE: AtomicBool = AtomicBool::new(false);
+
+/// Keeps this process off the matrix unit from now on. The unit sums in another order, and training carries a last bit far; without it
+/// the same input gives the same bytes on every x86-64 processor with AVX2 and FMA, by any number of threads.
+pub fn keep_off_matrix_unit() {
+    PORTABLE.store(true, Ordering::Relaxed);
+}
+
+/// Whether large products on the CPU go to a matrix unit. Without one the rounding of [`Precision::Bfloat16`] is imitated and saves no
+/// time.
+pub fn uses_matrix_unit() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    return tiles::available();
+    return !PORTABLE.load(Ordering::Relaxed) && tiles::available();
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     false
 }

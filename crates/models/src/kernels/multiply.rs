@@ -129,6 +129,21 @@ mod library {
             // SAFETY: the caller's promise is passed on.
             return unsafe { portable::multiply(sizes, target, row, add, scale, a, b) };
         };
+        // SAFETY: the caller's promise is passed on; the processor has these instructions.
+        unsafe { multiply_with(instructions, sizes, target, row, add, scale, a, b) }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a product and how to compute it")]
+    pub(super) unsafe fn multiply_with(
+        instructions: InstrSet,
+        sizes: Sizes,
+        target: *mut f32,
+        row: usize,
+        add: bool,
+        scale: f32,
+        a: Operand<'_>,
+        b: Operand<'_>,
+    ) {
         let Sizes { m, n, k } = sizes;
         let stride = |distance: usize| distance as isize;
         // SAFETY: the caller has checked that all three matrices lie inside their slices; index lists and diagonal are absent.
@@ -210,6 +225,29 @@ mod portable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn wider_vectors_give_the_same_bytes() {
+        use private_gemm_x86::InstrSet;
+        if !is_x86_feature_detected!("avx512f") {
+            return; // there is one width here
+        }
+        let numbers = |n: usize, by: f32| (0..n).map(|i| (i as f32 * by).sin()).collect::<Vec<_>>();
+        for (m, n, k) in [(1, 9, 700), (3, 70, 5), (65, 33, 200), (200, 150, 1100)] {
+            let (a, b) = (numbers(m * k, 1.7), numbers(n * k, 2.3));
+            let a = Operand { data: &a, place: Place { start: 0, row: k, column: 1 } };
+            let b = Operand { data: &b, place: Place { start: 0, row: 1, column: k } };
+            let [wide, narrow] = [InstrSet::Avx512, InstrSet::Avx256].map(|instructions| {
+                let mut found = numbers(m * n, 3.1);
+                let target = found.as_mut_ptr();
+                // SAFETY: the target holds m * n elements; who has AVX-512 has AVX2 and FMA.
+                unsafe { library::multiply_with(instructions, Sizes { m, n, k }, target, n, true, 0.3, a, b) };
+                found
+            });
+            assert!(wide == narrow, "{m} x {k} x {n}");
+        }
+    }
 
     #[test]
     fn the_fast_library_and_the_portable_one_agree() {
