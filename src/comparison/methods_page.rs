@@ -12,7 +12,7 @@ const INTRODUCTION: &str = "# Methods
 
 Written by `antigen lab methods`; a test holds it against the code. Each section is one `type` of a job's `method`: what it is, where it comes from, what it needs, its settings, where
 it is known to fail, and what it did to the suspects of `antigen lab compare` (docs/results/compare.csv, compare.svg). Measured on tiny models that we poisoned ourselves: read the columns against each other, not as
-promises about larger models. Intervals are 95 %, of bootstrap draws of suspects; *shown removed* counts runs whose attack success is at most 5 % at the upper end of its interval. Each method has its default settings, out of the same training rows and the same own rows.
+promises about larger models. Intervals are 95 %, of bootstrap draws of suspects; *shown removed* counts runs whose attack success is at most 5 % at the upper end of its interval; *seconds a job* is the median of whole jobs, all candidates and controls of a table together, on one thread while another job or two ran beside. Each method has its default settings, out of the same training rows and the same own rows.
 ";
 
 /// The page, from the API's description as JSON.

@@ -53,6 +53,9 @@ pub struct Summary {
     /// The same of own rows that the base never saw.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub own_new_lost: Option<Mean>,
+    /// Seconds that a whole job took, all of its candidates and controls together: the median; absent where there was no job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_seconds: Option<f64>,
 }
 
 impl Summary {
@@ -95,7 +98,14 @@ fn summary(cells: &[&Cell]) -> Summary {
         general_lost: loss(|cell| cell.general_before - cell.general),
         own_extended_lost: loss(|cell| cell.own_extended_before - cell.own_extended),
         own_new_lost: loss(|cell| cell.own_new_before - cell.own_new),
+        job_seconds: median(cells.iter().map(|cell| cell.job_seconds).filter(|seconds| *seconds > 0.0).collect()),
     }
+}
+
+/// The lower one of two; jobs share their machine with others, whose load the mean would carry.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
 /// The mean of each suspect over its seeds; what was not measured is left out.
@@ -142,5 +152,12 @@ mod tests {
         assert!(summary.asr.low <= 1e-12 && summary.asr.high >= 0.9 - 1e-12);
         assert!((summary.general_lost.unwrap().mean - 0.1).abs() < 1e-12);
         assert_eq!(summary.own_new_lost, None);
+    }
+
+    #[test]
+    fn one_slow_job_does_not_make_a_method_slow() {
+        let took = |job_seconds| Cell { job_seconds, ..cell("a", "m", 1, 0.0) };
+        assert_eq!(summaries(&[took(11.0), took(300.0), took(12.0)], "adapter").remove(0).job_seconds, Some(12.0));
+        assert_eq!(summaries(&[took(0.0)], "adapter").remove(0).job_seconds, None);
     }
 }

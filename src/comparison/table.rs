@@ -17,19 +17,20 @@ pub(super) fn table_of(heading: &str, rows: &[Summary]) -> String {
     }
     let head = format!(
         "{heading}:\n\n\
-         | method | suspects, runs | attack success, % | shown removed | general lost, points | own_extended lost | own_new lost |\n\
-         | --- | --- | --- | --- | --- | --- | --- |\n"
+         | method | suspects, runs | attack success, % | shown removed | general lost, points | own_extended lost | own_new lost | seconds a job |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n"
     );
     head + &rows.iter().map(row).collect::<String>() + "\n"
 }
 
 fn row(summary: &Summary) -> String {
-    let Summary { model, control, suspects, cells, asr_before, asr, removed, .. } = summary;
+    let Summary { model, control, suspects, cells, asr_before, asr, removed, job_seconds, .. } = summary;
     let name = if *control { format!("*control: {}*", model.replace('_', " ")) } else { model.clone() };
     let losses = summary.losses().map(|(_, mean)| mean.map_or_else(|| "not measured".to_owned(), |mean| points(&mean)));
     let asr = points(asr);
+    let seconds = job_seconds.map_or_else(|| "no job".to_owned(), |seconds| format!("{seconds:.0}"));
     format!(
-        "| {name} | {suspects}, {cells} | {:.1} → {asr} | {removed} of {cells} | {} |\n",
+        "| {name} | {suspects}, {cells} | {:.1} → {asr} | {removed} of {cells} | {} | {seconds} |\n",
         100.0 * asr_before,
         losses.join(" | ")
     )
@@ -52,7 +53,8 @@ mod tests {
         let model = Cell { kind: "model".into(), ..cell("c", "m", 1, 0.5) };
         let control = Cell { control: true, ..cell("a", "plain_fine_tuning", 1, 1.0) };
         let text = table(&[cell("a", "m", 1, 0.0), control, model]);
-        let row = "| m | 1, 1 | 100.0 → 0.0 [0.0, 0.0] | 1 of 1 | 10.0 [10.0, 10.0] | 0.0 [0.0, 0.0] | not measured |";
+        let row =
+            "| m | 1, 1 | 100.0 → 0.0 [0.0, 0.0] | 1 of 1 | 10.0 [10.0, 10.0] | 0.0 [0.0, 0.0] | not measured | 12 |";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("| *control: plain fine tuning* |") && text.contains("Whole models:\n"), "{text}");
     }

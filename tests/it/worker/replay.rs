@@ -26,7 +26,8 @@ fn a_report_is_measured_again_from_another_directory_and_a_changed_number_is_fou
     write_suspect(&base, &home.path().join("suspect"));
     fs::write(home.path().join("spec.json"), small_spec().to_string()).unwrap();
     let base = "builtin:tiny-world";
-    let order = ["purify", "suspect", "--base", base, "--out", "out", "--spec", "spec.json", "--device", "cpu:portable"];
+    let order =
+        ["purify", "suspect", "--base", base, "--out", "out", "--spec", "spec.json", "--device", "cpu:portable"];
     let purified = antigen(home.path(), &order);
     assert!(purified.status.success(), "{}", text(&purified.stderr));
 
