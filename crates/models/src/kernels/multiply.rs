@@ -133,7 +133,6 @@ mod library {
         unsafe { multiply_with(instructions, sizes, target, row, add, scale, a, b) }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a product and how to compute it")]
     pub(super) unsafe fn multiply_with(
         instructions: InstrSet,
         sizes: Sizes,
