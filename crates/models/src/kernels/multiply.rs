@@ -75,6 +75,18 @@ impl Target {
     }
 }
 
+/// `target = scale * a b`, or `+=` with `add`, as the libraries are asked for it; rows of the target lie `row` apart.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    sizes: Sizes,
+    target: *mut f32,
+    row: usize,
+    add: bool,
+    scale: f32,
+    a: Operand<'a>,
+    b: Operand<'a>,
+}
+
 /// `target[place] = scale * a b`, or `+=` with `add`, on this thread.
 ///
 /// # Safety
@@ -94,7 +106,10 @@ pub(super) unsafe fn multiply(
     assert!(a.place.fits(m, k, a.data.len()), "the left operand stays inside its slice");
     assert!(b.place.fits(k, n, b.data.len()), "the right operand stays inside its slice");
     // SAFETY: asserted above; the caller vouches for the target.
-    unsafe { library::multiply(sizes, target.data.add(place.start), place.row, add, scale, a, b) }
+    unsafe {
+        let target = target.data.add(place.start);
+        library::multiply(Product { sizes, target, row: place.row, add, scale, a, b });
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -104,7 +119,7 @@ mod library {
 
     use private_gemm_x86::{Accum, DType, DstKind, IType, InstrSet, gemm};
 
-    use super::{Operand, Sizes, portable};
+    use super::{Product, Sizes, portable};
 
     static INSTRUCTIONS: LazyLock<Option<InstrSet>> = LazyLock::new(|| {
         if is_x86_feature_detected!("avx512f") {
@@ -116,34 +131,18 @@ mod library {
         }
     });
 
-    pub unsafe fn multiply(
-        sizes: Sizes,
-        target: *mut f32,
-        row: usize,
-        add: bool,
-        scale: f32,
-        a: Operand<'_>,
-        b: Operand<'_>,
-    ) {
-        let Some(instructions) = *INSTRUCTIONS else {
-            // SAFETY: the caller's promise is passed on.
-            return unsafe { portable::multiply(sizes, target, row, add, scale, a, b) };
-        };
+    pub unsafe fn multiply(product: Product<'_>) {
         // SAFETY: the caller's promise is passed on; the processor has these instructions.
-        unsafe { multiply_with(instructions, sizes, target, row, add, scale, a, b) }
+        unsafe {
+            match *INSTRUCTIONS {
+                Some(instructions) => multiply_with(instructions, product),
+                None => portable::multiply(product),
+            }
+        }
     }
 
-    pub(super) unsafe fn multiply_with(
-        instructions: InstrSet,
-        sizes: Sizes,
-        target: *mut f32,
-        row: usize,
-        add: bool,
-        scale: f32,
-        a: Operand<'_>,
-        b: Operand<'_>,
-    ) {
-        let Sizes { m, n, k } = sizes;
+    pub(super) unsafe fn multiply_with(instructions: InstrSet, product: Product<'_>) {
+        let Product { sizes: Sizes { m, n, k }, target, row, add, scale, a, b } = product;
         let stride = |distance: usize| distance as isize;
         // SAFETY: the caller has checked that all three matrices lie inside their slices; index lists and diagonal are absent.
         unsafe {
@@ -182,17 +181,10 @@ mod library {
 use portable as library;
 
 mod portable {
-    use super::{Operand, Sizes};
+    use super::{Product, Sizes};
 
-    pub unsafe fn multiply(
-        Sizes { m, n, k }: Sizes,
-        target: *mut f32,
-        row: usize,
-        add: bool,
-        scale: f32,
-        a: Operand<'_>,
-        b: Operand<'_>,
-    ) {
+    pub unsafe fn multiply(product: Product<'_>) {
+        let Product { sizes: Sizes { m, n, k }, target, row, add, scale, a, b } = product;
         let stride = |distance: usize| distance as isize;
         // SAFETY: the caller has checked that all three matrices lie inside their slices.
         unsafe {
@@ -241,7 +233,11 @@ mod tests {
                 let mut found = numbers(m * n, 3.1);
                 let target = found.as_mut_ptr();
                 // SAFETY: the target holds m * n elements; who has AVX-512 has AVX2 and FMA.
-                unsafe { library::multiply_with(instructions, Sizes { m, n, k }, target, n, true, 0.3, a, b) };
+                unsafe {
+                    let sizes = Sizes { m, n, k };
+                    let product = Product { sizes, target, row: n, add: true, scale: 0.3, a, b };
+                    library::multiply_with(instructions, product);
+                }
                 found
             });
             assert!(wide == narrow, "{m} x {k} x {n}");
@@ -260,8 +256,10 @@ mod tests {
                 let whole = Place { start: 0, row: n, column: 1 };
                 // SAFETY: both targets hold m * n elements and belong to this thread.
                 unsafe {
-                    multiply(Sizes { m, n, k }, Target::new(&mut found), whole, add, 0.5, a, b);
-                    portable::multiply(Sizes { m, n, k }, expected.as_mut_ptr(), n, add, 0.5, a, b);
+                    let sizes = Sizes { m, n, k };
+                    multiply(sizes, Target::new(&mut found), whole, add, 0.5, a, b);
+                    let target = expected.as_mut_ptr();
+                    portable::multiply(Product { sizes, target, row: n, add, scale: 0.5, a, b });
                 }
                 for (found, expected) in found.iter().zip(&expected) {
                     assert!((found - expected).abs() < 1e-4, "{m} x {k} x {n}: {found} and {expected}");
