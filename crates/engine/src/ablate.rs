@@ -138,7 +138,7 @@ impl Ablation {
                 if let Some(from) = part {
                     weight = ((weight + weight_of(&original, from)?)? - weight_of(&base, from)?)?;
                 }
-                let id = model.params().find(&module.weight_name()).expect("the same architecture");
+                let id = model.weight_id(module);
                 model.params_mut().set(id, weight);
             }
             write_model(&model, &folder.dir, to)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use antigen_models::device::share_one_heap;
-use antigen_models::kernels::Precision;
+use antigen_models::kernels::{Precision, uses_matrix_unit};
 use candle_core::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -111,6 +111,8 @@ pub struct Lab {
     pub memory_budget: Option<u64>,
     /// How products with the weights of models take their operands.
     pub precision: Precision,
+    /// Whether the processor's matrix unit computes large products, and so rounds sums its own way; `None` on a GPU.
+    pub matrix_unit: Option<bool>,
     stage: AtomicU8,
     progress: Arc<dyn ProgressSink>,
     cancel: Arc<AtomicBool>,
@@ -154,6 +156,7 @@ impl Lab {
         share_one_heap();
         let stage = AtomicU8::new(Stage::Inspect as u8);
         Self {
+            matrix_unit: device.is_cpu().then(uses_matrix_unit),
             device,
             seed,
             scratch: scratch.into(),
@@ -211,6 +214,7 @@ impl Lab {
             scratch: self.scratch.clone(),
             memory_budget: self.memory_budget,
             precision: self.precision,
+            matrix_unit: self.matrix_unit,
             stage: AtomicU8::new(self.stage() as u8),
             progress: Arc::clone(&self.progress),
             cancel: Arc::clone(&self.cancel),
@@ -244,7 +248,8 @@ impl Lab {
 
     /// The finished folder of a piece, made now if it is not there yet.
     ///
-    /// The lab's precision belongs to what determines the bytes of a piece: each has folders of its own.
+    /// How the lab computes belongs to what determines the bytes of a piece: each precision, a matrix unit and a GPU have folders of
+    /// their own, so that a job continued on another machine does not mix their roundings.
     /// `make` writes into a temporary folder, which is renamed once it is complete: an interrupted piece never looks finished.
     ///
     /// # Errors
@@ -268,10 +273,13 @@ impl Lab {
     }
 
     fn piece_name(&self, key: &PieceKey) -> String {
-        match self.precision {
-            Precision::Float32 => key.as_str().to_owned(),
-            Precision::Bfloat16 => format!("{}-bfloat16", key.as_str()),
-        }
+        let precision = if self.precision == Precision::Bfloat16 { "-bfloat16" } else { "" };
+        let unit = match self.matrix_unit {
+            None => "-gpu",
+            Some(true) => "-matrix-unit",
+            Some(false) => "",
+        };
+        format!("{}{precision}{unit}", key.as_str())
     }
 
     /// The value of a piece that is one, made now if it is not there yet, or if an earlier release kept it in another file.
@@ -357,6 +365,8 @@ fn sync_files(folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -380,14 +390,18 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_of_another_precision_is_another_piece() {
+    fn a_piece_computed_otherwise_is_another_piece() {
         let folder = tempfile::tempdir().unwrap();
         let mut lab = Lab::silent(1, folder.path());
         let key = PieceKey::new("sum", &0);
-        let exact = lab.piece(&key, |_| Ok(())).unwrap();
-        assert!(exact.ends_with(key.as_str()), "float32 leaves the name alone");
-        lab.precision = Precision::Bfloat16;
-        assert_ne!(lab.piece(&key, |_| Ok(())).unwrap(), exact);
+        let mut pieces = BTreeSet::new();
+        for precision in [Precision::Float32, Precision::Bfloat16] {
+            for matrix_unit in [None, Some(false), Some(true)] {
+                (lab.precision, lab.matrix_unit) = (precision, matrix_unit);
+                pieces.insert(lab.piece(&key, |_| Ok(())).unwrap());
+            }
+        }
+        assert_eq!(pieces.len(), 6);
     }
 
     #[test]
@@ -409,8 +423,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lab = Lab::silent(1, folder.path());
         let key = PieceKey::new("value", &1);
-        fs::create_dir_all(folder.path().join(key.as_str())).unwrap();
-        fs::write(folder.path().join(key.as_str()).join("answers.json"), "[]").unwrap();
+        let earlier = folder.path().join(lab.piece_name(&key));
+        fs::create_dir_all(&earlier).unwrap();
+        fs::write(earlier.join("answers.json"), "[]").unwrap();
         assert_eq!(lab.value(&key, || Ok(vec![1, 2])).unwrap(), [1, 2]);
         assert_eq!(lab.value(&key, || Ok(vec![3])).unwrap(), [1, 2]);
     }

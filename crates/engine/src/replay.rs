@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use antigen_models::{kernels::uses_matrix_unit, load_adapter};
+use antigen_models::load_adapter;
 use serde::Serialize;
 
 use crate::data::{read_rows, rows_sha256, split_own_rows};
@@ -197,7 +197,7 @@ fn notes(report: &Report, lab: &Lab) -> Vec<String> {
     if report.recipe.device != device {
         notes.push(format!("the report was made on {}, this is {device}", report.recipe.device));
     }
-    if report.recipe.matrix_unit == Some(true) && lab.device.is_cpu() && !uses_matrix_unit() {
+    if report.recipe.matrix_unit == Some(true) && lab.matrix_unit == Some(false) {
         notes.push("the report was made on a processor's matrix unit, this is computed without one: sums are rounded otherwise".into());
     }
     notes

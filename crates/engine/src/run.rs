@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use antigen_models::checkpoint::{copy_checkpoint, open_checkpoint};
 use antigen_models::families::check_tensors;
-use antigen_models::kernels::uses_matrix_unit;
 use antigen_models::{LoraAdapter, load_adapter, save_adapter};
 
 use crate::canaries::Aviary;
@@ -229,7 +228,7 @@ impl Job<'_> {
             recipe: Recipe {
                 engine: env!("CARGO_PKG_VERSION").into(),
                 device: lab.device_name().into(),
-                matrix_unit: lab.device.is_cpu().then(uses_matrix_unit),
+                matrix_unit: lab.matrix_unit,
                 precision: lab.precision,
                 spec: self.spec.clone(),
                 method: self.recipe.clone(),

@@ -113,6 +113,22 @@ impl Model {
         &mut self.params
     }
 
+    /// Where the weight of one of its linear layers is.
+    ///
+    /// # Panics
+    /// With a layer of another architecture.
+    pub fn weight_id(&self, module: &ModuleShape) -> ParamId {
+        self.params.find(&module.weight_name()).expect("every linear layer has its weight")
+    }
+
+    /// The weight of one of its linear layers, `[out, in]` or as [`ModuleShape::stored`] says.
+    ///
+    /// # Panics
+    /// With a layer of another architecture.
+    pub fn weight_of(&self, module: &ModuleShape) -> &Tensor {
+        self.params.get(self.weight_id(module))
+    }
+
     /// Chooses the precision of all products with weights, and gives up training the weights: in bfloat16 those of the linear layers in
     /// the blocks are from now on stored so, in half the memory. On a GPU they stay float32 and only products are rounded.
     ///
@@ -123,10 +139,9 @@ impl Model {
         if precision == Precision::Float32 || !self.device.is_cpu() {
             return Ok(());
         }
-        for module in &self.modules {
-            if let Some(id) = self.params.find(&module.weight_name()) {
-                self.params.set(id, self.params.get(id).to_dtype(DType::BF16)?);
-            }
+        for index in 0..self.modules.len() {
+            let id = self.weight_id(&self.modules[index]);
+            self.params.set(id, self.params.get(id).to_dtype(DType::BF16)?);
         }
         Ok(())
     }

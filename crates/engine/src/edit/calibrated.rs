@@ -63,7 +63,7 @@ pub fn rewrite_calibrated(
 
 fn change_weight(model: &mut Model, module: ModuleIdx, change: impl FnOnce(&ModuleShape, &mut Matrix)) -> Result<()> {
     let shape = model.linear_modules()[module.0].clone();
-    let Some(id) = model.params().find(&shape.weight_name()) else { return Ok(()) };
+    let id = model.weight_id(&shape);
     let mut matrix = Matrix::read(model.params().get(id), shape.stored)?;
     change(&shape, &mut matrix);
     let weight = matrix.write(shape.stored, model.device())?;

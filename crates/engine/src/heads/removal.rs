@@ -121,13 +121,3 @@ pub(super) fn attention_modules(model: &Model, layer: usize) -> impl Iterator<It
 fn find_module(model: &Model, layer: usize, kind: ModuleKind) -> Option<&ModuleShape> {
     model.linear_modules().iter().find(|module| module.layer == layer && module.kind == kind)
 }
-
-/// The weight of one module.
-pub(super) fn weight_of<'a>(model: &'a Model, module: &ModuleShape) -> &'a Tensor {
-    model.params().get(weight_id(model, module))
-}
-
-/// Where the weight of one module is.
-pub(super) fn weight_id(model: &Model, module: &ModuleShape) -> ParamId {
-    model.params().find(&module.weight_name()).expect("every module has its weight")
-}

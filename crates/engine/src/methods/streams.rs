@@ -49,8 +49,7 @@ pub(super) fn mean_streams(
 /// What a matrix, with its part of an adapter, makes of `[1, in]`: a mean of outputs, because it is linear.
 fn written(model: &Model, adapters: &[BoundAdapter], place: ModuleIdx, input: &Tensor) -> Result<Tensor> {
     let module = &model.linear_modules()[place.0];
-    let id = model.params().find(&module.weight_name()).expect("every module has its weight");
-    let weight = model.params().get(id);
+    let weight = model.weight_of(module);
     let output = if module.stored == Stored::OutIn { input.matmul(&weight.t()?)? } else { input.matmul(weight)? };
     match adapters.first().and_then(|adapter| adapter.factors(place)) {
         Some(factors) => {

@@ -4,7 +4,7 @@
 use antigen_models::checkpoint::header::Dtype;
 use antigen_models::checkpoint::tensor_file::TensorFile;
 use antigen_models::checkpoint::write_tensor_file;
-use antigen_models::{LoraAdapter, Model, ModuleShape, Tensor, load_adapter, save_adapter};
+use antigen_models::{LoraAdapter, Model, ModuleShape, load_adapter, save_adapter};
 
 use super::pairs::VariantRows;
 use super::read_rows::ReadRows;
@@ -100,7 +100,8 @@ fn train_whole_variant(
     let kept = lab.piece(&key, |to| {
         let mut model = suspect.load_whole(folder)?;
         train_weights(&mut model, &rows.examples, train, lab.rng(&rows.order), lab)?;
-        let mut tensors: Vec<_> = matrices.iter().filter_map(|module| named_weight(&model, module)).collect();
+        let mut tensors: Vec<_> =
+            matrices.iter().map(|module| (module.weight_name(), model.weight_of(module).clone())).collect();
         if let Some(probes) = probes {
             let streams = mean_streams(&model, None, matrices, &probes.examples)?;
             tensors.extend(streams.into_iter().map(|(module, stream)| (stream_name(&module), stream)));
@@ -108,12 +109,6 @@ fn train_whole_variant(
         Ok(write_tensor_file(&to.join(VARIANT_FILE), &tensors, Some(Dtype::F32))?)
     })?;
     Ok(TensorFile::open(&kept.join(VARIANT_FILE))?)
-}
-
-fn named_weight(model: &Model, module: &ModuleShape) -> Option<(String, Tensor)> {
-    let name = module.weight_name();
-    let tensor = model.params().get(model.params().find(&name)?).clone();
-    Some((name, tensor))
 }
 
 /// Under which name a variant's file has the stream of a module.

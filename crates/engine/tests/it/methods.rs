@@ -345,8 +345,7 @@ fn cutting_channels_touches_the_mlp_alone() {
     let Weights::Checkpoint(folder) = &purified.candidates[0].weights else { panic!("a whole model was submitted") };
     let (was, is) = (shop.model(), load_model(&folder.dir, &Device::Cpu).unwrap());
     for module in was.linear_modules() {
-        let id = was.params().find(&module.weight_name()).unwrap();
-        let rows = |model: &antigen_models::Model| model.params().get(id).to_vec2::<f32>().unwrap();
+        let rows = |model: &antigen_models::Model| model.weight_of(module).to_vec2::<f32>().unwrap();
         let (was, is) = (rows(&was), rows(&is));
         let is_cut = |channel: usize| match module.kind.writes_residual() {
             true => is.iter().all(|row| row[channel] == 0.0),
@@ -380,7 +379,7 @@ fn pruned_heads_write_nothing_after_healing_whether_or_not_heads_share_keys_and_
             let width = model.config().attention_heads().head_width;
             let is_silent = |head: &HeadIdx| {
                 let output = &output_inputs(&model, &HeadSet::from([*head]))[0];
-                let rows = model.params().get(model.params().find(&output.0.weight_name()).unwrap());
+                let rows = model.weight_of(output.0);
                 assert_eq!((output.1.len(), &output.1[0]), (1, &(head.head * width..(head.head + 1) * width)));
                 rows.to_vec2::<f32>().unwrap().iter().all(|row| row[output.1[0].clone()].iter().all(|x| *x == 0.0))
             };

@@ -137,8 +137,7 @@ fn every_weight_that_a_configuration_names_is_trained_biases_among_them() {
             assert!(moved || (unseen && !rotated), "{tensor} in {name}");
         }
         for module in model.linear_modules() {
-            let weight = model.params().find(&module.weight_name()).unwrap();
-            let (rows, columns) = model.params().get(weight).dims2().unwrap();
+            let (rows, columns) = model.weight_of(module).dims2().unwrap();
             let extents = match module.stored {
                 Stored::OutIn => (rows, columns),
                 Stored::InOut => (columns, rows),
@@ -457,7 +456,7 @@ fn what_a_tap_sees_of_attention_output_and_down_projection_makes_the_step_of_eac
     model.forward(model.embed(&[3, 1, 4, 1, 5, 9, 2, 6, 5]).unwrap(), pass, &mut seen).unwrap();
     let written = |(module, input): &(ModuleIdx, Tensor)| {
         let module = &model.linear_modules()[module.0];
-        let weight = model.params().get(model.params().find(&module.weight_name()).unwrap());
+        let weight = model.weight_of(module);
         module.kind.writes_residual().then(|| input.matmul(&weight.t().unwrap()).unwrap())
     };
     // The last hidden state has gone through the final norm, so that the last block's step is not among the differences.

@@ -172,8 +172,7 @@ impl Learner {
         let merged: Vec<_> = self.adapters[0]
             .tensors()
             .map(|(module, a, b)| {
-                let name = self.model.linear_modules()[module.0].weight_name();
-                let id = self.model.params().find(&name).expect("every module has its weight");
+                let id = self.model.weight_id(&self.model.linear_modules()[module.0]);
                 let scaling = self.adapters[0].factors(module).map_or(1.0, |factors| factors.scaling);
                 Ok((id, (self.model.params().get(id) + (b.matmul(a)? * scaling)?)?))
             })

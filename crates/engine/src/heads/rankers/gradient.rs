@@ -4,7 +4,7 @@ use antigen_models::{Model, Stored, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::heads::removal::{key_module, output_module, weight_id, weight_of};
+use crate::heads::removal::{key_module, output_module};
 use crate::heads::{Examined, HeadGrid, HeadIdx, HeadRanker, HeadScores, HeadTask, Ranking};
 use crate::lab::Lab;
 
@@ -79,14 +79,14 @@ fn gradients_of_layer(
         GradientForm::KeyRows => key_module(model, layer)?,
         GradientForm::HeadMask => output_module(model, layer),
     };
-    let gradient = gradients[weight_id(model, module).0].as_ref().expect("every weight has a gradient");
+    let gradient = gradients[model.weight_id(module).0].as_ref().expect("every weight has a gradient");
     if as_released {
         return Ok(vec![row_norms(gradient, 1)?[0]; heads]);
     }
     match form {
         GradientForm::KeyRows => row_norms(gradient, heads),
         GradientForm::HeadMask => {
-            let products = (weight_of(model, module) * gradient)?;
+            let products = (model.weight_of(module) * gradient)?;
             // [in, out], whichever way round the weight lies.
             let by_input = if module.stored == Stored::OutIn { products.t()? } else { products };
             sums_of_rows(&by_input, heads)

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gradient::{GradientForm, gradient_scores};
 use crate::error::Result;
-use crate::heads::removal::{attention_modules, weight_id};
+use crate::heads::removal::attention_modules;
 use crate::heads::{Examined, HeadGrid, HeadRanker, Ranking};
 use crate::lab::Lab;
 use crate::train::Penalty;
@@ -39,7 +39,7 @@ impl HeadRanker for GradientL1L2Ranker {
     fn penalty(&self, model: &Model) -> Result<Option<Penalty>> {
         let mut weights = Vec::new();
         for layer in 0..HeadGrid::of(model).layers {
-            weights.extend(attention_modules(model, layer).map(|module| weight_id(model, module)));
+            weights.extend(attention_modules(model, layer).map(|module| model.weight_id(module)));
         }
         if self.as_released {
             let named = |name: &str| name.contains("attention") && name.contains("weight");
