@@ -134,9 +134,9 @@ impl Ablation {
                     (false, _) => None,
                     (true, Some(&from)) => suspect.modules().iter().find(|m| m.kind == module.kind && m.layer == from),
                 };
-                let mut weight = weight_of(&base, module)?;
+                let mut weight = base_weight(&base, module)?;
                 if let Some(from) = part {
-                    weight = ((weight + weight_of(&original, from)?)? - weight_of(&base, from)?)?;
+                    weight = ((weight + original.weight_of(from))? - base_weight(&base, from)?)?;
                 }
                 let id = model.weight_id(module);
                 model.params_mut().set(id, weight);
@@ -152,10 +152,11 @@ impl Ablation {
     }
 }
 
-fn weight_of(model: &Model, module: &ModuleShape) -> Result<Tensor> {
-    let id = model.params().find(&module.weight_name());
+/// The weight of one of the suspect's linear layers in its base, which may be another architecture.
+fn base_weight(base: &Model, module: &ModuleShape) -> Result<Tensor> {
+    let id = base.params().find(&module.weight_name());
     let id = id.ok_or_else(|| EngineError::Data(format!("expected a base with the weight of {}", module.name)))?;
-    Ok(model.params().get(id).clone())
+    Ok(base.params().get(id).clone())
 }
 
 /// For each block of the span the block whose part it gets: every one another than its own.
