@@ -1,8 +1,12 @@
-//! The instruments: checkpoints in, trainable language models out. Knows candle; knows no purpose.
+//! The models: checkpoints in, trainable language models out. Knows candle; knows no purpose.
 //!
 //! A model is opened from its files ([`checkpoint`]), wired by its family ([`families`]) from layers with a hand-derived
-//! backward ([`layers`]) over fused kernels, and run by [`model::Model`]. LoRA adapters come and go as PEFT files ([`lora`]).
-//! candle's autograd is not used: it computes, and keeps, gradients of frozen weights.
+//! backward ([`layers`]) over fused kernels, and run by [`model::Model`]. LoRA adapters come and go as PEFT files
+//! ([`lora`]). candle's autograd is not used: it computes, and keeps, gradients of frozen weights.
+//!
+//! Each module leans only on those before it: `error` and [`modules`]; [`checkpoint`], and [`tokenizer`] and [`chat`]
+//! over it; [`kernels`] and [`device`]; [`params`], `rows` and `factors`; [`taps`]; [`layers`]; `wiring`; [`families`];
+//! [`model`] and `loading`; [`lora`]; [`examples`]; [`generate`].
 //!
 //! Read `model.rs` first, then `layers/linear.rs`.
 #![warn(missing_docs)]
@@ -16,17 +20,20 @@ pub mod checkpoint;
 pub mod device;
 pub mod error;
 pub mod examples;
+mod factors;
 pub mod families;
 pub mod generate;
 pub mod kernels;
 pub mod layers;
+mod loading;
 pub mod lora;
 pub mod model;
+pub mod modules;
 pub mod params;
+mod rows;
 pub mod taps;
 pub mod tokenizer;
-
-use std::path::Path;
+mod wiring;
 
 pub use candle_core::{Device, Tensor};
 
@@ -34,16 +41,10 @@ pub use chat::{ChatTemplate, Message};
 pub use device::open_device;
 pub use error::{ModelError, Result};
 pub use examples::{Example, ExampleLoss, Packed, response_hits, response_losses};
-pub use families::{AttentionHeads, FamilyConfig, ModuleKind, ModuleShape, Stored, build_fresh_model};
+pub use families::FamilyConfig;
 pub use generate::{GenerateOptions, generate_greedy};
+pub use loading::{build_fresh_model, load_model};
 pub use lora::{BoundAdapter, LoraAdapter, LoraFactors, PeftConfig, load_adapter, save_adapter};
 pub use model::{Input, LabelTrace, Model};
+pub use modules::{AttentionHeads, ModuleKind, ModuleShape, Stored};
 pub use tokenizer::{SpecialTokens, Tokenizer};
-
-/// Loads a checkpoint folder (`config.json` and safetensors) as float32.
-///
-/// # Errors
-/// [`ModelError`] naming the file or tensor that is not what the configuration says.
-pub fn load_model(dir: &Path, device: &Device) -> Result<Model> {
-    families::build_model(&checkpoint::open_checkpoint(dir)?, device)
-}

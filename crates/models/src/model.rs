@@ -3,34 +3,16 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{ModelError, Result};
-use crate::families::{FamilyConfig, ModuleShape};
+use crate::families::FamilyConfig;
 use crate::kernels::{Precision, add, add_rows_at, gather_rows, scatter_rows};
 use crate::layers::{
-    Block, BlockTrace, Classified, Classifier, Gradients, Guide, Head, LabelTarget, Norm, Pass, Stem, StemTrace,
-    Target, label_losses,
+    BlockTrace, Classified, Classifier, Gradients, Guide, LabelTarget, OutputHead, Pass, StemTrace, Target,
+    label_losses,
 };
+use crate::modules::ModuleShape;
 use crate::params::{ParamId, Params};
 use crate::taps::{NoTap, Tap};
-
-/// How a family's layers hang together.
-#[derive(Debug)]
-pub(crate) struct Wiring {
-    pub embedding: ParamId,
-    pub stem: Stem,
-    pub blocks: Vec<Block>,
-    /// Behind the last block, where the blocks do not end with one.
-    pub final_norm: Option<Norm>,
-    pub head: ModelHead,
-}
-
-/// What the final hidden states are for.
-#[derive(Debug)]
-pub(crate) enum ModelHead {
-    /// The next token.
-    Language(Head),
-    /// The label of the sequence.
-    Classifier(Classifier),
-}
+use crate::wiring::{ModelHead, Wiring};
 
 /// A language model or a sequence classifier whose weights and adapters can be trained.
 #[derive(Debug)]
@@ -421,7 +403,7 @@ impl Model {
         Ok(d_embedded)
     }
 
-    pub(crate) fn language_head(&self) -> Result<&Head> {
+    pub(crate) fn language_head(&self) -> Result<&OutputHead> {
         match &self.wiring.head {
             ModelHead::Language(head) => Ok(head),
             ModelHead::Classifier(_) => Err(ModelError::Unsupported {

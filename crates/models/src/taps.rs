@@ -4,7 +4,8 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::kernels::AttentionSettings;
-use crate::layers::{ModuleIdx, Rows};
+use crate::modules::ModuleIdx;
+use crate::rows::Rows;
 
 /// Sees the residual stream as it passes and what the linear layers read of it, may add something to it, and may have a gradient of its own
 /// there. Tensors are shared, not copied; keeping one keeps its memory.

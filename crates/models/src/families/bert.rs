@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::{Family, Sizes};
 use crate::error::Result;
 use crate::kernels::Activation;
-use crate::model::Wiring;
+use crate::wiring::Wiring;
 
 /// `config.json` of a BERT classifier.
 #[derive(Debug, Deserialize)]

@@ -7,12 +7,13 @@ use serde::Deserialize;
 use super::plan::{BlockPlan, HeadStyle, NormKind, NormStyle, Plan};
 use super::rope::RopeFields;
 use super::task::{Task, TaskFields};
-use super::{AttentionHeads, ModuleKind, Sizes, refuse, require};
+use super::{Sizes, refuse, require};
 use crate::error::Result;
 use crate::kernels::{Activation, RopeTable};
 use crate::layers::{AttentionInputs, Block, Linear, Mlp, Norms, SelfAttention, Stem};
-use crate::model::{ModelHead, Wiring};
+use crate::modules::{AttentionHeads, ModuleKind};
 use crate::params::ParamId;
+use crate::wiring::{ModelHead, Wiring};
 
 /// Fields under the names of `config.json`. Absent ones mean what transformers takes them to mean, which differs by family where a
 /// method below asks for a default.

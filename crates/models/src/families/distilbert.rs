@@ -4,11 +4,12 @@ use serde::Deserialize;
 
 use super::plan::{NormKind, NormStyle, Plan};
 use super::task::TaskFields;
-use super::{AttentionHeads, Family, ModuleKind, Sizes, read_activation, require};
+use super::{Family, Sizes, read_activation, require};
 use crate::error::Result;
 use crate::kernels::{Activation, AttentionSettings};
 use crate::layers::{AttentionInputs, Block, LearnedPositions, Mlp, Norms, SelfAttention, Stem};
-use crate::model::Wiring;
+use crate::modules::{AttentionHeads, ModuleKind};
+use crate::wiring::Wiring;
 
 /// The same in every release.
 const EPSILON: f64 = 1e-12;

@@ -4,11 +4,12 @@ use serde::Deserialize;
 
 use super::plan::{NormKind, NormStyle, Plan};
 use super::task::TaskFields;
-use super::{AttentionHeads, ModuleKind, Sizes, check_epsilon, read_activation, refuse, require};
+use super::{Sizes, check_epsilon, read_activation, refuse, require};
 use crate::error::Result;
 use crate::kernels::{Activation, AttentionSettings};
 use crate::layers::{AttentionInputs, Block, LearnedPositions, Mlp, Norms, SelfAttention, Stem};
-use crate::model::{ModelHead, Wiring};
+use crate::modules::{AttentionHeads, ModuleKind};
+use crate::wiring::{ModelHead, Wiring};
 
 /// Fields under the names of `config.json`.
 #[derive(Debug, Deserialize)]

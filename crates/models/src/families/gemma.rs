@@ -8,7 +8,7 @@ use super::{Family, Sizes};
 use crate::error::Result;
 use crate::kernels::{Activation, AttentionSettings};
 use crate::layers::{Block, Norms, SelfAttention, Stem};
-use crate::model::Wiring;
+use crate::wiring::Wiring;
 
 const RULES: DecoderRules =
     DecoderRules { head_width: Some(256), key_value_heads_default: false, tied: true, ..DecoderRules::LLAMA };

@@ -9,7 +9,7 @@ use super::{Family, Sizes, check_window, require};
 use crate::error::Result;
 use crate::kernels::{Activation, AttentionSettings};
 use crate::layers::{Block, Norms, SelfAttention, Stem};
-use crate::model::Wiring;
+use crate::wiring::Wiring;
 
 const RULES: DecoderRules = DecoderRules {
     head_width: Some(256),

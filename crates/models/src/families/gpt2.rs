@@ -4,11 +4,12 @@ use serde::Deserialize;
 
 use super::plan::{HeadStyle, NormKind, NormStyle, Plan};
 use super::task::{Task, TaskFields};
-use super::{AttentionHeads, Family, ModuleKind, Sizes, check_epsilon, read_activation, refuse, require};
+use super::{Family, Sizes, check_epsilon, read_activation, refuse, require};
 use crate::error::Result;
 use crate::kernels::{Activation, AttentionSettings};
 use crate::layers::{AttentionInputs, Block, LearnedPositions, Mlp, Norms, SelfAttention, Stem};
-use crate::model::Wiring;
+use crate::modules::{AttentionHeads, ModuleKind};
+use crate::wiring::Wiring;
 
 /// `config.json` of a GPT-2 checkpoint.
 #[derive(Debug, Deserialize)]

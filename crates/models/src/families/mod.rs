@@ -11,7 +11,6 @@ mod gemma2;
 mod gpt2;
 mod llama;
 mod mistral;
-mod modules;
 mod phi3;
 mod plan;
 mod qwen2;
@@ -23,17 +22,15 @@ mod task;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use modules::{AttentionHeads, ModuleKind, ModuleShape, Stored};
+pub use crate::modules::{AttentionHeads, ModuleKind, ModuleShape, Stored};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::{ModelError, Result};
 use crate::kernels::Activation;
-use crate::model::{Model, Wiring};
-use crate::params::Params;
+use crate::wiring::{Blueprint, Wiring};
 use plan::Plan;
 
 /// Every family by its `model_type`.
@@ -152,12 +149,12 @@ impl FamilyConfig {
 
     /// The linear layers that an adapter may sit on, block by block; poolers and heads are not among them.
     pub fn linear_modules(&self) -> Vec<ModuleShape> {
-        self.plan().0.modules
+        self.blueprint().modules
     }
 
     /// Name and shape of every tensor that a checkpoint of this configuration holds.
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
-        self.plan().0.tensors
+        self.blueprint().tensors
     }
 
     /// Rows of the embedding.
@@ -190,37 +187,12 @@ impl FamilyConfig {
         self.sizes().layers
     }
 
-    fn plan(&self) -> (Plan, Wiring) {
+    /// The model without its numbers.
+    pub(crate) fn blueprint(&self) -> Blueprint {
         let mut plan = Plan::default();
         let wiring = self.family.wire(&mut plan);
-        (plan, wiring)
+        Blueprint { tensors: plan.tensors, modules: plan.modules, wiring }
     }
-}
-
-/// Loads the weights of a checkpoint into a model of its family.
-pub(crate) fn build_model(checkpoint: &Checkpoint, device: &Device) -> Result<Model> {
-    let family = FamilyConfig::from_json(&checkpoint.config_json)?;
-    check_tensors(&family, checkpoint)?;
-    check_tied_head(&family, checkpoint)?;
-    build_fresh_model(family, device, |name, _| checkpoint.load(name, device))
-}
-
-/// A model of this configuration with the weights that `weight` gives for each tensor name and shape.
-///
-/// # Errors
-/// What `weight` returns.
-pub fn build_fresh_model(
-    config: FamilyConfig,
-    device: &Device,
-    mut weight: impl FnMut(&str, &[usize]) -> Result<Tensor>,
-) -> Result<Model> {
-    let (plan, wiring) = config.plan();
-    let mut params = Params::default();
-    for (name, shape) in plan.tensors {
-        let tensor = weight(&name, &shape)?;
-        params.insert(name, tensor)?;
-    }
-    Ok(Model::new(config, plan.modules, params, wiring, device.clone()))
 }
 
 /// Checks that every tensor of the configuration is there in its shape and as numbers, and that there is no other; headers

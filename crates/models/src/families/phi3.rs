@@ -5,11 +5,12 @@ use serde::Deserialize;
 
 use super::decoder::{Decoder, DecoderRules};
 use super::plan::{NormKind, Plan};
-use super::{Family, ModuleKind, Sizes, check_window};
+use super::{Family, Sizes, check_window};
 use crate::error::Result;
 use crate::kernels::{Activation, AttentionSettings};
 use crate::layers::{AttentionInputs, Block, Norms, SelfAttention, Stem};
-use crate::model::Wiring;
+use crate::modules::ModuleKind;
+use crate::wiring::Wiring;
 
 const RULES: DecoderRules = DecoderRules { partial_rotary: true, ..DecoderRules::LLAMA };
 

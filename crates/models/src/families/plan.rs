@@ -3,11 +3,11 @@
 //! Wiring needs no numbers. So the same function of a family says which tensors a checkpoint must hold, which layers an adapter may
 //! sit on, and how a model is put together.
 
-use super::{ModuleKind, ModuleShape, Stored};
 use crate::kernels::Activation;
-use crate::layers::{Classifier, Head, Linear, ModuleIdx, Norm, ReadRow};
-use crate::model::ModelHead;
+use crate::layers::{Classifier, Linear, Norm, OutputHead, ReadRow};
+use crate::modules::{ModuleIdx, ModuleKind, ModuleShape, Stored};
 use crate::params::ParamId;
+use crate::wiring::ModelHead;
 
 /// The list, as it grows.
 #[derive(Debug, Default)]
@@ -75,9 +75,9 @@ impl Plan {
     /// The head of a decoder of width `d`; `softcap` is for language models only.
     pub fn head(&mut self, style: HeadStyle, d: usize, softcap: Option<f32>) -> ModelHead {
         match style {
-            HeadStyle::Tied(weight) => ModelHead::Language(Head { weight, softcap }),
+            HeadStyle::Tied(weight) => ModelHead::Language(OutputHead { weight, softcap }),
             HeadStyle::Untied { vocab_size } => {
-                ModelHead::Language(Head { weight: self.table("lm_head", vocab_size, d), softcap })
+                ModelHead::Language(OutputHead { weight: self.table("lm_head", vocab_size, d), softcap })
             }
             HeadStyle::Score { labels } => ModelHead::Classifier(Classifier {
                 reads: ReadRow::Last,

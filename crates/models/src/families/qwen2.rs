@@ -8,7 +8,7 @@ use super::{Family, Sizes, refuse};
 use crate::error::Result;
 use crate::kernels::AttentionSettings;
 use crate::layers::SelfAttention;
-use crate::model::Wiring;
+use crate::wiring::Wiring;
 
 const RULES: DecoderRules = DecoderRules { key_value_heads_default: false, ..DecoderRules::LLAMA };
 

@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::{Family, Sizes, require};
 use crate::error::Result;
 use crate::kernels::Activation;
-use crate::model::Wiring;
+use crate::wiring::Wiring;
 
 /// `config.json` of a RoBERTa classifier.
 #[derive(Debug, Deserialize)]

@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::ModuleIdx;
 use crate::error::Result;
 use crate::kernels::add;
+use crate::modules::ModuleIdx;
 use crate::params::{ParamId, Params};
 
 /// Gradients of the two LoRA factors of one module.

@@ -7,13 +7,9 @@ use candle_core::Tensor;
 
 use super::{Gradients, Pass};
 use crate::error::Result;
-use crate::families::Stored;
 use crate::kernels::{add_matmul, add_matmul_nt, add_to_rows, column_sums, matmul, matmul_nt, matmul_tn, scale};
+use crate::modules::{ModuleIdx, Stored};
 use crate::params::ParamId;
-
-/// Index of an adaptable linear layer in `Model::linear_modules`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModuleIdx(pub usize);
 
 /// One linear layer: `[t, in] -> [t, out]`.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
-//! LoRA adapters: the factors in memory, and PEFT files in and out (`peft.rs`).
+//! LoRA adapters by module name: in memory, bound to a model's layers (`bound.rs`), and as PEFT files (`peft/`).
 //!
-//! Start with [`LoraAdapter`]; `layers/linear.rs` has the arithmetic.
+//! Start with [`LoraAdapter`]; `factors.rs` has what a pass sees of it and `layers/linear.rs` the arithmetic.
 
 mod bound;
 mod peft;
@@ -10,24 +10,14 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
-pub use bound::BoundAdapter;
 pub use peft::{
     AdaptedModule, PeftConfig, PeftTask, RankLookup, TargetModules, check_adapter_tensors, load_adapter,
     open_adapter_config, save_adapter,
 };
 
-use crate::error::Result;
+pub use crate::factors::{BoundAdapter, LoraFactors};
 
-/// The two factors of one adapted linear layer. The effective update is `scaling * b * a`, shape `[out, in]`.
-#[derive(Debug, Clone)]
-pub struct LoraFactors {
-    /// `[r, in]`, float32.
-    pub a: Tensor,
-    /// `[out, r]`, float32.
-    pub b: Tensor,
-    /// `lora_alpha / r`, or `lora_alpha / sqrt(r)` with `use_rslora`.
-    pub scaling: f64,
-}
+use crate::error::Result;
 
 /// A LoRA adapter in memory: its PEFT configuration and the factors by full module name
 /// (`model.layers.0.mlp.gate_proj`; no `base_model.model.` prefix, no `.weight`).

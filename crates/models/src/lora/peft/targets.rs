@@ -6,7 +6,8 @@ use regex::{Regex, RegexBuilder};
 
 use super::config::{PeftConfig, PeftTask};
 use crate::error::{ModelError, Result};
-use crate::families::{FamilyConfig, ModuleShape, Stored};
+use crate::families::FamilyConfig;
+use crate::modules::{ModuleShape, Stored};
 
 /// A pattern comes from the submitter; this bounds the automaton it may compile to, in bytes.
 const MAX_PATTERN_BYTES: usize = 1 << 20;

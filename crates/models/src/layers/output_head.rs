@@ -53,14 +53,14 @@ impl Guide {
 
 /// The matrix `[v, d]` that turns hidden states into logits; with tied embeddings it is the embedding.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub struct OutputHead {
     /// The weight `[v, d]`.
     pub weight: ParamId,
     /// If set, a logit `z` becomes `cap * tanh(z / cap)` (Gemma 2).
     pub softcap: Option<f32>,
 }
 
-impl Head {
+impl OutputHead {
     /// Logits of the given rows: `[t, d] -> [rows, v]`.
     pub fn logits(&self, hidden: &Tensor, rows: &[u32], pass: Pass<'_>) -> Result<Tensor> {
         self.logits_of(&gather_rows(hidden, rows)?, pass)

@@ -1,4 +1,4 @@
-//! The words in which a family describes its layers to those who adapt, score or prune them.
+//! The linear layers of a model as those who adapt, score or prune them see them: kinds, shapes and indices. Knows no family.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,10 @@ pub enum Stored {
     InOut,
 }
 
+/// Index of an adaptable linear layer in `Model::linear_modules`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModuleIdx(pub usize);
+
 /// One adaptable linear layer of a model. Its weight is the tensor `{name}.weight`, its bias, if it has one, `{name}.bias`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleShape {
@@ -82,7 +86,7 @@ impl ModuleShape {
     }
 }
 
-/// How many heads a family's attention has, and how wide they are; the same in every block.
+/// Number and width of the attention's heads; the same in every block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttentionHeads {
     /// Query heads `h`.
