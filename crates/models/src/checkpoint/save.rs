@@ -2,16 +2,18 @@
 //!
 //! A file appears under its name only when it is complete: it is written beside it first. A full disk leaves nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Value, json};
 
 use super::header::Dtype;
+use super::{misfit, wrong_type};
 use crate::error::{ModelError, Result};
 
 /// Writes a checkpoint folder: `config.json` and `model.safetensors`, or shards `model-00001-of-0000N.safetensors` with
@@ -94,21 +96,20 @@ fn stored_dtype(name: &str, dtype: DType) -> Result<Dtype> {
         DType::F32 => Ok(Dtype::F32),
         DType::F16 => Ok(Dtype::F16),
         DType::BF16 => Ok(Dtype::Bf16),
-        other => Err(ModelError::Tensor {
-            tensor: name.to_owned(),
-            expected: "an element type of F32, F16 or BF16".into(),
-            found: other.as_str().into(),
-        }),
+        other => Err(wrong_type(name, other.as_str())),
     }
 }
 
 /// Writes one safetensors file, each tensor in its own element type or all in `dtype` (F32, F16 or BF16).
 ///
-/// Tensors lie by element size, widest first, then by name, as the reference writer puts them; equal tensors give equal
-/// bytes in whatever order they come.
+/// Tensors lie by element size, widest first, then by name, as the reference writer puts them, except that F16 comes
+/// before BF16; equal tensors give equal bytes in whatever order they come. The file is streamed here and not by
+/// `safetensors::serialize_to_file`, which chooses the order itself, gives the file to its owner alone, does not flush
+/// it to the disk, and has no way to refuse a number half-way.
 ///
 /// # Errors
-/// [`ModelError::NotFinite`] for a NaN, an infinity or a value that `dtype` cannot hold; [`ModelError::Io`].
+/// [`ModelError::NotFinite`] for a NaN, an infinity or a value that `dtype` cannot hold; [`ModelError::Tensor`] for two
+/// tensors of one name; [`ModelError::Io`].
 pub fn write_tensor_file(path: &Path, tensors: &[(String, Tensor)], dtype: Option<Dtype>) -> Result<()> {
     let mut entries = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -128,7 +129,7 @@ pub fn write_tensor_file(path: &Path, tensors: &[(String, Tensor)], dtype: Optio
 fn write_entries(path: &Path, entries: &[(Dtype, &str, &Tensor)]) -> Result<()> {
     let file = File::create(path).map_err(ModelError::io(path))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    let header = header_text(entries);
+    let header = header_text(entries)?;
     let length = (header.len() as u64).to_le_bytes();
     out.write_all(&length).and_then(|()| out.write_all(header.as_bytes())).map_err(ModelError::io(path))?;
     for (dtype, name, tensor) in entries {
@@ -143,21 +144,31 @@ fn write_entries(path: &Path, entries: &[(Dtype, &str, &Tensor)]) -> Result<()> 
 }
 
 /// The header, padded with spaces so that the data starts at a multiple of 8 bytes.
-fn header_text(entries: &[(Dtype, &str, &Tensor)]) -> String {
-    // Readers of the Python side refuse a file that does not say which framework it is for.
-    let mut text = String::from(r#"{"__metadata__":{"format":"pt"}"#);
+fn header_text(entries: &[(Dtype, &str, &Tensor)]) -> Result<String> {
     let mut position = 0;
+    let mut names = HashSet::new();
+    let mut tensors = Vec::with_capacity(entries.len());
     for (dtype, name, tensor) in entries {
-        let end = position + dtype.bytes() * tensor.elem_count() as u64;
-        let (name, dtype, shape) = (Value::from(*name), dtype.name(), Value::from(tensor.dims()));
-        // Spelled as the reference writer spells it, so that an untouched adapter comes back byte for byte.
-        text.push_str(&format!(r#",{name}:{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{position},{end}]}}"#));
-        position = end;
+        if !names.insert(name) {
+            return Err(misfit(name, "one tensor of this name", "two"));
+        }
+        let start = position;
+        position += dtype.bytes() as usize * tensor.elem_count();
+        let dtype = match dtype {
+            Dtype::F16 => safetensors::Dtype::F16,
+            Dtype::Bf16 => safetensors::Dtype::BF16,
+            _ => safetensors::Dtype::F32,
+        };
+        let shape = tensor.dims().to_vec();
+        tensors.push(((*name).to_owned(), TensorInfo { dtype, shape, data_offsets: (start, position) }));
     }
-    text.push('}');
+    // Readers of the Python side refuse a file that does not say which framework it is for.
+    let framework = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(framework), tensors).expect("offsets that follow from the shapes");
+    let mut text = serde_json::to_string(&metadata).expect("a header of text and whole numbers");
     let padding = text.len().next_multiple_of(8) - text.len();
     text.push_str(&" ".repeat(padding));
-    text
+    Ok(text)
 }
 
 /// Writes the values; false when one of them is not finite in this element type.

@@ -124,6 +124,42 @@ fn a_value_that_the_stored_type_cannot_hold_is_an_error_and_leaves_no_file() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+#[test]
+fn a_file_is_its_header_in_one_spelling_and_its_tensors_widest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.safetensors");
+    let tensor =
+        |values: &[f32], dtype| Tensor::from_slice(values, values.len(), &Device::Cpu).unwrap().to_dtype(dtype);
+    let tensors = [
+        ("b".to_owned(), tensor(&[1.0], DType::BF16).unwrap()),
+        ("z \"é\"".to_owned(), tensor(&[1.0, -2.0], DType::F16).unwrap().reshape((2, 1)).unwrap()),
+        ("m".to_owned(), tensor(&[], DType::F32).unwrap()),
+        ("a".to_owned(), tensor(&[0.5], DType::F32).unwrap().reshape(()).unwrap()),
+    ];
+    write_tensor_file(&path, &tensors, None).unwrap();
+    let header = concat!(
+        r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"#,
+        r#""m":{"dtype":"F32","shape":[0],"data_offsets":[4,4]},"#,
+        r#""z \"é\"":{"dtype":"F16","shape":[2,1],"data_offsets":[4,8]},"#,
+        r#""b":{"dtype":"BF16","shape":[1],"data_offsets":[8,10]}}"#,
+    );
+    let padded = header.len().next_multiple_of(8);
+    let mut expected = (padded as u64).to_le_bytes().to_vec();
+    expected.extend_from_slice(header.as_bytes());
+    expected.resize(8 + padded, b' ');
+    expected.extend_from_slice(&[0, 0, 0, 0x3f, 0, 0x3c, 0, 0xc0, 0x80, 0x3f]);
+    assert_eq!(std::fs::read(&path).unwrap().escape_ascii().to_string(), expected.escape_ascii().to_string());
+}
+
+#[test]
+fn two_tensors_of_one_name_are_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let tensors: Vec<_> = ["a", "b", "a"].map(|name| (name.to_owned(), three_tensors().remove(0).1)).into();
+    let error = write_tensor_file(&dir.path().join("w.safetensors"), &tensors, None).unwrap_err();
+    assert!(matches!(&error, ModelError::Tensor { tensor, .. } if tensor == "a"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
 /// Three tensors of 16, 24 and 8 bytes.
 fn three_tensors() -> Vec<(String, Tensor)> {
     let tensor = |n: usize| Tensor::arange(0f32, n as f32, &Device::Cpu).unwrap();
