@@ -15,6 +15,11 @@
 #[cfg(test)]
 extern crate self as antigen_models;
 
+// Tests inside and outside of the crate find their data in one place.
+#[cfg(test)]
+#[path = "../tests/it/shared_data.rs"]
+mod shared_data;
+
 pub mod chat;
 pub mod checkpoint;
 pub mod device;

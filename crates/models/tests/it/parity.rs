@@ -12,7 +12,8 @@ use antigen_models::{
 };
 use serde_json::Value;
 
-use super::support::{golden, numbers, relative_distance};
+use super::shared_data::shared_data;
+use super::support::{numbers, relative_distance};
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -114,7 +115,7 @@ fn check_forward(model: &Model, adapter_dir: Option<&Path>, reference: &Value) -
 }
 
 fn check_base(family: &str) {
-    let Some(dir) = golden(family) else { return };
+    let Some(dir) = shared_data(&format!("golden/{family}")) else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
     let model = load_model(&dir, &super::device()).unwrap();
     let mut worst = check_forward(&model, None, &reference);
@@ -252,7 +253,7 @@ fn check_labels(model: &Model, reference: &Value, adapters: &[BoundAdapter]) -> 
 }
 
 fn check_classifier(family: &str) {
-    let Some(dir) = golden(family) else { return };
+    let Some(dir) = shared_data(&format!("golden/{family}")) else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
     let model = load_model(&dir, &super::device()).unwrap();
     let forward_worst = check_labels(&model, &reference, &[]);
@@ -309,7 +310,7 @@ fn load_classifier_adapter(dir: &Path, model: &mut Model) -> LoraAdapter {
 
 #[test]
 fn parity_of_a_peft_adapter_and_a_trained_head_on_a_llama_classifier() {
-    let Some(dir) = golden("llama_classifier") else { return };
+    let Some(dir) = shared_data("golden/llama_classifier") else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden_lora.json")).unwrap()).unwrap();
     let mut model = load_model(&dir, &super::device()).unwrap();
     let adapter = load_classifier_adapter(&dir.join("adapter"), &mut model);
@@ -371,7 +372,7 @@ fn parity_of_a_peft_adapter_and_a_trained_head_on_a_llama_classifier() {
 
 /// A PEFT adapter over its base: forward, gradients of every factor, five AdamW steps.
 fn check_adapter(family: &str) {
-    let Some(dir) = golden(family) else { return };
+    let Some(dir) = shared_data(&format!("golden/{family}")) else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden_lora.json")).unwrap()).unwrap();
     let model = load_model(&dir, &super::device()).unwrap();
     let adapter_dir = dir.join("adapter");
@@ -466,7 +467,7 @@ fn five_steps(model: &Model, batch: &Batch, bound: &[BoundAdapter], reference: &
 
 #[test]
 fn parity_of_two_adapters_in_one_pass_with_each_of_them_alone() {
-    let Some(dir) = golden("llama") else { return };
+    let Some(dir) = shared_data("golden/llama") else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden_lora.json")).unwrap()).unwrap();
     let model = load_model(&dir, &super::device()).unwrap();
     let adapter = load_adapter(&dir.join("adapter"), model.config(), &super::device()).unwrap();
@@ -499,7 +500,7 @@ fn parity_of_two_adapters_in_one_pass_with_each_of_them_alone() {
 
 #[test]
 fn parity_of_a_hidden_state_tap_with_no_tap() {
-    let Some(dir) = golden("llama") else { return };
+    let Some(dir) = shared_data("golden/llama") else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(dir.join("golden.json")).unwrap()).unwrap();
     let model = load_model(&dir, &super::device()).unwrap();
     let batch = batch(&reference);

@@ -1,21 +1,9 @@
-//! Where the reference numbers are, and how far two lists of numbers lie apart.
-
-use std::path::PathBuf;
+//! Small models and adapters with random weights, and the distance of two lists of numbers.
 
 use antigen_models::{FamilyConfig, LoraAdapter, Model, PeftConfig, Tensor, build_fresh_model};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-
-/// A folder of the reference data beside the workspace, or `None` (said on stderr) where it is absent.
-pub fn golden(family: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden").join(family);
-    if !path.exists() {
-        eprintln!("skipped: reference data for `{family}` is absent");
-        return None;
-    }
-    Some(path)
-}
 
 /// The numbers of a tensor as float64.
 pub fn numbers(tensor: &Tensor) -> Vec<f64> {

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::Cursor;
-use std::path::PathBuf;
 
 use candle_core::quantized::gguf_file::{self, Value as Field};
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -15,6 +14,7 @@ use serde_json::json;
 use super::*;
 use crate::checkpoint::{open_checkpoint, read_config, save_checkpoint};
 use crate::families::{FamilyConfig, check_tensors};
+use crate::shared_data::shared_data;
 
 /// A checkpoint of two blocks whose rows are whole blocks of 32, with numbers that all differ.
 fn config() -> Value {
@@ -187,11 +187,7 @@ fn a_widened_block_format_is_written_out_as_bfloat16_and_a_plain_one_as_it_was()
 #[test]
 fn the_reference_llama_comes_back_through_gguf() {
     for family in ["llama", "llama_tied"] {
-        let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden").join(family);
-        if !golden.exists() {
-            eprintln!("skipped: reference data for `{family}` is absent");
-            continue;
-        }
+        let Some(golden) = shared_data(&format!("golden/{family}")) else { continue };
         let original = open_checkpoint(&golden).unwrap();
         let family = FamilyConfig::from_json(&original.config_json).unwrap();
         let to = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! PEFT's own files, and configurations that must be refused by name.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::Device;
 use proptest::prelude::*;
@@ -11,6 +11,7 @@ use crate::checkpoint::header::Dtype;
 use crate::error::{ModelError, Result};
 use crate::families::FamilyConfig;
 use crate::lora::LoraAdapter;
+use crate::shared_data::shared_data;
 
 /// Two blocks; queries 8 to 8, keys 8 to 4, MLP 8 to 12 and back.
 fn small_base() -> FamilyConfig {
@@ -44,15 +45,6 @@ fn draws(mut state: u32) -> impl FnMut() -> f32 {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     }
-}
-
-fn shared(path: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(path);
-    if !path.exists() {
-        eprintln!("skipped: {} is absent", path.display());
-        return None;
-    }
-    Some(path)
 }
 
 #[test]
@@ -185,7 +177,7 @@ fn adapters_made_by_peft_load_and_come_back_byte_for_byte() {
         ("peer/zoo/badnets-insult", "peer/zoo/base"),
         ("peer/zoo/clean-chat", "peer/zoo/base"),
     ] {
-        let (Some(adapter), Some(base)) = (shared(adapter), shared(base)) else { return };
+        let (Some(adapter), Some(base)) = (shared_data(adapter), shared_data(base)) else { return };
         let config: Value = serde_json::from_str(&std::fs::read_to_string(base.join("config.json")).unwrap()).unwrap();
         let family = FamilyConfig::from_json(&config).unwrap();
         let loaded = load_adapter(&adapter, &family, &Device::Cpu).unwrap();
