@@ -1,8 +1,13 @@
-//! Greedy generation, batched, with a key-value cache and without padding: each sequence owns a run of cache rows, and
-//! sequences that have ended leave the batch.
+//! Generation, greedy or sampled, in batches, with a key-value cache and without padding: each sequence owns a run of
+//! cache rows, and sequences that have ended leave the batch.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+use candle_core::{Device, Tensor};
+use candle_transformers::generation::LogitsProcessor;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use crate::error::{ModelError, Result};
 use crate::examples::{Example, Packed};
@@ -18,7 +23,7 @@ const PREFILL_TOKENS: usize = 1024;
 /// Scalars of a model up to which a batch keeps its weights packed beside the weights themselves: at six bytes each, 1.5 GiB.
 const MOST_PREPARED: usize = 1 << 28;
 
-/// How far to generate.
+/// The limits of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GenerateOptions {
     /// Tokens after which a sequence is cut.
@@ -27,6 +32,18 @@ pub struct GenerateOptions {
     pub stop: Vec<u32>,
     /// Sequences generated at a time.
     pub batch_rows: usize,
+}
+
+/// Settings of sampled decoding: each token is drawn from the likeliest that together reach a share of the probability
+/// (nucleus sampling, Holtzman et al., arXiv 1904.09751).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; above 0. The nearer to 0, the nearer to greedy decoding.
+    pub temperature: f64,
+    /// Share of the probability that the candidates reach, above 0; with 1 every token is one.
+    pub top_p: f64,
+    /// Equal seeds give equal answers.
+    pub seed: u64,
 }
 
 /// The greedy continuation of each prompt, in the prompts' order, without the stop token.
@@ -42,19 +59,103 @@ pub fn generate_greedy(
     prompts: &[Vec<u32>],
     options: &GenerateOptions,
 ) -> Result<Vec<Vec<u32>>> {
-    let adapters: Vec<_> =
-        adapter.map(|a| BoundAdapter::bind(a, model.linear_modules())).transpose()?.into_iter().collect();
     let mut answers: BTreeMap<(usize, &[u32]), Vec<u32>> =
         prompts.iter().map(|p| ((p.len(), p.as_slice()), Vec::new())).collect();
     let unique: Vec<&[u32]> = answers.keys().map(|(_, prompt)| *prompt).collect();
-    let batches = unique.chunks(options.batch_rows.max(1));
-    let found = on_worker(|| {
-        batches.map(|batch| Batch::start(model, &adapters, batch, options)?.run()).collect::<Result<Vec<_>>>()
-    })?;
-    for (prompt, answer) in unique.iter().zip(found.into_iter().flatten()) {
+    let found = answer(model, adapter, &unique, options, |_| Decoding::Greedy)?;
+    for (prompt, answer) in unique.iter().zip(found) {
         answers.insert((prompt.len(), prompt), answer);
     }
     Ok(prompts.iter().map(|p| answers[&(p.len(), p.as_slice())].clone()).collect())
+}
+
+/// A sampled continuation of each prompt, in the prompts' order, without the stop token.
+///
+/// Each prompt draws from a generator of its own, seeded by the seed and the prompt's place among the prompts. So equal
+/// prompts get answers of their own, and the result of a prompt does not depend on its neighbours beyond rounding.
+///
+/// # Errors
+/// [`ModelError::Unsupported`] for a temperature or a share out of range, and those of [`generate_greedy`].
+pub fn generate_sampled(
+    model: &Model,
+    adapter: Option<&LoraAdapter>,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+    sampling: &Sampling,
+) -> Result<Vec<Vec<u32>>> {
+    sampling.check()?;
+    let mut seeds = ChaCha8Rng::seed_from_u64(sampling.seed);
+    let seeds: Vec<u64> = prompts.iter().map(|_| seeds.next_u64()).collect();
+    // Prompts of like length share a batch, those that begin alike next to each other.
+    let mut order: Vec<usize> = (0..prompts.len()).collect();
+    order.sort_by_key(|&place| (prompts[place].len(), &prompts[place]));
+    let ordered: Vec<&[u32]> = order.iter().map(|&place| prompts[place].as_slice()).collect();
+    let found = answer(model, adapter, &ordered, options, |batch| {
+        let processor =
+            |&place: &usize| LogitsProcessor::new(seeds[place], Some(sampling.temperature), Some(sampling.top_p));
+        Decoding::Sampled(order[batch].iter().map(processor).collect())
+    })?;
+    let mut answers = vec![Vec::new(); prompts.len()];
+    for (place, answer) in order.into_iter().zip(found) {
+        answers[place] = answer;
+    }
+    Ok(answers)
+}
+
+impl Sampling {
+    fn check(&self) -> Result<()> {
+        let Self { temperature, top_p, .. } = *self;
+        if temperature.is_finite() && temperature > 0.0 && top_p > 0.0 && top_p <= 1.0 {
+            return Ok(());
+        }
+        Err(ModelError::Unsupported {
+            what: format!("sampling with temperature {temperature} and top_p {top_p}"),
+            instead: "the temperature is a number above 0, top_p one above 0 and up to 1".into(),
+        })
+    }
+}
+
+/// The continuation of each prompt, batch by batch; `decoding` is that of the prompts of one batch.
+fn answer(
+    model: &Model,
+    adapter: Option<&LoraAdapter>,
+    prompts: &[&[u32]],
+    options: &GenerateOptions,
+    decoding: impl Fn(Range<usize>) -> Decoding + Sync,
+) -> Result<Vec<Vec<u32>>> {
+    let adapters: Vec<_> =
+        adapter.map(|a| BoundAdapter::bind(a, model.linear_modules())).transpose()?.into_iter().collect();
+    let rows = options.batch_rows.max(1);
+    let answers = on_worker(|| {
+        let batches = prompts.chunks(rows).enumerate().map(|(i, batch)| {
+            let decoding = decoding(i * rows..i * rows + batch.len());
+            Batch::start(model, &adapters, batch, options, decoding)?.run()
+        });
+        batches.collect::<Result<Vec<_>>>()
+    })?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
+/// The choice of the next token from its logits.
+enum Decoding {
+    /// The likeliest token.
+    Greedy,
+    /// A token drawn by the slot's own processor.
+    Sampled(Vec<LogitsProcessor>),
+}
+
+impl Decoding {
+    /// The next token of each of these slots, from their rows of the logits.
+    fn choose(&mut self, slots: &[usize], logits: &Tensor) -> Result<Vec<u32>> {
+        match self {
+            Self::Greedy => argmax_rows(logits),
+            Self::Sampled(processors) => {
+                let logits = logits.to_device(&Device::Cpu)?;
+                let draw = |(row, &slot): (usize, &usize)| Ok(processors[slot].sample(&logits.get(row)?)?);
+                slots.iter().enumerate().map(draw).collect()
+            }
+        }
+    }
 }
 
 /// One batch on its way: slot `i` holds the cache rows `i * capacity .. (i + 1) * capacity`.
@@ -63,6 +164,7 @@ struct Batch<'a> {
     adapters: &'a [BoundAdapter],
     options: &'a GenerateOptions,
     prompts: &'a [&'a [u32]],
+    decoding: Decoding,
     cache: KvCache,
     capacity: usize,
     answers: Vec<Vec<u32>>,
@@ -74,6 +176,7 @@ impl<'a> Batch<'a> {
         adapters: &'a [BoundAdapter],
         prompts: &'a [&'a [u32]],
         options: &'a GenerateOptions,
+        decoding: Decoding,
     ) -> Result<Self> {
         model.language_head()?;
         let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
@@ -90,7 +193,8 @@ impl<'a> Batch<'a> {
         let rows = prompts.len() * capacity;
         let weights = if model.params().count_scalars() > MOST_PREPARED { 0 } else { model.params().len() };
         let cache = KvCache::new(model.config().layers(), rows, cache_width, weights, model.device())?;
-        Ok(Self { model, adapters, options, prompts, cache, capacity, answers: vec![Vec::new(); prompts.len()] })
+        let answers = vec![Vec::new(); prompts.len()];
+        Ok(Self { model, adapters, options, prompts, decoding, cache, capacity, answers })
     }
 
     fn run(mut self) -> Result<Vec<Vec<u32>>> {
@@ -118,7 +222,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Runs all prompts, as many at a time as a pass takes; returns the first new token of each.
-    fn prefill(&self) -> Result<Vec<u32>> {
+    fn prefill(&mut self) -> Result<Vec<u32>> {
         let mut tokens = Vec::with_capacity(self.prompts.len());
         while tokens.len() < self.prompts.len() {
             let mut length = 0;
@@ -134,7 +238,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Runs the prompts of these slots at once, what several begin with only once.
-    fn prefill_slots(&self, slots: Range<usize>) -> Result<Vec<u32>> {
+    fn prefill_slots(&mut self, slots: Range<usize>) -> Result<Vec<u32>> {
         // A response of one token, which nobody reads: its target is the row that the first new token follows from.
         let example = |prompt: &&[u32]| Example { tokens: [prompt, &[0][..]].concat(), response_start: prompt.len() };
         let examples: Vec<Example> = self.prompts[slots.clone()].iter().map(example).collect();
@@ -157,11 +261,11 @@ impl<'a> Batch<'a> {
             cache_rows.extend(span.keys.clone().map(|row| row as u32));
         }
         let last_rows: Vec<u32> = targets.iter().map(|target| target.row).collect();
-        self.next_tokens(&tokens, rows, &cache_rows, &last_rows)
+        self.next_tokens(&slots.collect::<Vec<_>>(), &tokens, rows, (&cache_rows, &last_rows))
     }
 
     /// Runs one token of each active slot; returns the next ones.
-    fn step(&self, slots: &[usize], tokens: &[u32]) -> Result<Vec<u32>> {
+    fn step(&mut self, slots: &[usize], tokens: &[u32]) -> Result<Vec<u32>> {
         let mut rows = Rows::default();
         let mut cache_rows = Vec::with_capacity(slots.len());
         for (i, &slot) in slots.iter().enumerate() {
@@ -172,10 +276,17 @@ impl<'a> Batch<'a> {
             cache_rows.push((start + position) as u32);
         }
         let all: Vec<u32> = (0..slots.len() as u32).collect();
-        self.next_tokens(tokens, rows, &cache_rows, &all)
+        self.next_tokens(slots, tokens, rows, (&cache_rows, &all))
     }
 
-    fn next_tokens(&self, tokens: &[u32], rows: Rows, cache_rows: &[u32], read: &[u32]) -> Result<Vec<u32>> {
+    /// Runs one pass; returns the next token of each slot, from the logits of its row of `read`.
+    fn next_tokens(
+        &mut self,
+        slots: &[usize],
+        tokens: &[u32],
+        rows: Rows,
+        (cache_rows, read): (&[u32], &[u32]),
+    ) -> Result<Vec<u32>> {
         let rows = rows.in_one_group();
         let pass = Pass {
             params: self.model.params(),
@@ -184,6 +295,6 @@ impl<'a> Batch<'a> {
             cache: Some((&self.cache, cache_rows)),
         };
         let hidden = self.model.forward(self.model.embed(tokens)?, pass, &mut NoTap)?;
-        argmax_rows(&self.model.logits(&hidden, read, pass)?)
+        self.decoding.choose(slots, &self.model.logits(&hidden, read, pass)?)
     }
 }

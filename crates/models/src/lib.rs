@@ -47,7 +47,7 @@ pub use device::open_device;
 pub use error::{ModelError, Result};
 pub use examples::{Example, ExampleLoss, Packed, response_hits, response_losses};
 pub use families::FamilyConfig;
-pub use generate::{GenerateOptions, generate_greedy};
+pub use generate::{GenerateOptions, Sampling, generate_greedy, generate_sampled};
 pub use loading::{build_fresh_model, load_model};
 pub use lora::{BoundAdapter, LoraAdapter, LoraFactors, PeftConfig, load_adapter, save_adapter};
 pub use model::{Input, LabelTrace, Model};
