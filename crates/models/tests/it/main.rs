@@ -1,5 +1,5 @@
-//! Tests of the whole crate against numbers that it did not make: PyTorch's (`parity`) and
-//! finite differences (`gradients`).
+//! Tests of the whole crate against numbers that it did not make: PyTorch's (`parity`), those of candle's own models
+//! (`reference`), and finite differences (`gradients`).
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
@@ -7,6 +7,7 @@ mod families;
 mod gradients;
 mod parity;
 mod precision;
+mod reference;
 mod sampling;
 mod shared_data;
 mod sharing;
