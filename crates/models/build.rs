@@ -1,4 +1,5 @@
-//! With the feature `cuda`: compiles the kernels to PTX with nvcc, found as `NVCC`, under `CUDA_HOME`, or in the path. Without it: nothing.
+//! With the feature `cuda`: compiles the kernels to PTX with nvcc, found as `NVCC`, under `CUDA_HOME`, or in
+//! the path. Without it: nothing.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! Chat templates: messages in, prompt text out.
 //!
-//! The template comes with the submitted files, so it is a program of the attacker's: it runs with bounded instructions,
-//! bounded recursion and bounded output, and reaches nothing but its arguments. What fuel cannot bound is memory (a text
-//! joined to itself forty times); the process that renders should have a memory limit.
+//! The template comes with the submitted files, so it is a program of the attacker's: it runs with bounded
+//! instructions, bounded recursion and bounded output, and reaches nothing but its arguments. What fuel
+//! cannot bound is memory (a text joined to itself forty times); the process that renders should have a
+//! memory limit.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -55,8 +56,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Opens `chat_template.jinja`, or `chat_template` of `tokenizer_config.json` (a text, or a list with one named
-    /// `default`). `None` when the folder has neither.
+    /// Opens `chat_template.jinja`, or `chat_template` of `tokenizer_config.json` (a text, or a list with one
+    /// named `default`). `None` when the folder has neither.
     ///
     /// # Errors
     /// [`ModelError::Template`] when it does not compile, [`ModelError::Io`], [`ModelError::Format`].
@@ -87,7 +88,8 @@ impl ChatTemplate {
         Ok(Self { environment, bos, eos })
     }
 
-    /// Writes a conversation in the model's own format; `add_generation_prompt` ends it where the model's turn begins.
+    /// Writes a conversation in the model's own format; `add_generation_prompt` ends it where the model's
+    /// turn begins.
     ///
     /// # Errors
     /// [`ModelError::Template`] when the template raises an error or exceeds its fuel, depth or output.
@@ -113,7 +115,8 @@ fn find_template(value: &serde_json::Value) -> Option<String> {
     value.as_str().or_else(by_name).map(str::to_owned)
 }
 
-/// Templates mark the model's own turns for training with `{% generation %}`; for a prompt the mark means nothing.
+/// Templates mark the model's own turns for training with `{% generation %}`; for a prompt the mark means
+/// nothing.
 fn drop_training_marks(source: &str) -> String {
     let mark = |word| Regex::new(&format!(r"\{{%(-?)\s*{word}\s*(-?)%\}}")).expect("the pattern is fixed");
     let opened = mark("generation").replace_all(source, "{%$1 if true $2%}");
@@ -136,7 +139,8 @@ fn build_environment() -> Result<Environment<'static>> {
     Ok(environment)
 }
 
-/// JSON as Python writes it: a space after `,` and `:`, nothing escaped for HTML. minijinja's own filter does escape.
+/// JSON as Python writes it: a space after `,` and `:`, nothing escaped for HTML. minijinja's own filter does
+/// escape.
 fn write_json(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
     let _: (Option<bool>, Option<bool>) = (options.get("ensure_ascii")?, options.get("sort_keys")?);
@@ -171,8 +175,8 @@ impl serde_json::ser::Formatter for Spaced {
     }
 }
 
-/// `strftime_now`, on a fixed day: a prompt that changes at midnight could not be measured twice. The day is the one that
-/// the Llama 3 templates fall back to.
+/// `strftime_now`, on a fixed day: a prompt that changes at midnight could not be measured twice. The day is
+/// the one that the Llama 3 templates fall back to.
 fn format_date(format: &str) -> Result<String, minijinja::Error> {
     use std::fmt::Write as _;
     let midnight = NaiveDate::from_ymd_opt(2024, 7, 26).and_then(|day| day.and_hms_opt(0, 0, 0));

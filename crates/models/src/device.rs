@@ -1,14 +1,14 @@
-//! Where the arithmetic happens.
+//! The devices that the arithmetic runs on.
 
 use candle_core::Device;
 
 use crate::error::{ModelError, Result};
 use crate::kernels::keep_off_matrix_unit;
 
-/// Lets all threads allocate from one heap, which keeps what is freed for the next large buffer. glibc gives each thread a heap of its
-/// own, but training allocates on whichever worker it runs: with two workers the peak was twice as high (measured). And it takes large
-/// buffers from the system page by page and gives them back at once, which costs a twentieth of a training step. To be called before
-/// threads start.
+/// Lets all threads allocate from one heap, which keeps what is freed for the next large buffer. glibc gives
+/// each thread a heap of its own, but training allocates on whichever worker it runs: with two workers the
+/// peak was twice as high (measured). And it takes large buffers from the system page by page and gives them
+/// back at once, which costs a twentieth of a training step. To be called before threads start.
 pub fn share_one_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
     // SAFETY: the calls change settings of the allocator and no memory.
@@ -19,11 +19,12 @@ pub fn share_one_heap() {
     }
 }
 
-/// Opens `cpu`, `cpu:portable`, `cuda` or `cuda:N`. The second is the first with the same bytes on every processor, for which this whole
-/// process is kept off the matrix unit ([`keep_off_matrix_unit`]).
+/// Opens `cpu`, `cpu:portable`, `cuda` or `cuda:N`. The second is the first with the same bytes on every
+/// processor, for which this whole process is kept off the matrix unit ([`keep_off_matrix_unit`]).
 ///
 /// # Errors
-/// [`ModelError::Unsupported`] for another word, [`ModelError::Device`] when this build or machine has no such device.
+/// [`ModelError::Unsupported`] for another word, [`ModelError::Device`] when this build or machine has no
+/// such device.
 pub fn open_device(name: &str) -> Result<Device> {
     match name.split_once(':').unwrap_or((name, "0")) {
         ("cpu", "0") => Ok(Device::Cpu),
@@ -39,8 +40,8 @@ pub fn open_device(name: &str) -> Result<Device> {
     }
 }
 
-/// A GPU with one stream for all threads. With candle's default, a stream for each thread, a model loaded by one thread and trained
-/// by another would need events to keep the order.
+/// A GPU with one stream for all threads. With candle's default, a stream for each thread, a model loaded by
+/// one thread and trained by another would need events to keep the order.
 fn open_cuda(index: usize) -> Result<Device> {
     let device = Device::new_cuda_with_stream(index).map_err(|why| {
         let why = why.to_string(); // the other lines are a backtrace
@@ -48,7 +49,8 @@ fn open_cuda(index: usize) -> Result<Device> {
     })?;
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = &device {
-        // SAFETY: all work of this device goes through its one stream, which keeps the order; there is nothing to wait for.
+        // SAFETY: all work of this device goes through its one stream, which keeps the order; there is
+        // nothing to wait for.
         unsafe { cuda.disable_event_tracking() };
     }
     Ok(device)

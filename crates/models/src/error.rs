@@ -1,4 +1,5 @@
-//! What can go wrong with a model's files or arithmetic, in words that name the tensor, what was expected and what was found.
+//! The errors of a model's files and arithmetic, in words that name the tensor, what was expected and what
+//! was found.
 
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ pub enum ModelError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's own error.
         cause: std::io::Error,
     },
     /// A file is there but is not what its name promises.
@@ -18,9 +19,9 @@ pub enum ModelError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What a correct file has there.
+        /// The content that a correct file has there.
         expected: String,
-        /// What this file has there.
+        /// The content that this file has there.
         found: String,
     },
     /// A tensor is missing, or has another shape or type than the configuration asks for.
@@ -30,7 +31,7 @@ pub enum ModelError {
         tensor: String,
         /// Shape, type or presence asked for.
         expected: String,
-        /// What the file has.
+        /// Shape, type or presence in the file.
         found: String,
     },
     /// Something valid that this version does not do, refused by name.
@@ -38,7 +39,7 @@ pub enum ModelError {
     Unsupported {
         /// The feature by its own name (`use_dora`, `peft_type IA3` ...).
         what: String,
-        /// What to do instead.
+        /// The way out, for whoever asked for it.
         instead: String,
     },
     /// Weights stored in a way that is not read, refused by name.
@@ -46,9 +47,9 @@ pub enum ModelError {
     Quantised {
         /// The way by its own name (`GPTQ`, `GGUF IQ4_XS` ...).
         scheme: String,
-        /// What showed it, and in which file.
+        /// The sign that gave it away, and its file.
         found: String,
-        /// What to upload instead.
+        /// The checkpoint to upload instead.
         instead: String,
     },
     /// A chat template did not compile, or spent its fuel.

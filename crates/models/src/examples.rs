@@ -65,8 +65,9 @@ impl Packed {
         packed
     }
 
-    /// As [`Packed::new`], but what several examples begin with (a template's preamble) is computed once: their own rows look at its
-    /// keys, and its gradients add up. Exact, because a causal model sees in a prefix nothing of what follows.
+    /// As [`Packed::new`], but what several examples begin with (a template's preamble) is computed once:
+    /// their own rows look at its keys, and its gradients add up. Exact, because a causal model sees in a
+    /// prefix nothing of what follows.
     pub fn sharing_prefixes<'a>(examples: impl IntoIterator<Item = &'a Example>, weight: f32) -> Self {
         let examples: Vec<&Example> = examples.into_iter().collect();
         let (_, prefixes) = shared_prefixes(&examples, (0..examples.len()).collect());
@@ -135,8 +136,8 @@ struct SharedPrefix {
     members: Vec<usize>,
 }
 
-/// The prefixes that save most rows among `members`, and how many: one that all share, or the best ones of those that go on
-/// with the same token.
+/// The prefixes that save most rows among `members`, and how many: one that all share, or the best ones of
+/// those that go on with the same token.
 fn shared_prefixes(examples: &[&Example], members: Vec<usize>) -> (usize, Vec<SharedPrefix>) {
     if members.len() < 2 {
         return (0, Vec::new());
@@ -182,7 +183,7 @@ pub fn response_losses(model: &Model, adapter: Option<&LoraAdapter>, examples: &
     Ok(losses.into_iter().map(sum).collect())
 }
 
-/// Whether each response token of every example, given what comes before it, is the one that the model finds likeliest.
+/// True for each response token of every example that the model, given what comes before it, finds likeliest.
 ///
 /// # Errors
 /// Device errors.
@@ -218,7 +219,7 @@ fn in_packs<T>(
     Ok(of_examples)
 }
 
-/// How many examples from the front fit into `budget` tokens; at least one.
+/// Number of examples from the front that fit into `budget` tokens; at least one.
 fn prefix_within(examples: &[Example], budget: usize) -> usize {
     let mut tokens = 0;
     let fitting = examples.iter().take_while(|e| {

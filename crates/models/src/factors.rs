@@ -27,7 +27,8 @@ impl BoundAdapter {
         Self { factors }
     }
 
-    /// The same numbers in memory of their own on `device`, so that training cannot change the adapter they came from.
+    /// The same numbers in memory of their own on `device`, so that training cannot change the adapter they
+    /// came from.
     pub fn deep_copy(&self, device: &Device) -> Result<Self> {
         // Between devices `to_device` copies, on the same one it shares.
         let moved = |x: &Tensor| if x.device().same_device(device) { x.copy() } else { x.to_device(device) };

@@ -1,5 +1,5 @@
-//! Generation, greedy or sampled, in batches, with a key-value cache and without padding: each sequence owns a run of
-//! cache rows, and sequences that have ended leave the batch.
+//! Generation, greedy or sampled, in batches, with a key-value cache and without padding: each sequence owns
+//! a run of cache rows, and sequences that have ended leave the batch.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,7 +20,8 @@ use crate::taps::NoTap;
 /// Prompt tokens of one pass: more keep the products no busier and only cost memory.
 const PREFILL_TOKENS: usize = 1024;
 
-/// Scalars of a model up to which a batch keeps its weights packed beside the weights themselves: at six bytes each, 1.5 GiB.
+/// Scalars of a model up to which a batch keeps its weights packed beside the weights themselves: at six
+/// bytes each, 1.5 GiB.
 const MOST_PREPARED: usize = 1 << 28;
 
 /// The limits of a generation.
@@ -34,8 +35,8 @@ pub struct GenerateOptions {
     pub batch_rows: usize,
 }
 
-/// Settings of sampled decoding: each token is drawn from the likeliest that together reach a share of the probability
-/// (nucleus sampling, Holtzman et al., arXiv 1904.09751).
+/// Settings of sampled decoding: each token is drawn from the likeliest that together reach a share of the
+/// probability (nucleus sampling, Holtzman et al., arXiv 1904.09751).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
     /// Divides the logits; above 0. The nearer to 0, the nearer to greedy decoding.
@@ -48,11 +49,12 @@ pub struct Sampling {
 
 /// The greedy continuation of each prompt, in the prompts' order, without the stop token.
 ///
-/// Equal prompts are answered once; prompts of like length share a batch. The result of a prompt does not depend on its
-/// neighbours beyond rounding.
+/// Equal prompts are answered once; prompts of like length share a batch. The result of a prompt does not
+/// depend on its neighbours beyond rounding.
 ///
 /// # Errors
-/// [`ModelError::Unsupported`] when a prompt and its answer would exceed the model's positions, or the model is a classifier.
+/// [`ModelError::Unsupported`] when a prompt and its answer would exceed the model's positions, or the model
+/// is a classifier.
 pub fn generate_greedy(
     model: &Model,
     adapter: Option<&LoraAdapter>,
@@ -71,8 +73,9 @@ pub fn generate_greedy(
 
 /// A sampled continuation of each prompt, in the prompts' order, without the stop token.
 ///
-/// Each prompt draws from a generator of its own, seeded by the seed and the prompt's place among the prompts. So equal
-/// prompts get answers of their own, and the result of a prompt does not depend on its neighbours beyond rounding.
+/// Each prompt draws from a generator of its own, seeded by the seed and the prompt's place among the
+/// prompts. So equal prompts get answers of their own, and the result of a prompt does not depend on its
+/// neighbours beyond rounding.
 ///
 /// # Errors
 /// [`ModelError::Unsupported`] for a temperature or a share out of range, and those of [`generate_greedy`].
@@ -239,7 +242,8 @@ impl<'a> Batch<'a> {
 
     /// Runs the prompts of these slots at once, what several begin with only once.
     fn prefill_slots(&mut self, slots: Range<usize>) -> Result<Vec<u32>> {
-        // A response of one token, which nobody reads: its target is the row that the first new token follows from.
+        // A response of one token, which nobody reads: its target is the row that the first new token follows
+        // from.
         let example = |prompt: &&[u32]| Example { tokens: [prompt, &[0][..]].concat(), response_start: prompt.len() };
         let examples: Vec<Example> = self.prompts[slots.clone()].iter().map(example).collect();
         let Packed { tokens, mut rows, targets } = Packed::sharing_prefixes(&examples, 1.0);

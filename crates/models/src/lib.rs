@@ -1,17 +1,19 @@
 //! The models: checkpoints in, trainable language models out. Knows candle; knows no purpose.
 //!
-//! A model is opened from its files ([`checkpoint`]), wired by its family ([`families`]) from layers with a hand-derived
-//! backward ([`layers`]) over fused kernels, and run by [`model::Model`]. LoRA adapters come and go as PEFT files
-//! ([`lora`]). candle's autograd is not used: it computes, and keeps, gradients of frozen weights.
+//! A model is opened from its files ([`checkpoint`]), wired by its family ([`families`]) from layers with a
+//! hand-derived backward ([`layers`]) over fused kernels, and run by [`model::Model`]. LoRA adapters come and
+//! go as PEFT files ([`lora`]). candle's autograd is not used: it computes, and keeps, gradients of frozen
+//! weights.
 //!
-//! Each module leans only on those before it: `error` and [`modules`]; [`checkpoint`], and [`tokenizer`] and [`chat`]
-//! over it; [`kernels`] and [`device`]; [`params`], `rows` and `factors`; [`taps`]; [`layers`]; `wiring`; [`families`];
-//! [`model`] and `loading`; [`lora`]; [`examples`]; [`generate`].
+//! Each module leans only on those before it: `error` and [`modules`]; [`checkpoint`], and [`tokenizer`] and
+//! [`chat`] over it; [`kernels`] and [`device`]; [`params`], `rows` and `factors`; [`taps`]; [`layers`];
+//! `wiring`; [`families`]; [`model`] and `loading`; [`lora`]; [`examples`]; [`generate`].
 //!
 //! Read `model.rs` first, then `layers/linear.rs`.
 #![warn(missing_docs)]
 
-// The tests of the CUDA kernels share their models with the integration tests, which call this crate by its name.
+// The tests of the CUDA kernels share their models with the integration tests, which call this crate by its
+// name.
 #[cfg(test)]
 extern crate self as antigen_models;
 

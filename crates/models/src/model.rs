@@ -32,16 +32,17 @@ pub struct Trace {
     before_norm: Tensor,
 }
 
-/// What a training pass reads, and who guides it.
+/// The input of a training pass, and the teacher that guides it.
 #[derive(Debug, Clone)]
 pub struct Input<'a> {
     /// Input tokens, `[t]`.
     pub tokens: &'a [u32],
-    /// What the stem reads in their place, `[t, d]`: their embeddings, or whatever the caller made of them.
+    /// The rows that the stem reads in their place, `[t, d]`: their embeddings, or whatever the caller made
+    /// of them.
     pub embedded: Tensor,
     /// Rows that read nothing of their token's embedding, so that their gradient is not one of the embedding.
     pub free: &'a [u32],
-    /// What a teacher says about the targets.
+    /// The teacher's word on the targets.
     pub guide: Option<&'a Guide>,
 }
 
@@ -55,7 +56,7 @@ pub struct LabelTrace {
     trace: Trace,
 }
 
-/// What one block leaves behind for backward.
+/// The part of one block's forward that is kept for backward.
 #[derive(Debug)]
 enum Kept {
     /// Everything that it needs.
@@ -95,7 +96,7 @@ impl Model {
         &mut self.params
     }
 
-    /// Where the weight of one of its linear layers is.
+    /// Index of the weight of one of its linear layers.
     ///
     /// # Panics
     /// With a layer of another architecture.
@@ -111,8 +112,9 @@ impl Model {
         self.params.get(self.weight_id(module))
     }
 
-    /// Chooses the precision of all products with weights, and gives up training the weights: in bfloat16 those of the linear layers in
-    /// the blocks are from now on stored so, in half the memory. On a GPU they stay float32 and only products are rounded.
+    /// Chooses the precision of all products with weights, and gives up training the weights: in bfloat16
+    /// those of the linear layers in the blocks are from now on stored so, in half the memory. On a GPU they
+    /// stay float32 and only products are rounded.
     ///
     /// # Errors
     /// Those of the device.
@@ -128,7 +130,7 @@ impl Model {
         Ok(())
     }
 
-    /// Where the weights are.
+    /// The device that holds the weights.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -138,8 +140,8 @@ impl Model {
         self.params.get(self.wiring.embedding)
     }
 
-    /// Embeddings of the tokens: `[t]` -> `[t, d]`. Callers may add to them before [`Model::forward`], which scales them and adds
-    /// positions where the family does.
+    /// Embeddings of the tokens: `[t]` -> `[t, d]`. Callers may add to them before [`Model::forward`], which
+    /// scales them and adds positions where the family does.
     pub fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
         gather_rows(self.embedding(), tokens)
     }
@@ -155,7 +157,8 @@ impl Model {
         Ok(hidden)
     }
 
-    /// What the first block reads: the first step of [`Model::forward`], for those who take block by block. `[t, d]` -> `[t, d]`.
+    /// The input of the first block: the first step of [`Model::forward`], for those who take block by block.
+    /// `[t, d]` -> `[t, d]`.
     ///
     /// # Errors
     /// Those of [`Model::forward`].
@@ -164,7 +167,8 @@ impl Model {
         Ok(self.wiring.stem.forward(embedded, pass)?.0)
     }
 
-    /// The output of block `layer` from its input, `[t, d]` -> `[t, d]`; `tap` sees what its attention and its linear layers read.
+    /// The output of block `layer` from its input, `[t, d]` -> `[t, d]`; `tap` sees what its attention and
+    /// its linear layers read.
     ///
     /// # Panics
     /// Without such a block.
@@ -180,7 +184,8 @@ impl Model {
         self.forward_keeping(embedded, pass, tap, None)
     }
 
-    /// As [`Model::forward_traced`]; only the last blocks, as many as fit into `bytes`, keep more than their input.
+    /// As [`Model::forward_traced`]; only the last blocks, as many as fit into `bytes`, keep more than their
+    /// input.
     fn forward_keeping(
         &self,
         embedded: Tensor,
@@ -211,9 +216,10 @@ impl Model {
         }
     }
 
-    /// Bytes that one block keeps for backward of `rows` rows: for each, six vectors of the residual stream (inputs and outputs of
-    /// norms and parts), queries, keys, values and the heads' outputs, and three vectors of the MLP's width, in float32. Inputs of
-    /// additional norms and low-rank products are not counted.
+    /// Bytes that one block keeps for backward of `rows` rows: for each, six vectors of the residual stream
+    /// (inputs and outputs of norms and parts), queries, keys, values and the heads' outputs, and three
+    /// vectors of the MLP's width, in float32. Inputs of additional norms and low-rank products are not
+    /// counted.
     pub fn activation_bytes(&self, rows: usize) -> u64 {
         let heads = self.config.attention_heads();
         let attention = 2 * (heads.heads + heads.key_value_heads) * heads.head_width;
@@ -247,8 +253,8 @@ impl Model {
         Ok((normed, hidden))
     }
 
-    /// Carries the gradient of the final hidden states back to the embedded input, `[t, d]`, filling `gradients` on the way. What `tap`
-    /// has of gradients joins at the hidden states that it saw.
+    /// Carries the gradient of the final hidden states back to the embedded input, `[t, d]`, filling
+    /// `gradients` on the way. What `tap` has of gradients joins at the hidden states that it saw.
     pub fn backward(
         &self,
         trace: Trace,
@@ -296,8 +302,8 @@ impl Model {
         self.loss_and_gradients_of(input, targets, pass, &mut NoTap, gradients)
     }
 
-    /// As [`Model::loss_and_gradients`] of any input, with whatever loss on hidden states `tap` has the gradients of. There may be no
-    /// target at all.
+    /// As [`Model::loss_and_gradients`] of any input, with whatever loss on hidden states `tap` has the
+    /// gradients of. There may be no target at all.
     pub fn loss_and_gradients_of(
         &self,
         input: Input<'_>,
@@ -356,7 +362,8 @@ impl Model {
         classifier.logits(&hidden, pass)
     }
 
-    /// As [`Model::loss_and_gradients`], of labels: one target for each span of the pass, each of which is a whole sequence.
+    /// As [`Model::loss_and_gradients`], of labels: one target for each span of the pass, each of which is a
+    /// whole sequence.
     pub fn label_loss_and_gradients(
         &self,
         tokens: &[u32],
@@ -369,7 +376,8 @@ impl Model {
         Ok((losses, self.backward_labels(tokens, trace, &d_logits, None, pass, gradients)?))
     }
 
-    /// As [`Model::classify`], and keeps what [`Model::backward_labels`] needs: for losses that are made of more than the logits.
+    /// As [`Model::classify`], and keeps what [`Model::backward_labels`] needs: for losses that are made of
+    /// more than the logits.
     ///
     /// # Errors
     /// As [`Model::classify`].
@@ -383,8 +391,8 @@ impl Model {
         Ok(LabelTrace { classified: classifier.forward(&hidden, pass)?, hidden, trace })
     }
 
-    /// Carries the gradient of the logits, `[sequences, labels]`, and if there is one a further gradient of the final hidden states,
-    /// `[t, d]`, back to the embedded input, filling `gradients` on the way.
+    /// Carries the gradient of the logits, `[sequences, labels]`, and if there is one a further gradient of
+    /// the final hidden states, `[t, d]`, back to the embedded input, filling `gradients` on the way.
     pub fn backward_labels(
         &self,
         tokens: &[u32],

@@ -1,8 +1,9 @@
-//! The linear layers of a model as those who adapt, score or prune them see them: kinds, shapes and indices. Knows no family.
+//! The linear layers of a model as those who adapt, score or prune them see them: kinds, shapes and indices.
+//! Knows no family.
 
 use serde::{Deserialize, Serialize};
 
-/// What a linear layer does in its block.
+/// The part of a linear layer in its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleKind {
@@ -27,18 +28,18 @@ pub enum ModuleKind {
 }
 
 impl ModuleKind {
-    /// Whether the module belongs to the MLP.
+    /// True when the module belongs to the MLP.
     pub fn is_mlp(self) -> bool {
         matches!(self, Self::Gate | Self::Up | Self::GateUp | Self::Down)
     }
 
-    /// Whether the module writes to the residual stream; the others read it.
+    /// True when the module writes to the residual stream; the others read it.
     pub fn writes_residual(self) -> bool {
         matches!(self, Self::Output | Self::Down)
     }
 }
 
-/// Which way round a linear layer's weight lies, on disk and in memory.
+/// The orientation of a linear layer's weight, on disk and in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stored {
@@ -52,12 +53,13 @@ pub enum Stored {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModuleIdx(pub usize);
 
-/// One adaptable linear layer of a model. Its weight is the tensor `{name}.weight`, its bias, if it has one, `{name}.bias`.
+/// One adaptable linear layer of a model. Its weight is the tensor `{name}.weight`, its bias, if it has one,
+/// `{name}.bias`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleShape {
     /// Full module name, such as `model.layers.0.mlp.gate_proj`.
     pub name: String,
-    /// What it does.
+    /// Its part in the block.
     pub kind: ModuleKind,
     /// Index of its block.
     pub layer: usize,
@@ -65,7 +67,7 @@ pub struct ModuleShape {
     pub out_features: usize,
     /// Numbers that go in.
     pub in_features: usize,
-    /// Which way round the weight lies.
+    /// The orientation of its weight.
     pub stored: Stored,
 }
 

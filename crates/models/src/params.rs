@@ -81,7 +81,7 @@ impl Params {
         self.tensors.len()
     }
 
-    /// Whether there is none.
+    /// True when there is none.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }

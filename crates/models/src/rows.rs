@@ -7,16 +7,18 @@ use candle_core::{DType, Tensor};
 use crate::error::Result;
 use crate::kernels::{Span, add_rows_at, gather_rows};
 
-/// The arrangement of the rows of one pass. Rows of several sequences are packed one after another, without padding.
+/// The arrangement of the rows of one pass. Rows of several sequences are packed one after another, without
+/// padding.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
-    /// What each sequence may attend to.
+    /// The keys that each sequence may attend to.
     pub spans: Vec<Span>,
     /// Position of each row in its sequence, `[t]`.
     pub positions: Vec<u32>,
     /// Rows of each adapter variant, in order and without gaps; empty when no adapter is on.
     pub groups: Vec<Range<usize>>,
-    /// Which row of the pass each key row of the spans is, where sequences share rows; `None`: the rows themselves, one to one.
+    /// The row of the pass that each key row of the spans is, where sequences share rows; `None`: the rows
+    /// themselves, one to one.
     pub key_rows: Option<Vec<u32>>,
 }
 
@@ -67,7 +69,7 @@ impl Rows {
         self.positions.len()
     }
 
-    /// Whether there is no row.
+    /// True when there is no row.
     pub fn is_empty(&self) -> bool {
         self.positions.is_empty()
     }

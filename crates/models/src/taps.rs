@@ -1,4 +1,5 @@
-//! Looking into a pass: what methods and tests may see of the residual stream, and how a loss on hidden states is trained.
+//! Looking into a pass: what methods and tests may see of the residual stream, and how a loss on hidden
+//! states is trained.
 
 use candle_core::Tensor;
 
@@ -7,14 +8,15 @@ use crate::kernels::AttentionSettings;
 use crate::modules::ModuleIdx;
 use crate::rows::Rows;
 
-/// Sees the residual stream as it passes and what the linear layers read of it, may add something to it, and may have a gradient of its own
-/// there. Tensors are shared, not copied; keeping one keeps its memory.
+/// Sees the residual stream as it passes and what the linear layers read of it, may add something to it, and
+/// may have a gradient of its own there. Tensors are shared, not copied; keeping one keeps its memory.
 pub trait Tap {
-    /// Hidden state `index`, `[t, d]`: 0 is the embedding, `i` the output of block `i`, and the last one (index `layers`)
-    /// comes after the final norm, as Hugging Face numbers them.
+    /// Hidden state `index`, `[t, d]`: 0 is the embedding, `i` the output of block `i`, and the last one
+    /// (index `layers`) comes after the final norm, as Hugging Face numbers them.
     fn hidden_state(&mut self, index: usize, hidden: &Tensor);
 
-    /// What is added to hidden state `index`, which was just seen, before block `index` reads it, `[t, d]`; by default nothing is.
+    /// The shift that is added to hidden state `index`, which was just seen, before block `index` reads it,
+    /// `[t, d]`; by default none.
     ///
     /// # Errors
     /// Those of the device.
@@ -22,13 +24,15 @@ pub trait Tap {
         Ok(None)
     }
 
-    /// What the adaptable linear layer `module` was given, `[t, in]`; block by block, in the order of [`crate::Model::linear_modules`]. Nobody
-    /// looks unless this is overridden; showing it costs a call, because the tensors are there anyway.
+    /// Sees the input of the adaptable linear layer `module`, `[t, in]`; block by block, in the order of
+    /// [`crate::Model::linear_modules`]. Nobody looks unless this is overridden; showing it costs a call,
+    /// because the tensors are there anyway.
     fn linear_input(&mut self, module: ModuleIdx, input: &Tensor) {
         let _ = (module, input);
     }
 
-    /// What the attention of block `layer` looks at. Nobody does unless this is overridden, and nothing is computed until asked for.
+    /// Sees the attention of block `layer`. Nobody does unless this is overridden, and nothing is computed
+    /// until asked for.
     fn attention(&mut self, layer: usize, attention: &Attention<'_>) {
         let _ = (layer, attention);
     }
@@ -38,8 +42,9 @@ pub trait Tap {
         let _ = (index, gradient);
     }
 
-    /// The gradient of a loss on hidden state `index` with respect to it, `[t, d]`. Backward asks once for each hidden state, the last one
-    /// first, and adds what it gets to the gradient that comes from behind; by default there is none.
+    /// The gradient of a loss on hidden state `index` with respect to it, `[t, d]`. Backward asks once for
+    /// each hidden state, the last one first, and adds what it gets to the gradient that comes from behind;
+    /// by default there is none.
     ///
     /// # Errors
     /// Those of the device.
@@ -67,14 +72,14 @@ pub struct Attention<'a> {
 }
 
 impl Attention<'_> {
-    /// What each of these rows looks at, by row and head: shares that add up to 1, one for each key of the row's sequence from the first
-    /// that it sees to the last.
+    /// The attention of each of these rows, by row and head: shares that add up to 1, one for each key of the
+    /// row's sequence from the first that it sees to the last.
     ///
     /// # Errors
     /// Those of the device.
     ///
     /// # Panics
-    /// Where a row is in no sequence of the pass.
+    /// When a row is in no sequence of the pass.
     pub fn shares(&self, rows: &[u32]) -> Result<Vec<Vec<Vec<f32>>>> {
         let (queries, keys) = (self.query.to_vec2::<f32>()?, self.rows.gather_keys(self.key)?.to_vec2::<f32>()?);
         let of_row = |&row: &u32| {

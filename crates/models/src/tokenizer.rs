@@ -1,7 +1,7 @@
 //! `tokenizer.json` and the special tokens around it.
 //!
-//! The tokenizer never adds tokens by itself: prompts are written out in full, by `chat.rs` or by an instruction template,
-//! and special tokens inside them are recognised.
+//! The tokenizer never adds tokens by itself: prompts are written out in full, by `chat.rs` or by an
+//! instruction template, and special tokens inside them are recognised.
 
 use std::ops::Range;
 use std::path::Path;
@@ -66,7 +66,8 @@ impl Tokenizer {
         self.0.decode(ids, true).map_err(tokenizer_error)
     }
 
-    /// Rows that an embedding needs for this tokenizer: one more than the highest token number, added tokens included.
+    /// Rows that an embedding needs for this tokenizer: one more than the highest token number, added tokens
+    /// included.
     pub fn vocab_size(&self) -> usize {
         self.0.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
     }
@@ -104,12 +105,12 @@ pub struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// Reads `tokenizer_config.json`, then `generation_config.json` and `config.json` (or a GGUF file's metadata) for what it
-    /// leaves open.
+    /// Reads `tokenizer_config.json`, then `generation_config.json` and `config.json` (or a GGUF file's
+    /// metadata) for what it leaves open.
     ///
     /// # Errors
-    /// [`ModelError::Tokenizer`] when no file names a token that ends a response, or a named token is not in the
-    /// vocabulary.
+    /// [`ModelError::Tokenizer`] when no file names a token that ends a response, or a named token is not in
+    /// the vocabulary.
     pub fn open(dir: &Path, tokenizer: &Tokenizer) -> Result<Self> {
         let names = read_optional_json(&dir.join("tokenizer_config.json"))?;
         let generation = read_optional_json(&dir.join("generation_config.json"))?;

@@ -1,8 +1,8 @@
-//! How numbers are written in files, each way with its exact widening to float32.
+//! The encodings of numbers in files, each with its exact widening to float32.
 //!
-//! Block formats are those of ggml (`ggml-common.h`, `ggml-quants.c`): a row is cut into blocks of 32 or 256 numbers, each
-//! block holds small integers and the scales that make numbers of them. What a block means is defined in float32
-//! arithmetic, so widening loses nothing.
+//! Block formats are those of ggml (`ggml-common.h`, `ggml-quants.c`): a row is cut into blocks of 32 or 256
+//! numbers, each block holds small integers and the scales that make numbers of them. What a block means is
+//! defined in float32 arithmetic, so widening loses nothing.
 
 use half::{bf16, f16};
 
@@ -60,7 +60,7 @@ impl Encoding {
         }
     }
 
-    /// Whether each number stands for itself, so that a file in it is no quantised one.
+    /// True when each number stands for itself, so that a file in it is no quantised one.
     pub fn is_plain(&self) -> bool {
         matches!(self.name, "F32" | "F16" | "BF16")
     }
@@ -170,7 +170,8 @@ fn two_bits(bytes: &[u8], element: usize) -> u8 {
     bytes[element / 128 * 32 + element % 32] >> (element % 128 / 32 * 2) & 3
 }
 
-/// `(d · scale) q - dmin · min`, one scale and one minimum for 16 numbers: 16 bytes of both, two-bit numbers, d, dmin.
+/// `(d · scale) q - dmin · min`, one scale and one minimum for 16 numbers: 16 bytes of both, two-bit numbers,
+/// d, dmin.
 fn widen_q2_k(block: &[u8; 84], out: &mut Vec<f32>) {
     let (d, dmin) = (half_at(block, 80), half_at(block, 82));
     out.extend((0..256).map(|i| {
@@ -179,8 +180,8 @@ fn widen_q2_k(block: &[u8; 84], out: &mut Vec<f32>) {
     }));
 }
 
-/// `d · (scale - 32) · q`, one scale for 16 numbers: third bits (32 bytes), two-bit numbers, 16 six-bit scales, d. A third
-/// bit that is *not* set takes 4 off.
+/// `d · (scale - 32) · q`, one scale for 16 numbers: third bits (32 bytes), two-bit numbers, 16 six-bit
+/// scales, d. A third bit that is *not* set takes 4 off.
 fn widen_q3_k(block: &[u8; 110], out: &mut Vec<f32>) {
     let d = half_at(block, 108);
     let scales = &block[96..108];
@@ -195,7 +196,8 @@ fn widen_q3_k(block: &[u8; 110], out: &mut Vec<f32>) {
     }));
 }
 
-/// The six-bit scale and minimum of a group of 32: eight of each in 12 bytes, the last four with their upper bits apart.
+/// The six-bit scale and minimum of a group of 32: eight of each in 12 bytes, the last four with their upper
+/// bits apart.
 fn scale_and_minimum(packed: &[u8], group: usize) -> (f32, f32) {
     let (scale, minimum) = match group {
         0..4 => (packed[group] & 63, packed[group + 4] & 63),

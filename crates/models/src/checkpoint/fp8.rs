@@ -1,9 +1,9 @@
 //! Weights in 8-bit floating point (E4M3) with scales: what belongs to which tensor, and the multiplication.
 //!
-//! A weight `q` of E4M3 comes with `{name}_scale` (vLLM, compressed-tensors, FBGEMM, ModelOpt) or `{name}_scale_inv`
-//! (DeepSeek and transformers). Despite the name both are multiplied: `w = q · s`, with one `s` for the tensor, for each
-//! row, or for each block of `weight_block_size`. That product in float32 is the weight by definition; scales of
-//! *activations* only say how a server rounds, and are left out.
+//! A weight `q` of E4M3 comes with `{name}_scale` (vLLM, compressed-tensors, FBGEMM, ModelOpt) or
+//! `{name}_scale_inv` (DeepSeek and transformers). Despite the name both are multiplied: `w = q · s`, with
+//! one `s` for the tensor, for each row, or for each block of `weight_block_size`. That product in float32 is
+//! the weight by definition; scales of *activations* only say how a server rounds, and are left out.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(super) struct ScaleGrid {
     pub spread: Spread,
 }
 
-/// Which numbers of a tensor one scale is for.
+/// The block of numbers of a tensor that share one scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Spread {
     /// Columns of the tensor.
@@ -56,7 +56,8 @@ pub(super) struct Scaled {
     pub spread: Spread,
 }
 
-/// Finds the scales of every E4M3 tensor, and the tensors that are no weights: scales, and numbers for rounding activations.
+/// Finds the scales of every E4M3 tensor, and the tensors that are no weights: scales, and numbers for
+/// rounding activations.
 ///
 /// # Errors
 /// [`ModelError::Tensor`] for a weight without scales, with two, or with scales of a shape that fits nothing.

@@ -1,8 +1,9 @@
 //! A strict reader of safetensors headers.
 //!
-//! A safetensors file is: header length (8 bytes, little endian), header (a JSON object), data. The reference reader
-//! accepts repeated tensor names; two readers of one file can then see two models. This one refuses every ambiguity, and
-//! believes no number before it was held against the file's true length. It reads the header and nothing behind it.
+//! A safetensors file is: header length (8 bytes, little endian), header (a JSON object), data. The reference
+//! reader accepts repeated tensor names; two readers of one file can then see two models. This one refuses
+//! every ambiguity, and believes no number before it was held against the file's true length. It reads the
+//! header and nothing behind it.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -12,7 +13,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
 use super::strict_json::Pairs;
 
-/// How much header a file may have.
+/// The largest header that a file may have.
 #[derive(Debug, Clone, Copy)]
 pub struct HeaderLimits {
     /// Largest header that is read into memory, in bytes.
@@ -118,7 +119,7 @@ pub struct TensorEntry {
     pub dtype: Dtype,
     /// Extents, outermost first. Empty for a scalar.
     pub shape: Vec<usize>,
-    /// Where its bytes lie, counted from the start of the *file*.
+    /// The range of its bytes, counted from the start of the *file*.
     pub range: Range<u64>,
 }
 
@@ -129,7 +130,8 @@ impl TensorEntry {
     }
 }
 
-/// What is wrong with the header of a safetensors or GGUF file. One variant per defect; each says what was expected, what was found, and where.
+/// A defect of the header of a safetensors or GGUF file. One variant per defect; each says what was expected,
+/// what was found, and where.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message is its documentation")]
 pub enum HeaderError {
@@ -175,7 +177,8 @@ struct RawTensor {
     data_offsets: [u64; 2],
 }
 
-/// The tensors as the header's JSON has them; the free-form `__metadata__` is checked for its form and dropped.
+/// The tensors as the header's JSON has them; the free-form `__metadata__` is checked for its form and
+/// dropped.
 struct RawHeader(Vec<(String, RawTensor)>);
 
 impl<'de> Deserialize<'de> for RawHeader {
@@ -207,13 +210,15 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
     }
 }
 
-/// Reads and checks the header of a file of `file_bytes` bytes; returns the tensors in the order of their data.
+/// Reads and checks the header of a file of `file_bytes` bytes; returns the tensors in the order of their
+/// data.
 ///
 /// # Errors
 /// One variant of [`HeaderError`] per defect.
 ///
 /// # Cost
-/// Memory of a small multiple of the header, and only after its declared length was checked against limit and file.
+/// Memory of a small multiple of the header, and only after its declared length was checked against limit and
+/// file.
 pub fn read_header(
     mut reader: impl Read,
     file_bytes: u64,
@@ -289,7 +294,8 @@ fn check_names(entries: &[TensorEntry]) -> Result<(), HeaderError> {
     }
 }
 
-/// Sorts by position, requires that the tensors tile the data exactly, and moves the ranges to file positions.
+/// Sorts by position, requires that the tensors tile the data exactly, and moves the ranges to file
+/// positions.
 fn check_layout(entries: &mut [TensorEntry], data_start: u64, file_bytes: u64) -> Result<(), HeaderError> {
     entries.sort_by(|x, y| (x.range.start, x.range.end, &x.name).cmp(&(y.range.start, y.range.end, &y.name)));
     let data_bytes = file_bytes - data_start;

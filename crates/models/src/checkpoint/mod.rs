@@ -1,8 +1,10 @@
-//! Checkpoint folders in and out: `config.json` with one safetensors file or shards and an index, or one GGUF file.
+//! Checkpoint folders in and out: `config.json` with one safetensors file or shards and an index, or one GGUF
+//! file.
 //!
-//! Opening reads headers only; weights are read one tensor at a time, by range, and always come out as plain float32:
-//! quantised files are widened (`encoding.rs`, `fp8.rs`, `gguf/`) or refused by name (`quantised.rs`). Read `header.rs`
-//! first: it decides what we believe of a file. What the weights mean belongs to `families/`.
+//! Opening reads headers only; weights are read one tensor at a time, by range, and always come out as plain
+//! float32: quantised files are widened (`encoding.rs`, `fp8.rs`, `gguf/`) or refused by name
+//! (`quantised.rs`). Read `header.rs` first: it decides what we believe of a file. What the weights mean
+//! belongs to `families/`.
 
 pub mod encoding;
 mod fp8;
@@ -41,7 +43,7 @@ use values::ValueReader;
 pub const SINGLE_FILE: &str = "model.safetensors";
 /// Name of the list of shards.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
-/// What [`Checkpoint::storage`] calls plain numbers in safetensors.
+/// The word of [`Checkpoint::storage`] for plain numbers in safetensors.
 const PLAIN: &str = "float";
 /// A `config.json` has a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -60,7 +62,7 @@ pub struct Checkpoint {
     storage: String,
 }
 
-/// Where the numbers of one tensor lie, and what makes float32 of them.
+/// The place of one tensor's numbers, and the way to make float32 of them.
 #[derive(Debug, Clone)]
 struct Source {
     /// Index in `files`.
@@ -75,7 +77,7 @@ struct Source {
     interleaved: Option<usize>,
 }
 
-/// Where the scales of an fp8 tensor lie.
+/// The place of an fp8 tensor's scales.
 #[derive(Debug, Clone)]
 struct Scales {
     source: Source,
@@ -86,8 +88,8 @@ struct Scales {
 ///
 /// # Errors
 /// [`ModelError::Io`] for a missing file, [`ModelError::Format`] for one that is not what its name promises,
-/// [`ModelError::Tensor`] when index and shards disagree, [`ModelError::Quantised`] for weights stored in a way that is not
-/// read or that configuration and tensors tell differently.
+/// [`ModelError::Tensor`] when index and shards disagree, [`ModelError::Quantised`] for weights stored in a
+/// way that is not read or that configuration and tensors tell differently.
 pub fn open_checkpoint(dir: &Path) -> Result<Checkpoint> {
     let names = list_files(dir)?;
     if let Some(path) = find_gguf(dir, &names)? {
@@ -107,7 +109,8 @@ pub fn open_checkpoint(dir: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint { dir: dir.to_owned(), config_json, files, sources, storage: storage.into() })
 }
 
-/// The configuration of a checkpoint folder, from `config.json` or from a GGUF file; none when there is neither.
+/// The configuration of a checkpoint folder, from `config.json` or from a GGUF file; none when there is
+/// neither.
 ///
 /// # Errors
 /// Those of [`open_checkpoint`], as far as the configuration is concerned.
@@ -202,13 +205,13 @@ impl Checkpoint {
         self.sources.get(name).map(|source| source.shape.as_slice())
     }
 
-    /// What the weights were stored as: `float`, `fp8 e4m3`, `gguf q4_0 + q6_k`. All but `float` and GGUF of plain element
-    /// types were widened, which is exact, but is not the model that was quantised.
+    /// The storage of the weights in words: `float`, `fp8 e4m3`, `gguf q4_0 + q6_k`. All but `float` and GGUF
+    /// of plain element types were widened, which is exact, but is not the model that was quantised.
     pub fn storage(&self) -> &str {
         &self.storage
     }
 
-    /// Whether the weights lie in safetensors as plain numbers.
+    /// True when the weights lie in safetensors as plain numbers.
     pub fn is_plain(&self) -> bool {
         self.storage == PLAIN
     }
@@ -243,7 +246,8 @@ impl Checkpoint {
     /// Loads one tensor as float32.
     ///
     /// # Errors
-    /// [`ModelError::Tensor`] when it is missing or of an element type that no weights come in, [`ModelError::Io`].
+    /// [`ModelError::Tensor`] when it is missing or of an element type that no weights come in,
+    /// [`ModelError::Io`].
     ///
     /// # Cost
     /// The tensor itself, twice for queries and keys of a GGUF file, and one piece of 65,536 numbers.
@@ -256,8 +260,8 @@ impl Checkpoint {
         Ok(Tensor::from_vec(values, source.shape.as_slice(), device)?)
     }
 
-    /// The numbers of one tensor a piece at a time, in the order of the file, which is that of the tensor but for queries and
-    /// keys of a GGUF file.
+    /// The numbers of one tensor a piece at a time, in the order of the file, which is that of the tensor but
+    /// for queries and keys of a GGUF file.
     ///
     /// # Errors
     /// Those of [`Checkpoint::load`].
@@ -309,7 +313,8 @@ impl Checkpoint {
     }
 }
 
-/// Undoes the order of rows that GGUF gives to queries and keys: row `2 i + p` of a head is row `i` of its half `p`.
+/// Undoes the order of rows that GGUF gives to queries and keys: row `2 i + p` of a head is row `i` of its
+/// half `p`.
 fn separate_halves(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
     let (width, half) = (values.len() / rows, rows / heads / 2);
     let mut out = Vec::with_capacity(values.len());

@@ -1,7 +1,8 @@
-//! Whether a checkpoint is quantised and how, by its configuration and by its tensors. Either may be silent, or lie.
+//! The quantisation of a checkpoint, by its configuration and by its tensors. Either may be silent, or lie.
 //!
-//! fp8 goes on to `fp8.rs`, GGUF never comes here. Everything else is refused by name: its numbers depend on kernels and
-//! settings of the tool that made it, and the float checkpoint it was made from is the better thing to purify anyway.
+//! fp8 goes on to `fp8.rs`, GGUF never comes here. Everything else is refused by name: its numbers depend on
+//! kernels and settings of the tool that made it, and the float checkpoint it was made from is the better
+//! thing to purify anyway.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::header::{Dtype, TensorEntry};
 use crate::error::{ModelError, Result};
 
-/// What to do about a quantised checkpoint that is not read.
+/// The advice about a quantised checkpoint that is not read.
 pub const UPLOAD_INSTEAD: &str = "upload the unquantised checkpoint that it was made from, in safetensors";
 
 /// A way to store weights in few bits. Told apart as far as it matters for saying what was found.
@@ -43,7 +44,8 @@ impl fmt::Display for Scheme {
 /// `entries` holds every tensor with the name of its file.
 ///
 /// # Errors
-/// [`ModelError::Quantised`] by name for every other quantisation, and when configuration and tensors contradict each other.
+/// [`ModelError::Quantised`] by name for every other quantisation, and when configuration and tensors
+/// contradict each other.
 pub(super) fn find_fp8(config: &Value, entries: &BTreeMap<&str, (&TensorEntry, String)>) -> Result<Option<Value>> {
     let claim = read_claim(config);
     let sign = find_sign(entries);
@@ -71,7 +73,7 @@ fn refuse(scheme: Scheme, found: String) -> ModelError {
     ModelError::Quantised { scheme: scheme.to_string(), found, instead: UPLOAD_INSTEAD.into() }
 }
 
-/// What `config.json` says: the scheme, the words, the settings.
+/// The claim of `config.json`: the scheme, the words, the settings.
 fn read_claim(config: &Value) -> Option<(Scheme, String, &Value)> {
     // `compression_config` is compressed-tensors before it joined the others, `quantization` is MLX.
     let keys = ["quantization_config", "compression_config", "quantization"];
@@ -158,7 +160,8 @@ fn find_sign(entries: &BTreeMap<&str, (&TensorEntry, String)>) -> Option<(Scheme
     find(&|entry| entry.dtype == Dtype::F8E4M3).map(|found| (Scheme::Fp8, place(found)))
 }
 
-/// GPTQ packs along the inputs (`qweight [in / 8, out]`), AWQ along the outputs (`[in, out / 8]`); scales are `[groups, out]`.
+/// GPTQ packs along the inputs (`qweight [in / 8, out]`), AWQ along the outputs (`[in, out / 8]`); scales are
+/// `[groups, out]`.
 fn name_packed_integers<'a>(packed: &TensorEntry, sibling: &dyn Fn(&str) -> Option<&'a TensorEntry>) -> Scheme {
     if sibling(".g_idx").is_some() {
         return Scheme::Gptq;

@@ -1,5 +1,6 @@
-//! A copy of a checkpoint folder in which some tensors have other numbers: the same files, names, element types and places, so that
-//! whatever read the original reads the copy. A quantised folder becomes one of plain numbers.
+//! A copy of a checkpoint folder in which some tensors have other numbers: the same files, names, element
+//! types and places, so that whatever read the original reads the copy. A quantised folder becomes one of
+//! plain numbers.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -16,15 +17,17 @@ use crate::error::{ModelError, Result};
 /// Largest file that a quantised checkpoint is written into.
 const MAX_SHARD_BYTES: u64 = 1 << 30;
 
-/// Copies the files of `from` into `to` byte by byte, then writes the numbers that `replace` gives over the tensors that it gives them
-/// for, each rounded to its stored element type (F32, F16 or BF16). Rows that lie beside a model (`*.jsonl`) are no part of it.
+/// Copies the files of `from` into `to` byte by byte, then writes the numbers that `replace` gives over the
+/// tensors that it gives them for, each rounded to its stored element type (F32, F16 or BF16). Rows that lie
+/// beside a model (`*.jsonl`) are no part of it.
 ///
-/// Of a quantised checkpoint all weights are written anew in [`Checkpoint::export_dtype`], with a `config.json` that does not speak of
-/// quantisation; the entries that `replace` sees are those of the new files, their ranges counted from the first byte of the tensor.
+/// Of a quantised checkpoint all weights are written anew in [`Checkpoint::export_dtype`], with a
+/// `config.json` that does not speak of quantisation; the entries that `replace` sees are those of the new
+/// files, their ranges counted from the first byte of the tensor.
 ///
 /// # Errors
-/// [`ModelError::Tensor`] for numbers of another shape, [`ModelError::NotFinite`] for a number that the element type cannot hold,
-/// [`ModelError::Io`]; what `replace` returns.
+/// [`ModelError::Tensor`] for numbers of another shape, [`ModelError::NotFinite`] for a number that the
+/// element type cannot hold, [`ModelError::Io`]; what `replace` returns.
 ///
 /// # Cost
 /// One tensor at a time in memory; of a quantised checkpoint, the tensors of one file of 1 GiB.

@@ -1,6 +1,7 @@
 //! Checkpoints and single safetensors files out, with bytes that depend on nothing but the tensors.
 //!
-//! A file appears under its name only when it is complete: it is written beside it first. A full disk leaves nothing.
+//! A file appears under its name only when it is complete: it is written beside it first. A full disk leaves
+//! nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
@@ -16,11 +17,13 @@ use super::header::Dtype;
 use super::{misfit, wrong_type};
 use crate::error::{ModelError, Result};
 
-/// Writes a checkpoint folder: `config.json` and `model.safetensors`, or shards `model-00001-of-0000N.safetensors` with
-/// `model.safetensors.index.json` when the tensors exceed `max_shard_bytes`. Each tensor keeps its element type.
+/// Writes a checkpoint folder: `config.json` and `model.safetensors`, or shards
+/// `model-00001-of-0000N.safetensors` with `model.safetensors.index.json` when the tensors exceed
+/// `max_shard_bytes`. Each tensor keeps its element type.
 ///
 /// # Errors
-/// [`ModelError::Io`], [`ModelError::NotFinite`], [`ModelError::Tensor`] for an element type other than F32, F16 and BF16.
+/// [`ModelError::Io`], [`ModelError::NotFinite`], [`ModelError::Tensor`] for an element type other than F32,
+/// F16 and BF16.
 ///
 /// # Cost
 /// Holds the tensors of one shard at a time, so an iterator that loads lazily needs no more than that.
@@ -102,14 +105,14 @@ fn stored_dtype(name: &str, dtype: DType) -> Result<Dtype> {
 
 /// Writes one safetensors file, each tensor in its own element type or all in `dtype` (F32, F16 or BF16).
 ///
-/// Tensors lie by element size, widest first, then by name, as the reference writer puts them, except that F16 comes
-/// before BF16; equal tensors give equal bytes in whatever order they come. The file is streamed here and not by
-/// `safetensors::serialize_to_file`, which chooses the order itself, gives the file to its owner alone, does not flush
-/// it to the disk, and has no way to refuse a number half-way.
+/// Tensors lie by element size, widest first, then by name, as the reference writer puts them, except that
+/// F16 comes before BF16; equal tensors give equal bytes in whatever order they come. The file is streamed
+/// here and not by `safetensors::serialize_to_file`, which chooses the order itself, gives the file to its
+/// owner alone, does not flush it to the disk, and has no way to refuse a number half-way.
 ///
 /// # Errors
-/// [`ModelError::NotFinite`] for a NaN, an infinity or a value that `dtype` cannot hold; [`ModelError::Tensor`] for two
-/// tensors of one name; [`ModelError::Io`].
+/// [`ModelError::NotFinite`] for a NaN, an infinity or a value that `dtype` cannot hold;
+/// [`ModelError::Tensor`] for two tensors of one name; [`ModelError::Io`].
 pub fn write_tensor_file(path: &Path, tensors: &[(String, Tensor)], dtype: Option<Dtype>) -> Result<()> {
     let mut entries = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {

@@ -1,4 +1,4 @@
-//! Which safetensors files a checkpoint folder has: one, or shards with an index that agrees with them.
+//! The safetensors files of a checkpoint folder: one, or shards with an index that agrees with them.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};

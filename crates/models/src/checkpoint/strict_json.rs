@@ -1,7 +1,8 @@
 //! JSON objects read as they stand in the file: order kept, repeated keys kept.
 //!
-//! `serde_json`'s maps silently keep the last of two equal keys, so a file could mean one thing to us and another thing to
-//! the next reader. Everything that comes from a submitter is read through [`Pairs`] and then checked.
+//! `serde_json`'s maps silently keep the last of two equal keys, so a file could mean one thing to us and
+//! another thing to the next reader. Everything that comes from a submitter is read through [`Pairs`] and
+//! then checked.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -62,7 +63,7 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
 /// Parses a JSON object of which no object, however deep, has a key twice.
 ///
 /// # Errors
-/// What was found instead, in words.
+/// The error says in words what was found instead.
 pub fn parse_object(text: &str) -> Result<Value, String> {
     match serde_json::from_str(text) {
         Ok(Unique(value @ Value::Object(_))) => Ok(value),

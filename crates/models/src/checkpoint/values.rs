@@ -9,7 +9,8 @@ use super::encoding::Encoding;
 use super::fp8::ScaleGrid;
 use crate::error::{ModelError, Result};
 
-/// Numbers read and converted at a time: whole blocks of every encoding, and small enough for the second-level cache.
+/// Numbers read and converted at a time: whole blocks of every encoding, and small enough for the
+/// second-level cache.
 const PIECE_ELEMENTS: u64 = 1 << 16;
 
 /// Reads the numbers of one tensor as float32 in the order of the file.

@@ -1,5 +1,5 @@
-//! BERT as a sequence classifier: attention in both directions, norms behind each sum, a pooler on the first token
-//! (arXiv 1810.04805). Every token is of the first type.
+//! BERT as a sequence classifier: attention in both directions, norms behind each sum, a pooler on the first
+//! token (arXiv 1810.04805). Every token is of the first type.
 
 use serde::Deserialize;
 

@@ -1,4 +1,5 @@
-//! What the rotary decoders share: the fields of their configurations and the parts that are the same in several of them.
+//! The common ground of the rotary decoders: the fields of their configurations and the parts that are the
+//! same in several of them.
 
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use crate::modules::{AttentionHeads, ModuleKind};
 use crate::params::ParamId;
 use crate::wiring::{ModelHead, Wiring};
 
-/// Fields under the names of `config.json`. Absent ones mean what transformers takes them to mean, which differs by family where a
-/// method below asks for a default.
+/// Fields under the names of `config.json`. Absent ones mean what transformers takes them to mean, which
+/// differs by family where a method below asks for a default.
 #[derive(Debug, Deserialize)]
 pub(super) struct Decoder {
     pub vocab_size: usize,
@@ -46,18 +47,18 @@ pub(super) struct Decoder {
     task: TaskFields,
 }
 
-/// What a family says about the fields above.
+/// A family's rules for the fields above.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DecoderRules {
     /// Width of a head where `head_dim` is absent; `None` means `hidden_size / num_attention_heads`.
     pub head_width: Option<usize>,
-    /// Whether the number of key-value heads may be absent and is then that of the query heads.
+    /// True when the number of key-value heads may be absent and is then that of the query heads.
     pub key_value_heads_default: bool,
-    /// Whether the head is the embedding where nothing is said.
+    /// True when the head is the embedding where nothing is said.
     pub tied: bool,
-    /// Whether a part of each head may turn.
+    /// True when a part of each head may turn.
     pub partial_rotary: bool,
-    /// Whether `layer_types` may name anything but full attention.
+    /// True when `layer_types` may name anything but full attention.
     pub sliding_layers: bool,
 }
 
@@ -188,7 +189,8 @@ impl Decoder {
         }
     }
 
-    /// Llama's arrangement around the family's own attention: RMSNorm in front of both parts, a gated MLP with SiLU, a final norm.
+    /// Llama's arrangement around the family's own attention: RMSNorm in front of both parts, a gated MLP
+    /// with SiLU, a final norm.
     pub fn wire_like_llama(
         &self,
         plan: &mut Plan,
@@ -219,7 +221,7 @@ impl Decoder {
     }
 }
 
-/// What Gemma's configurations have beside the fields above.
+/// The fields of Gemma's configurations beside those above.
 #[derive(Debug, Deserialize)]
 pub(super) struct GemmaFields {
     /// Counts before `hidden_act`.
@@ -230,7 +232,8 @@ pub(super) struct GemmaFields {
 }
 
 impl GemmaFields {
-    /// Readers disagree about a bare `hidden_act` of `gelu`: some take it for the approximation that Gemma was trained with.
+    /// Readers disagree about a bare `hidden_act` of `gelu`: some take it for the approximation that Gemma
+    /// was trained with.
     pub fn check(&self, decoder: &Decoder) -> Result<()> {
         if self.use_bidirectional_attention == Some(true) {
             return Err(refuse("use_bidirectional_attention", "upload a causal model"));

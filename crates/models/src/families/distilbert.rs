@@ -1,4 +1,5 @@
-//! DistilBERT as a sequence classifier: BERT's blocks under other names, without token types and pooler (arXiv 1910.01108).
+//! DistilBERT as a sequence classifier: BERT's blocks under other names, without token types and pooler
+//! (arXiv 1910.01108).
 
 use serde::Deserialize;
 
@@ -14,7 +15,8 @@ use crate::wiring::Wiring;
 /// The same in every release.
 const EPSILON: f64 = 1e-12;
 
-/// `config.json` of a DistilBERT classifier. `sinusoidal_pos_embds` only says how the stored positions were first filled.
+/// `config.json` of a DistilBERT classifier. `sinusoidal_pos_embds` only says how the stored positions were
+/// first filled.
 #[derive(Debug, Deserialize)]
 pub(super) struct DistilbertConfig {
     vocab_size: usize,

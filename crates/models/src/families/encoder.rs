@@ -1,4 +1,5 @@
-//! What BERT and RoBERTa share: their fields, their embeddings, and blocks that normalise behind each sum.
+//! The common ground of BERT and RoBERTa: their fields, their embeddings, and blocks that normalise behind
+//! each sum.
 
 use serde::Deserialize;
 

@@ -1,5 +1,5 @@
-//! Gemma 2: Gemma with norms behind both parts of a block as well, capped scores and logits, and a window in every other layer
-//! (arXiv 2408.00118).
+//! Gemma 2: Gemma with norms behind both parts of a block as well, capped scores and logits, and a window in
+//! every other layer (arXiv 2408.00118).
 
 use serde::Deserialize;
 
@@ -19,7 +19,8 @@ const RULES: DecoderRules = DecoderRules {
     ..DecoderRules::LLAMA
 };
 
-/// `config.json` of a Gemma 2 checkpoint. Absent fields are those of the 9B release, `null` switches a cap or the window off.
+/// `config.json` of a Gemma 2 checkpoint. Absent fields are those of the 9B release, `null` switches a cap or
+/// the window off.
 #[derive(Debug, Deserialize)]
 pub(super) struct Gemma2Config {
     #[serde(flatten)]
@@ -55,8 +56,9 @@ mod released {
 }
 
 impl Gemma2Config {
-    /// What attention computes in a layer: scores scaled by `query_pre_attn_scalar` instead of the head's width, capped, and within
-    /// the window in the layers that slide, by default the first and every other one behind it.
+    /// The attention of a layer: scores scaled by `query_pre_attn_scalar` instead of the head's width,
+    /// capped, and within the window in the layers that slide, by default the first and every other one
+    /// behind it.
     fn attention(&self, layer: usize) -> AttentionSettings {
         let slides = match self.decoder.layer_types() {
             Some(types) => types[layer] == "sliding_attention",

@@ -1,4 +1,5 @@
-//! GPT-2: LayerNorm, learned positions, weights stored `[in, out]`, one matrix for queries, keys and values, a plain MLP.
+//! GPT-2: LayerNorm, learned positions, weights stored `[in, out]`, one matrix for queries, keys and values,
+//! a plain MLP.
 
 use serde::Deserialize;
 

@@ -1,4 +1,5 @@
-//! Llama 2 and 3, TinyLlama, CodeLlama: RMSNorm, rotary positions, grouped-query attention, gated MLP, tied or untied head.
+//! Llama 2 and 3, TinyLlama, CodeLlama: RMSNorm, rotary positions, grouped-query attention, gated MLP, tied
+//! or untied head.
 
 use serde::Deserialize;
 

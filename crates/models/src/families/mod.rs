@@ -1,6 +1,7 @@
 //! The families: configuration, tensor names and layer wiring, one file each. Arithmetic lives in `layers/`.
 //!
-//! To add one: a file here with its `Family`, and a line in `FAMILIES`. Read `llama.rs` first, then `plan.rs`.
+//! To add one: a file here with its `Family`, and a line in `FAMILIES`. Read `llama.rs` first, then
+//! `plan.rs`.
 
 mod bert;
 mod decoder;
@@ -54,12 +55,13 @@ fn read<F: Family + DeserializeOwned + 'static>(config: &Value) -> serde_json::R
     Ok(Arc::new(F::deserialize(config)?))
 }
 
-/// What a family's file says: its configuration implements this.
+/// The contract of a family: its configuration implements this.
 trait Family: std::fmt::Debug + Send + Sync {
     /// The extents, before anything about them was checked.
     fn sizes(&self) -> Sizes;
 
-    /// Refuses what this family does not compute, and numbers that contradict each other. [`Sizes::check`] has passed.
+    /// Refuses what this family does not compute, and numbers that contradict each other. [`Sizes::check`]
+    /// has passed.
     fn check(&self) -> Result<()>;
 
     /// Asks the plan for every tensor and puts the layers together. [`Family::check`] has passed.
@@ -195,8 +197,8 @@ impl FamilyConfig {
     }
 }
 
-/// Checks that every tensor of the configuration is there in its shape and as numbers, and that there is no other; headers
-/// suffice.
+/// Checks that every tensor of the configuration is there in its shape and as numbers, and that there is no
+/// other; headers suffice.
 ///
 /// # Errors
 /// [`ModelError::Tensor`] with the first that differs.
@@ -233,8 +235,8 @@ pub fn check_tied_head(family: &FamilyConfig, checkpoint: &Checkpoint) -> Result
     }
 }
 
-/// Old conversions stored what follows from the configuration: rotary frequencies, the numbers of the positions, GPT-2's causal
-/// mask. Some exports of tied models store the head a second time.
+/// Old conversions stored what follows from the configuration: rotary frequencies, the numbers of the
+/// positions, GPT-2's causal mask. Some exports of tied models store the head a second time.
 fn may_be_ignored(name: &str) -> bool {
     let computed = ["rotary_emb.inv_freq", "embeddings.position_ids", ".attn.bias", ".attn.masked_bias"];
     computed.iter().any(|ending| name.ends_with(ending)) || name == "lm_head.weight"

@@ -1,5 +1,6 @@
-//! Phi 3 and 3.5: Llama with queries, keys and values in one matrix, gate and up-projection in another, and heads of which only a part
-//! may turn (arXiv 2404.14219). The `longrope` scaling of the long-context releases is not computed.
+//! Phi 3 and 3.5: Llama with queries, keys and values in one matrix, gate and up-projection in another, and
+//! heads of which only a part may turn (arXiv 2404.14219). The `longrope` scaling of the long-context
+//! releases is not computed.
 
 use serde::Deserialize;
 

@@ -1,7 +1,8 @@
-//! What a family's wiring asks for: every tensor by name and shape, every adaptable layer, each once, in this order.
+//! The demands of a family's wiring: every tensor by name and shape, every adaptable layer, each once, in
+//! this order.
 //!
-//! Wiring needs no numbers. So the same function of a family says which tensors a checkpoint must hold, which layers an adapter may
-//! sit on, and how a model is put together.
+//! Wiring needs no numbers. So the same function of a family says which tensors a checkpoint must hold, which
+//! layers an adapter may sit on, and how a model is put together.
 
 use crate::kernels::Activation;
 use crate::layers::{Classifier, Linear, Norm, OutputHead, ReadRow};
@@ -33,7 +34,7 @@ pub(super) enum NormKind {
     Layer,
 }
 
-/// What sits on top of the blocks, and what it is called.
+/// The head on top of the blocks, and its name.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum HeadStyle {
     /// The embedding again.

@@ -1,5 +1,6 @@
-//! RoBERTa as a sequence classifier: BERT whose positions begin behind the row of the padding token, with another head
-//! (arXiv 1907.11692). Packed rows have no padding, so the positions of a sequence are consecutive.
+//! RoBERTa as a sequence classifier: BERT whose positions begin behind the row of the padding token, with
+//! another head (arXiv 1907.11692). Packed rows have no padding, so the positions of a sequence are
+//! consecutive.
 
 use serde::Deserialize;
 
@@ -18,7 +19,8 @@ pub(super) struct RobertaConfig {
 }
 
 impl RobertaConfig {
-    /// The row of the position table that belongs to position 0; the padding token is 1 where nothing is said.
+    /// The row of the position table that belongs to position 0; the padding token is 1 where nothing is
+    /// said.
     fn first_position(&self) -> usize {
         self.encoder.pad_token_id.unwrap_or(1).saturating_add(1)
     }

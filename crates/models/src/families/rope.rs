@@ -1,4 +1,5 @@
-//! Rotary positions as configurations give them: a base, and a scaling that stretches them over longer contexts.
+//! Rotary positions as configurations give them: a base, and a scaling that stretches them over longer
+//! contexts.
 
 use std::f64::consts::TAU;
 use std::sync::Arc;
@@ -59,7 +60,8 @@ impl RopeFields {
         Arc::new(RopeTable::new(&frequencies, head_width, positions))
     }
 
-    /// Refuses scalings that are not computed here. `partial` says whether the family turns a part of each head.
+    /// Refuses scalings that are not computed here. `partial` says whether the family turns a part of each
+    /// head.
     pub fn check(&self, head_width: usize, partial: bool) -> Result<()> {
         let (now, old) = (&self.rope_parameters, &self.rope_scaling);
         require(
@@ -90,9 +92,9 @@ impl RopeFields {
         (head_width as f64 * self.turning_share()) as usize
     }
 
-    /// Angular frequency of each rotary pair, radians per position: `theta^(-2i/n)` for `n` turning elements, slowed down by
-    /// `factor`: everywhere (linear; Chen et al., arXiv 2306.15595), or at long wavelengths with a linear blend between two corner
-    /// wavelengths (llama3).
+    /// Angular frequency of each rotary pair, radians per position: `theta^(-2i/n)` for `n` turning elements,
+    /// slowed down by `factor`: everywhere (linear; Chen et al., arXiv 2306.15595), or at long wavelengths
+    /// with a linear blend between two corner wavelengths (llama3).
     fn frequencies(&self, head_width: usize) -> Result<Vec<f64>> {
         let rope = self.parameters();
         let theta = rope.rope_theta.or(self.rope_theta).unwrap_or(10_000.0);

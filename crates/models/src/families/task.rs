@@ -1,4 +1,4 @@
-//! What a checkpoint is for, by its `architectures`: the next token, or the label of a sequence.
+//! The task of a checkpoint, by its `architectures`: the next token, or the label of a sequence.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(super) struct TaskFields {
     problem_type: Option<String>,
 }
 
-/// What the head is.
+/// The task of the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
     /// Predicts tokens.

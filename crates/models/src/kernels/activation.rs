@@ -1,4 +1,5 @@
-//! Elementwise functions between two matrices: activations, gated activations, and the cap of Gemma 2's logits.
+//! Elementwise functions between two matrices: activations, gated activations, and the cap of Gemma 2's
+//! logits.
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -36,8 +37,8 @@ impl Activation {
     }
 }
 
-/// Runs `$work` with `$curve` bound to the function of the activation, which gives value and slope. The match stands outside the
-/// loops, so that each of them is compiled for one function and vectorised.
+/// Runs `$work` with `$curve` bound to the function of the activation, which gives value and slope. The match
+/// stands outside the loops, so that each of them is compiled for one function and vectorised.
 macro_rules! with_curve {
     ($activation:expr, $curve:ident => $work:expr) => {
         match $activation {
@@ -202,7 +203,8 @@ pub fn cap(x: &Tensor, limit: f32) -> Result<()> {
     })
 }
 
-/// Turns the gradient of capped values into that of the values before, in place: `d *= 1 - (capped / limit)²`.
+/// Turns the gradient of capped values into that of the values before, in place:
+/// `d *= 1 - (capped / limit)²`.
 ///
 /// # Shapes
 /// `d` and `capped` alike.

@@ -42,7 +42,8 @@ impl AdamWState {
 }
 
 impl AdamW {
-    /// One step on `weight`, in place. `step` counts from 1; `scale` multiplies the gradient first (clipping).
+    /// One step on `weight`, in place. `step` counts from 1; `scale` multiplies the gradient first
+    /// (clipping).
     pub fn update(
         &self,
         weight: &Tensor,

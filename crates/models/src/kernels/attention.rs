@@ -1,10 +1,10 @@
-//! Grouped-query attention over packed rows, forward and backward: causal or not, whole or in a sliding window, with capped
-//! scores or plain ones.
+//! Grouped-query attention over packed rows, forward and backward: causal or not, whole or in a sliding
+//! window, with capped scores or plain ones.
 //!
-//! Rows of several sequences lie one after another; a [`Span`] says which query rows may look at which key rows. The same
-//! kernel serves training (keys are the queries' own rows), prefill and decoding (keys lie in a cache).
-//! Work is split by span and head, and inside by tiles of query rows: the scores of one tile live in a scratch buffer of
-//! one thread and are never kept; backward computes them again.
+//! Rows of several sequences lie one after another; a [`Span`] says which query rows may look at which key
+//! rows. The same kernel serves training (keys are the queries' own rows), prefill and decoding (keys lie in
+//! a cache). Work is split by span and head, and inside by tiles of query rows: the scores of one tile live
+//! in a scratch buffer of one thread and are never kept; backward computes them again.
 
 use std::ops::Range;
 
@@ -21,7 +21,8 @@ const TILE: usize = 64;
 
 /// One sequence: its query rows, its key rows, and where the first query stands among the keys.
 ///
-/// Query `i` (from 0) stands at position `offset + i` among the keys; which of them it sees is up to [`AttentionSettings`].
+/// Query `i` (from 0) stands at position `offset + i` among the keys; which of them it sees is up to
+/// [`AttentionSettings`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// Rows of the query matrix.
@@ -39,7 +40,7 @@ impl Span {
     }
 }
 
-/// What the attention of one layer computes.
+/// The arithmetic of one layer's attention.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionSettings {
     /// Width `k` of one head.
@@ -48,9 +49,10 @@ pub struct AttentionSettings {
     pub scale: f32,
     /// If set, a scaled score `s` becomes `cap * tanh(s / cap)` (Gemma 2, arXiv 2408.00118).
     pub softcap: Option<f32>,
-    /// If set, a query sees no key further back than this many positions, itself included (Mistral, arXiv 2310.06825).
+    /// If set, a query sees no key further back than this many positions, itself included (Mistral,
+    /// arXiv 2310.06825).
     pub window: Option<usize>,
-    /// Whether a query sees no later key.
+    /// True when a query sees no later key.
     pub causal: bool,
 }
 
@@ -109,17 +111,17 @@ struct Tile {
     key: Place,
     /// Position of the first query among the span's keys.
     position: usize,
-    /// Which of the span's keys is the tile's first.
+    /// Index of the tile's first key among the span's keys.
     first_key: usize,
 }
 
 impl Tile {
-    /// Where the tile's scores lie in a buffer of their own, `[rows, keys]`.
+    /// The place of the tile's scores in a buffer of their own, `[rows, keys]`.
     fn scores(&self) -> Place {
         Place { start: 0, row: self.keys, column: 1 }
     }
 
-    /// Which of the tile's keys its query `row` sees.
+    /// The tile's keys that its query `row` sees.
     fn seen(&self, row: usize, settings: AttentionSettings) -> Range<usize> {
         let seen = settings.seen(self.position + row, self.first_key + self.keys);
         seen.start - self.first_key..seen.end - self.first_key
@@ -175,7 +177,8 @@ pub fn attention_backward(
     let dq_out = Target::new(&mut dq);
     let dk_out = Target::new(&mut dk);
     let dv_out = Target::new(&mut dv);
-    // One task per span and key-value head: the query heads that share it add to the same dk and dv, one after another.
+    // One task per span and key-value head: the query heads that share it add to the same dk and dv, one
+    // after another.
     tasks(spans, heads.heads / heads.share).into_par_iter().for_each_init(
         || (Vec::new(), Vec::new(), Vec::new()),
         |(scores, d_scores, slopes), (span, group)| {
@@ -191,7 +194,8 @@ pub fn attention_backward(
                 let by_key = Sizes { m: keys, n: head_width, k: rows };
                 let transposed = |scores| Operand::new(scores, tile.scores().transposed());
                 let ds = Operand::new(d_scores, tile.scores());
-                // SAFETY: the dq block belongs to this (tile, head), the dk and dv blocks to this (span, group).
+                // SAFETY: the dq block belongs to this (tile, head), the dk and dv blocks to this (span,
+                // group).
                 unsafe {
                     multiply(by_query, dq_out, query, false, scale, ds, Operand::new(&k, key));
                     multiply(by_key, dk_out, key, true, scale, transposed(d_scores), Operand::new(&q, query));
@@ -234,7 +238,8 @@ fn tiles(span: &Span, heads: Heads, head: usize) -> impl Iterator<Item = Tile> {
     })
 }
 
-/// Fills `scores` with the softmax of one tile, `[rows, keys]`, and `slopes`, where asked for, with the cap's derivative.
+/// Fills `scores` with the softmax of one tile, `[rows, keys]`, and `slopes`, where asked for, with the cap's
+/// derivative.
 fn probabilities(
     scores: &mut Vec<f32>,
     slopes: Option<&mut Vec<f32>>,
@@ -294,7 +299,8 @@ fn score_gradients(scores: &[f32], d_scores: &mut Vec<f32>, dy: &[f32], v: &[f32
     });
 }
 
-/// Fills `out` with `scale * a bᵀ` over one head of one tile, `[rows, keys]`: `a` lies like the queries, `b` like the keys.
+/// Fills `out` with `scale * a bᵀ` over one head of one tile, `[rows, keys]`: `a` lies like the queries, `b`
+/// like the keys.
 fn head_products(out: &mut Vec<f32>, scale: f32, a: &[f32], b: &[f32], tile: &Tile, heads: Heads) {
     let Tile { rows, keys, query, key, .. } = *tile;
     out.clear();

@@ -1,4 +1,5 @@
-//! Column by column: a bias for every row, its gradient, and fused matrices taken apart and put together again.
+//! Column by column: a bias for every row, its gradient, and fused matrices taken apart and put together
+//! again.
 
 use candle_core::Tensor;
 use rayon::prelude::*;

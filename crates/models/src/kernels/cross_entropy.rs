@@ -7,7 +7,7 @@ use super::math::{exp, maximum, sum, vectorised};
 use super::{CpuSlice, cuda, output, unwritten};
 use crate::error::Result;
 
-/// What [`cross_entropy`] returns.
+/// The result of [`cross_entropy`].
 #[derive(Debug)]
 pub struct CrossEntropy {
     /// `-ln p(target)` of every row, in nats, unweighted.

@@ -1,8 +1,8 @@
 //! Matrix products, fresh or added to what is there.
 //!
-//! On a GPU they call cuBLAS (`cuda/`). On the CPU a product is cut into pieces of fixed size for rayon's threads, each computed by
-//! `multiply.rs`; candle's `matmul` would compute the same at a third of the speed, and it has no accumulating form.
-//! Names say which operand is transposed: `nt` is `a bᵀ`, `tn` is `aᵀ b`.
+//! On a GPU they call cuBLAS (`cuda/`). On the CPU a product is cut into pieces of fixed size for rayon's
+//! threads, each computed by `multiply.rs`; candle's `matmul` would compute the same at a third of the speed,
+//! and it has no accumulating form. Names say which operand is transposed: `nt` is `a bᵀ`, `tn` is `aᵀ b`.
 
 use std::ops::Range;
 
@@ -17,15 +17,16 @@ use super::tiles;
 use super::{cuda, output, products, unwritten, update};
 use crate::error::Result;
 
-/// How the operands of a product are taken; sums are float32 in any case.
+/// The precision of a product's operands; sums are float32 in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// As they are.
     #[default]
     Float32,
-    /// Rounded to bfloat16 in every product that is large enough to gain by it: the relative error of a product is about 2e-3, and
-    /// processors with a matrix unit ([`super::uses_matrix_unit`]) compute it several times faster.
+    /// Rounded to bfloat16 in every product that is large enough to gain by it: the relative error of a
+    /// product is about 2e-3, and processors with a matrix unit ([`super::uses_matrix_unit`]) compute it
+    /// several times faster.
     Bfloat16,
 }
 
@@ -64,8 +65,8 @@ impl Precision {
         self.products([a.by_rows()], b.each_ref().map(CpuMatrix::by_rows))
     }
 
-    /// [`Precision::matmul_nt_each`], or [`Precision::matmul_each`] where the weights are `[k, n]`, with weights that come again: each
-    /// stays packed in the place given for it.
+    /// [`Precision::matmul_nt_each`], or [`Precision::matmul_each`] where the weights are `[k, n]`, with
+    /// weights that come again: each stays packed in the place given for it.
     pub fn matmul_prepared<const N: usize>(
         self,
         a: &Tensor,
@@ -136,7 +137,8 @@ impl Precision {
         self.accumulate(dst, rows, CpuMatrix::of(a)?.by_rows(), CpuMatrix::of(b)?.by_rows(), scale)
     }
 
-    /// One left operand with each right one, each left one with one right one, or the sum over pairs: as many results as asked for.
+    /// One left operand with each right one, each left one with one right one, or the sum over pairs: as many
+    /// results as asked for.
     fn products<const L: usize, const R: usize, const N: usize>(
         self,
         left: [Lines<'_>; L],
@@ -191,24 +193,25 @@ pub fn add_matmul_nt(dst: &Tensor, rows: Range<usize>, a: &Tensor, b: &Tensor, s
     Precision::Float32.add_matmul_nt(dst, rows, a, b, scale)
 }
 
-/// Output rows (or columns, if there are more) that one task computes. A fixed size, so that a product has the same bytes on any
-/// number of threads; 256 leave each task enough to do and eight tasks to a batch of training.
+/// Output rows (or columns, if there are more) that one task computes. A fixed size, so that a product has
+/// the same bytes on any number of threads; 256 leave each task enough to do and eight tasks to a batch of
+/// training.
 const PIECE: usize = 256;
 /// Multiplications below which a second thread costs more than it saves.
 const PARALLEL_MULTIPLICATIONS: usize = 1 << 20;
-/// Inner elements of `aᵀ b` that are summed at a time. The library walks such an `a` across its rows and loses half of its speed
-/// when there are more (measured: 160 GFLOP/s at 2,048, 280 at 128).
+/// Inner elements of `aᵀ b` that are summed at a time. The library walks such an `a` across its rows and
+/// loses half of its speed when there are more (measured: 160 GFLOP/s at 2,048, 280 at 128).
 const DEPTH_OF_TRANSPOSED: usize = 128;
 
-/// Uses of each packed element that make the tile unit (`tiles.rs`) worth the packing: at 50 rows the library is faster in float32,
-/// at 512 the tile unit by half (measured). Operands rounded to bfloat16 gain earlier.
+/// Uses of each packed element that make the tile unit (`tiles.rs`) worth the packing: at 50 rows the library
+/// is faster in float32, at 512 the tile unit by half (measured). Operands rounded to bfloat16 gain earlier.
 const USES: usize = 64;
 const USES_IN_BF16: usize = 24;
 /// A product that sums over less gains nothing on the unit.
 const DEPTH: usize = 32;
 
-/// Products that share an operand, or whose sum is wanted. There are as many pairs as the longer operand list has members, the
-/// shorter one having only one; with one target for several pairs it is the sum.
+/// Products that share an operand, or whose sum is wanted. There are as many pairs as the longer operand list
+/// has members, the shorter one having only one; with one target for several pairs it is the sum.
 #[derive(Clone, Copy)]
 pub(super) struct Group<'a> {
     pub left: &'a [Lines<'a>],

@@ -33,7 +33,8 @@ impl<'a> Numbers<'a> {
     }
 }
 
-/// Rows of the left matrix of a product, or columns of the right one: `lines` of them, each of `depth` elements.
+/// Rows of the left matrix of a product, or columns of the right one: `lines` of them, each of `depth`
+/// elements.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines<'a> {
     pub numbers: Numbers<'a>,
@@ -41,7 +42,7 @@ pub(super) struct Lines<'a> {
     pub depth: usize,
     /// Distance of neighbours along the lines and along the depth; one of them is 1.
     pub strides: (usize, usize),
-    /// Where a right operand that comes again stays packed.
+    /// The place in which a right operand that comes again stays packed.
     pub prepared: Option<&'a Prepared>,
 }
 
@@ -52,8 +53,9 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// A weight as the matrix unit wants it, from its first product on: products of few rows would spend most of their time on packing.
-/// It belongs to one weight that does not change, always taken the same way round, in one precision.
+/// A weight as the matrix unit wants it, from its first product on: products of few rows would spend most of
+/// their time on packing. It belongs to one weight that does not change, always taken the same way round, in
+/// one precision.
 ///
 /// # Cost
 /// Six bytes a number in float32, two in bfloat16, on processors with the unit.

@@ -6,8 +6,8 @@ static ARCH: LazyLock<pulp::Arch> = LazyLock::new(pulp::Arch::new);
 
 /// An expression compiled for the widest vector instructions of this processor.
 ///
-/// A macro, because only what is inlined into the dispatch is compiled for them: the compiler leaves a long closure that is not marked
-/// as it is, with the narrowest instructions.
+/// A macro, because only what is inlined into the dispatch is compiled for them: the compiler leaves a long
+/// closure that is not marked as it is, with the narrowest instructions.
 macro_rules! vectorised {
     ($work:expr) => {
         $crate::kernels::math::dispatch(
@@ -24,7 +24,8 @@ pub(super) fn dispatch<R>(work: impl FnMut() -> R) -> R {
     ARCH.dispatch(Work(work))
 }
 
-// `FnMut`, because a closure that is called as `FnOnce` is called through a function of its own, which is not inlined.
+// `FnMut`, because a closure that is called as `FnOnce` is called through a function of its own, which is not
+// inlined.
 struct Work<F>(F);
 
 impl<R, F: FnMut() -> R> pulp::WithSimd for Work<F> {
@@ -38,7 +39,8 @@ impl<R, F: FnMut() -> R> pulp::WithSimd for Work<F> {
 
 /// `e^x` to about 2 units in the last place, 0 below -87 (where float32 turns subnormal), capped at `e^88`.
 ///
-/// Cody-Waite: `x = n ln 2 + r` with `|r| <= ln 2 / 2`, a degree-6 polynomial for `e^r`, `2^n` through the exponent bits.
+/// Cody-Waite: `x = n ln 2 + r` with `|r| <= ln 2 / 2`, a degree-6 polynomial for `e^r`, `2^n` through the
+/// exponent bits.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -64,8 +66,8 @@ pub(super) fn sigmoid(x: f32) -> f32 {
 
 /// `tanh(x)` to a few units in the last place.
 ///
-/// Near 0 five terms of Lambert's continued fraction `x / (1 + x²/(3 + x²/(5 + ...)))`, whose error at 0.75 is a hundredth of a
-/// unit; further out `1 - 2 / (e^2|x| + 1)`, where that no longer cancels.
+/// Near 0 five terms of Lambert's continued fraction `x / (1 + x²/(3 + x²/(5 + ...)))`, whose error at 0.75
+/// is a hundredth of a unit; further out `1 - 2 / (e^2|x| + 1)`, where that no longer cancels.
 #[inline(always)]
 pub(super) fn tanh(x: f32) -> f32 {
     let (size, square) = (x.abs(), x * x);
@@ -74,8 +76,8 @@ pub(super) fn tanh(x: f32) -> f32 {
     if size < 0.75 { near } else { far }
 }
 
-/// The normal distribution's probability below `x`, to 1e-7: formula 7.1.26 of Abramowitz and Stegun's handbook for the tail, so
-/// that a small probability is no difference of large numbers.
+/// The normal distribution's probability below `x`, to 1e-7: formula 7.1.26 of Abramowitz and Stegun's
+/// handbook for the tail, so that a small probability is no difference of large numbers.
 #[inline(always)]
 pub(super) fn normal_cdf(x: f32) -> f32 {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
@@ -85,8 +87,8 @@ pub(super) fn normal_cdf(x: f32) -> f32 {
     if x < 0.0 { tail } else { 1.0 - tail }
 }
 
-/// Running sums of a reduction: as many as the widest vector register holds, so that the compiler may use one without
-/// reordering a float addition. They are added up in order at the end.
+/// Running sums of a reduction: as many as the widest vector register holds, so that the compiler may use one
+/// without reordering a float addition. They are added up in order at the end.
 const LANES: usize = 16;
 
 /// Sum of `term(x)` over a slice.

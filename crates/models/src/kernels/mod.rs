@@ -1,9 +1,9 @@
 //! Fused arithmetic: one function per kernel, contiguous float32 in and out.
 //!
-//! A kernel is a plain function over [`Tensor`]s; its first lines hand tensors on a GPU to its twin in `cuda/`, so that no layer
-//! knows where it computes.
-//! Matrix products live in `gemm.rs`; everything else is memory-bound and runs on rayon's threads.
-//! Each reduction has a fixed order, whatever the number of threads: the same input gives the same bytes.
+//! A kernel is a plain function over [`Tensor`]s; its first lines hand tensors on a GPU to its twin in
+//! `cuda/`, so that no layer knows where it computes. Matrix products live in `gemm.rs`; everything else is
+//! memory-bound and runs on rayon's threads. Each reduction has a fixed order, whatever the number of
+//! threads: the same input gives the same bytes.
 //!
 //! Read `gemm.rs` and `attention.rs` first; layers never touch a slice themselves.
 
@@ -51,14 +51,15 @@ use crate::error::{ModelError, Result};
 
 static PORTABLE: AtomicBool = AtomicBool::new(false);
 
-/// Keeps this process off the matrix unit from now on. The unit sums in another order, and training carries a last bit far; without it
-/// the same input gives the same bytes on every x86-64 processor with AVX2 and FMA, by any number of threads.
+/// Keeps this process off the matrix unit from now on. The unit sums in another order, and training carries a
+/// last bit far; without it the same input gives the same bytes on every x86-64 processor with AVX2 and FMA,
+/// by any number of threads.
 pub fn keep_off_matrix_unit() {
     PORTABLE.store(true, Ordering::Relaxed);
 }
 
-/// Whether large products on the CPU go to a matrix unit. Without one the rounding of [`Precision::Bfloat16`] is imitated and saves no
-/// time.
+/// True when large products on the CPU go to a matrix unit. Without one the rounding of
+/// [`Precision::Bfloat16`] is imitated and saves no time.
 pub fn uses_matrix_unit() -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     return !PORTABLE.load(Ordering::Relaxed) && tiles::available();
@@ -66,30 +67,34 @@ pub fn uses_matrix_unit() -> bool {
     false
 }
 
-/// Elements below which a second thread costs more than it saves (measured on two cores: about 20 microseconds of work).
+/// Elements below which a second thread costs more than it saves (measured on two cores: about 20
+/// microseconds of work).
 const PARALLEL_ELEMENTS: usize = 16 * 1024;
 
-/// Runs `work` on one of rayon's threads. There a kernel shares its work out at once; from any other thread each call wakes a worker
-/// and sleeps until it is done, which costs small models a third of their time.
+/// Runs `work` on one of rayon's threads. There a kernel shares its work out at once; from any other thread
+/// each call wakes a worker and sleeps until it is done, which costs small models a third of their time.
 pub fn on_worker<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     rayon::scope(|_| work())
 }
 
-/// Room for the output of a kernel, which writes every element of it and reads none before. Large ones ask for large pages.
+/// Room for the output of a kernel, which writes every element of it and reads none before. Large ones ask
+/// for large pages.
 fn unwritten(len: usize) -> Vec<f32> {
     let mut room: Vec<MaybeUninit<f32>> = Vec::with_capacity(len);
     // SAFETY: elements that may be unwritten need no writing.
     unsafe { room.set_len(len) };
     let mut room = ManuallyDrop::new(room);
     ask_for_large_pages(&mut room);
-    // SAFETY: the same allocation with the same layout; every bit pattern is a float32, and the callers write before they read.
+    // SAFETY: the same allocation with the same layout; every bit pattern is a float32, and the callers write
+    // before they read.
     unsafe { Vec::from_raw_parts(room.as_mut_ptr().cast(), len, room.capacity()) }
 }
 
 /// Bytes of a large page.
 const LARGE_PAGE: usize = 2 << 20;
 
-/// Tells Linux that whole large pages inside this buffer are welcome: fresh memory then costs one fault where it cost 512.
+/// Tells Linux that whole large pages inside this buffer are welcome: fresh memory then costs one fault where
+/// it cost 512.
 fn ask_for_large_pages<T>(buffer: &mut [T]) {
     #[cfg(target_os = "linux")]
     {
@@ -135,7 +140,7 @@ impl Deref for CpuSlice<'_> {
     }
 }
 
-/// What a kernel says of a tensor that neither it nor a twin of it computes on.
+/// The error of a kernel about a tensor that neither it nor a twin of it computes on.
 fn without_twin(tensor: &Tensor, kernel: &Location<'_>) -> ModelError {
     ModelError::Unsupported {
         what: format!("the kernel at {kernel} on {:?} tensors on {:?}", tensor.dtype(), tensor.device().location()),
@@ -152,7 +157,8 @@ fn output<S: Into<candle_core::Shape>>(data: Vec<f32>, shape: S) -> Result<Tenso
     Ok(Tensor::from_vec(data, shape, &Device::Cpu)?)
 }
 
-/// Runs `change` on the contents of `tensor`, in place. The closure must not read `tensor` by another way: its lock is held.
+/// Runs `change` on the contents of `tensor`, in place. The closure must not read `tensor` by another way:
+/// its lock is held.
 #[track_caller]
 fn update<R>(tensor: &Tensor, change: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
     /// The change until it is made, then what it returned.

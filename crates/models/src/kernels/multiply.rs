@@ -1,7 +1,8 @@
 //! One strided float32 product on the calling thread: the only place that calls a library for it.
 //!
-//! On x86-64 that library is `private-gemm-x86`, elsewhere `gemm`, candle's default. On two cores of a Xeon with AVX-512 the former
-//! reached 270 to 340 GFLOP/s on the shapes of training, the latter 90 to 100 (`docs/BENCHMARKS.md`).
+//! On x86-64 that library is `private-gemm-x86`, elsewhere `gemm`, candle's default. On two cores of a Xeon
+//! with AVX-512 the former reached 270 to 340 GFLOP/s on the shapes of training, the latter 90 to 100
+//! (`docs/BENCHMARKS.md`).
 
 /// Sizes of a product `[m, k] x [k, n] -> [m, n]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +12,7 @@ pub(super) struct Sizes {
     pub k: usize,
 }
 
-/// Where a matrix lies in its slice: first element, distance of rows and of columns.
+/// The place of a matrix in its slice: first element, distance of rows and of columns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub start: usize,
@@ -30,7 +31,7 @@ impl Place {
         Self { row: self.column, column: self.row, ..self }
     }
 
-    /// Whether `rows x columns` elements from here lie inside `len`.
+    /// True when `rows x columns` elements from here lie inside `len`.
     fn fits(self, rows: usize, columns: usize, len: usize) -> bool {
         rows == 0 || columns == 0 || self.start + (rows - 1) * self.row + (columns - 1) * self.column < len
     }
@@ -49,7 +50,8 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// A buffer that several threads write at places which never overlap. Its rows are contiguous: `place.column` is 1.
+/// A buffer that several threads write at places which never overlap. Its rows are contiguous: `place.column`
+/// is 1.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target {
     data: *mut f32,
@@ -65,7 +67,8 @@ impl Target {
         Self { data: data.as_mut_ptr(), len: data.len() }
     }
 
-    /// Where `rows x columns` elements begin whose rows lie `stride` apart, once it is sure that they lie inside.
+    /// The first of `rows x columns` elements whose rows lie `stride` apart, once it is sure that they lie
+    /// inside.
     pub fn block(self, start: usize, stride: usize, (rows, columns): (usize, usize)) -> *mut f32 {
         assert!(
             Place { start, row: stride, column: 1 }.fits(rows, columns, self.len),
@@ -75,7 +78,8 @@ impl Target {
     }
 }
 
-/// `target = scale * a b`, or `+=` with `add`, as the libraries are asked for it; rows of the target lie `row` apart.
+/// `target = scale * a b`, or `+=` with `add`, as the libraries are asked for it; rows of the target lie
+/// `row` apart.
 #[derive(Clone, Copy)]
 struct Product<'a> {
     sizes: Sizes,
@@ -144,7 +148,8 @@ mod library {
     pub(super) unsafe fn multiply_with(instructions: InstrSet, product: Product<'_>) {
         let Product { sizes: Sizes { m, n, k }, target, row, add, scale, a, b } = product;
         let stride = |distance: usize| distance as isize;
-        // SAFETY: the caller has checked that all three matrices lie inside their slices; index lists and diagonal are absent.
+        // SAFETY: the caller has checked that all three matrices lie inside their slices; index lists and
+        // diagonal are absent.
         unsafe {
             gemm(
                 DType::F32,

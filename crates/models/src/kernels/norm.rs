@@ -1,5 +1,6 @@
-//! Normalisation of each row: by its root mean square (Zhang and Sennrich, arXiv 1910.07467), `y = w * x / sqrt(mean(x²) + epsilon)`,
-//! or by mean and variance (Ba et al., arXiv 1607.06450), `y = w * (x - mean) / sqrt(var + epsilon) + b`.
+//! Normalisation of each row: by its root mean square (Zhang and Sennrich, arXiv 1910.07467),
+//! `y = w * x / sqrt(mean(x²) + epsilon)`, or by mean and variance (Ba et al., arXiv 1607.06450),
+//! `y = w * (x - mean) / sqrt(var + epsilon) + b`.
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -8,8 +9,8 @@ use super::math::{dot, sum, vectorised};
 use super::{CpuSlice, PARALLEL_ELEMENTS, cuda, output, unwritten};
 use crate::error::Result;
 
-/// Divides each row of `x` by its root mean square and scales it by `offset + weight`: the offset is 1 in Gemma, whose weights are
-/// stored as deviations from 1, and 0 elsewhere.
+/// Divides each row of `x` by its root mean square and scales it by `offset + weight`: the offset is 1 in
+/// Gemma, whose weights are stored as deviations from 1, and 0 elsewhere.
 ///
 /// # Shapes
 /// `x` `[t, d]`, `weight` `[d]` -> `[t, d]`.
@@ -31,7 +32,8 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, offset: f32, epsilon: f64) -> Resul
     output(y, (t, d))
 }
 
-/// Gradient with respect to `x`. With `n = x / rms` and `g = (offset + w) * dy`: `dx = (g - n * mean(g n)) / rms`.
+/// Gradient with respect to `x`. With `n = x / rms` and `g = (offset + w) * dy`:
+/// `dx = (g - n * mean(g n)) / rms`.
 ///
 /// # Shapes
 /// `x`, `dy` `[t, d]`, `weight` `[d]` -> `[t, d]`.
@@ -59,7 +61,8 @@ pub fn rms_norm_backward(x: &Tensor, weight: &Tensor, offset: f32, dy: &Tensor, 
     output(dx, (t, d))
 }
 
-/// Gradient with respect to the weight, whatever the offset: the column sums of `dy * x / rms`, added up row by row in order.
+/// Gradient with respect to the weight, whatever the offset: the column sums of `dy * x / rms`, added up row
+/// by row in order.
 ///
 /// # Shapes
 /// `x`, `dy` `[t, d]` -> `[d]`.
@@ -139,8 +142,8 @@ pub fn layer_norm_backward(x: &Tensor, weight: &Tensor, dy: &Tensor, epsilon: f6
     output(dx, (t, d))
 }
 
-/// Gradient with respect to the weight: the column sums of `dy * (x - mean) / deviation`, added up row by row in order. That of the
-/// bias is [`super::column_sums`] of `dy`.
+/// Gradient with respect to the weight: the column sums of `dy * (x - mean) / deviation`, added up row by row
+/// in order. That of the bias is [`super::column_sums`] of `dy`.
 ///
 /// # Shapes
 /// `x`, `dy` `[t, d]` -> `[d]`.

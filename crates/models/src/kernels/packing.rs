@@ -1,8 +1,8 @@
 //! Operands of products on the tile unit, packed into tiles of bfloat16.
 //!
-//! A tile register holds 16 rows of 32 bfloat16. A *panel* is 32 lines (rows of a left operand, columns of a right one); for every 32
-//! inner elements (a *step*) it has two tiles for each *plane*: one plane holds the numbers rounded to bfloat16, three hold the high,
-//! middle and low parts that add up to a float32.
+//! A tile register holds 16 rows of 32 bfloat16. A *panel* is 32 lines (rows of a left operand, columns of a
+//! right one); for every 32 inner elements (a *step*) it has two tiles for each *plane*: one plane holds the
+//! numbers rounded to bfloat16, three hold the high, middle and low parts that add up to a float32.
 
 use std::arch::x86_64::*;
 
@@ -29,7 +29,7 @@ impl Lines<'_> {
 #[repr(C, align(64))]
 pub(super) struct Tile(pub [u32; 256]);
 
-/// Which way round the unit wants a tile.
+/// The order in which the unit wants a tile's numbers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     /// Line by line.
@@ -41,8 +41,9 @@ pub(super) enum Side {
 /// Sixteen depths of sixteen lines, one or the other in each row.
 type Square = [__m512; TILE];
 
-/// Packs panel `panel` of an operand, times `scale`, zeros beyond its edges: for each step two tiles of the first plane, two of the
-/// next, and so on. A word holds depths `i` and `i + 16` of its step: any pairs will do, as long as both operands have the same.
+/// Packs panel `panel` of an operand, times `scale`, zeros beyond its edges: for each step two tiles of the
+/// first plane, two of the next, and so on. A word holds depths `i` and `i + 16` of its step: any pairs will
+/// do, as long as both operands have the same.
 ///
 /// # Safety
 /// The processor has AVX-512 F and BW.
@@ -70,7 +71,8 @@ pub(super) unsafe fn pack_panel<const PLANES: usize>(
                 let start = line * along_lines + depth * along_depth;
                 let (stride, rows, columns) =
                     if by_line { (along_lines, lines, depths) } else { (along_depth, depths, lines) };
-                // SAFETY: the reads are limited to `lines` and `depths`, which lie inside the slice as asserted above.
+                // SAFETY: the reads are limited to `lines` and `depths`, which lie inside the slice as
+                // asserted above.
                 unsafe {
                     match operand.numbers {
                         Numbers::Float32(data) => {
@@ -105,15 +107,16 @@ pub(super) unsafe fn pack_panel<const PLANES: usize>(
     }
 }
 
-/// Fills the square, which holds zeros, with `rows` rows of `columns` numbers, `stride` apart. Asks for what lies `ahead`, the
-/// next step's, so that it is on its way while this one is packed.
+/// Fills the square, which holds zeros, with `rows` rows of `columns` numbers, `stride` apart. Asks for what
+/// lies `ahead`, the next step's, so that it is on its way while this one is packed.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn load(square: &mut Square, start: *const f32, stride: usize, (rows, columns): (usize, usize), ahead: usize) {
     let mask = ((1u32 << columns) - 1) as __mmask16;
     for (i, row) in square.iter_mut().enumerate().take(rows) {
         let start = start.wrapping_add(i * stride);
-        // SAFETY: the caller vouches for these rows; the mask hides the rest. A prefetch of anything is harmless.
+        // SAFETY: the caller vouches for these rows; the mask hides the rest. A prefetch of anything is
+        // harmless.
         unsafe {
             _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(ahead).cast());
             *row = _mm512_maskz_loadu_ps(mask, start);

@@ -1,4 +1,4 @@
-//! How long matrix products took: what benchmarks report as the share of time inside them.
+//! The time that matrix products took, which benchmarks report as a share of the whole.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,7 +15,8 @@ pub fn reset_clock() {
     RUNNING.store(true, Ordering::Relaxed);
 }
 
-/// Seconds in matrix products since [`reset_clock`], summed over the calling threads, and their floating-point operations.
+/// Seconds in matrix products since [`reset_clock`], summed over the calling threads, and their
+/// floating-point operations.
 pub fn read_clock() -> (f64, f64) {
     (NANOSECONDS.load(Ordering::Relaxed) as f64 / 1e9, KILO_OPERATIONS.load(Ordering::Relaxed) as f64 * 1e3)
 }

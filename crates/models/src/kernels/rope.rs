@@ -1,5 +1,6 @@
-//! Rotary position embedding (Su et al., arXiv 2104.09864), in the half-split layout of the Llama checkpoints:
-//! element `i` of a head turns together with element `i + n`, where `2 n` elements of the head turn at all.
+//! Rotary position embedding (Su et al., arXiv 2104.09864), in the half-split layout of the Llama
+//! checkpoints: element `i` of a head turns together with element `i + n`, where `2 n` elements of the head
+//! turn at all.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -10,8 +11,8 @@ use super::math::vectorised;
 use super::{PARALLEL_ELEMENTS, cuda, update};
 use crate::error::Result;
 
-/// Cosines and sines of every position and frequency, computed when first used: a model may have a hundred thousand positions, and
-/// who only asks for the names of its tensors needs none of them.
+/// Cosines and sines of every position and frequency, computed when first used: a model may have a hundred
+/// thousand positions, and who only asks for the names of its tensors needs none of them.
 #[derive(Debug)]
 pub struct RopeTable {
     turns: LazyLock<Turns, Box<dyn FnOnce() -> Turns + Send>>,
@@ -39,8 +40,8 @@ pub enum Direction {
 }
 
 impl RopeTable {
-    /// A table for `positions` positions and heads of `head_width`, of which the first `2 n` elements turn by the `n` angular
-    /// frequencies (radians per position) and the others stay.
+    /// A table for `positions` positions and heads of `head_width`, of which the first `2 n` elements turn by
+    /// the `n` angular frequencies (radians per position) and the others stay.
     pub fn new(frequencies: &[f64], head_width: usize, positions: usize) -> Self {
         let half = frequencies.len();
         assert!(2 * half <= head_width, "no more elements turn than a head has");

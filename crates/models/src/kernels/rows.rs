@@ -35,7 +35,8 @@ pub fn scatter_rows(dst: &Tensor, rows: &[u32], source: &Tensor) -> Result<()> {
     })
 }
 
-/// `dst[rows[i]] += source[i]`, in place and in order, so that repeated rows add up to the same bytes every time.
+/// `dst[rows[i]] += source[i]`, in place and in order, so that repeated rows add up to the same bytes every
+/// time.
 pub fn add_rows_at(dst: &Tensor, rows: &[u32], source: &Tensor) -> Result<()> {
     if cuda::serves(dst) {
         return cuda::add_rows_at(dst, rows, source);
@@ -69,7 +70,8 @@ pub fn argmax_rows(x: &Tensor) -> Result<Vec<u32>> {
         .collect())
 }
 
-/// Sum of squares of all elements: float32 within runs of 4,096, float64 over the runs, always in the same order.
+/// Sum of squares of all elements: float32 within runs of 4,096, float64 over the runs, always in the same
+/// order.
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     if cuda::serves(x) {
         return cuda::sum_of_squares(x);

@@ -1,12 +1,14 @@
 //! Matrix products on the tile unit of recent Xeons (AMX).
 //!
-//! The unit multiplies bfloat16 and adds in float32, sixteen times as fast as AVX-512 multiplies float32. With one plane of bfloat16
-//! an operand is rounded: a relative error of about 2e-3 a product. With three, `x = high + middle + low`, eight bits each, and a
-//! product is as exact as in float32: of the nine products of two such sums the six largest are computed; what is left out is below
-//! 2^-26 of the whole, less than the rounding of a float32.
+//! The unit multiplies bfloat16 and adds in float32, sixteen times as fast as AVX-512 multiplies float32.
+//! With one plane of bfloat16 an operand is rounded: a relative error of about 2e-3 a product. With three,
+//! `x = high + middle + low`, eight bits each, and a product is as exact as in float32: of the nine products
+//! of two such sums the six largest are computed; what is left out is below 2^-26 of the whole, less than the
+//! rounding of a float32.
 //!
-//! Operands are packed into panels of tiles (`packing.rs`); `multiply_panels` then works on 32 x 32 results. Every element is
-//! computed in the same order however the work is split: the same input gives the same bytes.
+//! Operands are packed into panels of tiles (`packing.rs`); `multiply_panels` then works on 32 x 32 results.
+//! Every element is computed in the same order however the work is split: the same input gives the same
+//! bytes.
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_ET0, _mm_prefetch};
@@ -23,12 +25,13 @@ use super::packing::{PANEL, Side, TILE, Tile, pack_panel};
 
 /// Rows of one task: its packed operand stays in the second-level cache.
 const TASK_ROWS: usize = 128;
-/// Tiles of a panel between two stores of the results: 24 KiB, so that a left panel stays in the first-level cache.
+/// Tiles of a panel between two stores of the results: 24 KiB, so that a left panel stays in the first-level
+/// cache.
 const DEPTH_TILES: usize = 96;
 /// Tiles of the right panels that all rows of a task meet in turn: 480 KiB.
 const COLUMN_TILES: usize = 960;
 
-/// Whether this processor has the unit and the system lets this process use it.
+/// True when this processor has the unit and the system lets this process use it.
 pub(super) fn available() -> bool {
     static AVAILABLE: LazyLock<bool> = LazyLock::new(|| {
         let vectors = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
@@ -42,7 +45,8 @@ fn processor_has_tiles() -> bool {
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES
 }
 
-/// Asks Linux for the tile registers: they enlarge a thread's state, so a process must ask before their first use.
+/// Asks Linux for the tile registers: they enlarge a thread's state, so a process must ask before their first
+/// use.
 fn system_grants_tiles() -> bool {
     const REQUEST_STATE: libc::c_long = 0x1023;
     const TILE_DATA: libc::c_long = 18;
@@ -116,8 +120,8 @@ struct Task<'a> {
     parts: usize,
 }
 
-/// Pairs with a left operand or a target in common are computed together, rows by rows. Where rows are few, tasks have fewer of
-/// them, and in the end fewer columns.
+/// Pairs with a left operand or a target in common are computed together, rows by rows. Where rows are few,
+/// tasks have fewer of them, and in the end fewer columns.
 fn tasks(group: Group<'_>) -> Vec<Task<'_>> {
     let together = if group.left.len() == 1 || group.targets.len() == 1 { group.right.len() } else { 1 };
     let pairs: Vec<Pair<'_>> = group.pairs().collect();
@@ -183,7 +187,8 @@ struct Block {
 }
 
 impl Block {
-    /// All results of some packed left panels (`a` holds no others) and of the right panels `right` (`b` holds all).
+    /// All results of some packed left panels (`a` holds no others) and of the right panels `right` (`b`
+    /// holds all).
     ///
     /// # Safety
     /// The unit is configured on this thread; nobody else touches these results.
@@ -213,7 +218,8 @@ impl Block {
         }
     }
 
-    /// The 32 x 32 results from `(row, column)` on `(+)= a b`; at the matrix's edge by way of a block of their own.
+    /// The 32 x 32 results from `(row, column)` on `(+)= a b`; at the matrix's edge by way of a block of
+    /// their own.
     ///
     /// # Safety
     /// The unit is configured on this thread; nobody else touches these results.
@@ -243,7 +249,8 @@ impl Block {
     }
 }
 
-/// The four result tiles of two panels over some steps, whose instructions are `$step`; it moves on by `$bytes`.
+/// The four result tiles of two panels over some steps, whose instructions are `$step`; it moves on by
+/// `$bytes`.
 macro_rules! multiply_tiles {
     ($block:expr, $stride:expr, $add:expr, $a:expr, $b:expr, $bytes:literal, $($step:literal,)+) => {
         asm!(
@@ -285,14 +292,15 @@ macro_rules! multiply_tiles {
     };
 }
 
-/// `block (+)= a b`. With three planes, named h, m, l (high, middle, low), the six products go from small to large, and each differs
-/// from the one before in one operand only.
+/// `block (+)= a b`. With three planes, named h, m, l (high, middle, low), the six products go from small to
+/// large, and each differs from the one before in one operand only.
 ///
 /// # Safety
 /// The unit is configured on this thread; `block` has 32 rows of 32 elements, `stride` elements apart.
 unsafe fn multiply_panels<const PLANES: usize>(block: *mut f32, stride: usize, add: bool, a: &[Tile], b: &[Tile]) {
     assert!(a.len() == b.len() && !a.is_empty() && a.len().is_multiple_of(2 * PLANES));
-    // SAFETY: the slices hold whole steps of 2 tiles a plane, asserted above; the caller vouches for the block.
+    // SAFETY: the slices hold whole steps of 2 tiles a plane, asserted above; the caller vouches for the
+    // block.
     unsafe {
         match PLANES {
             1 => multiply_tiles!(

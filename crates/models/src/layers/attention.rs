@@ -20,7 +20,7 @@ pub struct SelfAttention {
     pub head_norms: Option<HeadNorms>,
     /// Rotations of every position, shared by all layers; none where positions are added to the embeddings.
     pub rope: Option<Arc<RopeTable>>,
-    /// What the kernel computes.
+    /// The arithmetic of the kernel.
     pub settings: AttentionSettings,
     /// `[t, h * k] -> [t, d]`.
     pub output: Linear,
@@ -56,7 +56,7 @@ pub struct HeadNorms {
     pub key: Norm,
 }
 
-/// What backward needs beside the input.
+/// The tensors that backward needs beside the input.
 #[derive(Debug)]
 pub struct AttentionTrace {
     inputs: Vec<LinearTrace>,

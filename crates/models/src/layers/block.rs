@@ -22,7 +22,8 @@ pub struct Block {
     pub mlp: Mlp,
 }
 
-/// Where a block normalises around one of its parts: `of_sum(x + after(part(before(x))))`, each absent where a family has none.
+/// The norms around one part of a block: `of_sum(x + after(part(before(x))))`, each absent where a family has
+/// none.
 #[derive(Debug, Clone, Default)]
 pub struct Norms {
     /// On what the part reads (Llama, GPT-2).
@@ -46,7 +47,7 @@ pub struct BlockTrace {
     written: Written,
 }
 
-/// What the norms behind a part keep: their inputs.
+/// The inputs of the norms behind a part, which they keep for backward.
 #[derive(Debug)]
 struct Written {
     output: Option<Tensor>,
@@ -110,7 +111,7 @@ impl Norms {
         Self { of_sum: Some(norm), ..Self::default() }
     }
 
-    /// What the part reads.
+    /// The input of the part.
     fn enter(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
         self.before.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, pass))
     }

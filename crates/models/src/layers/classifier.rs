@@ -1,4 +1,5 @@
-//! The head of a sequence classifier: one row of each sequence, through a small network, to one logit for each label.
+//! The head of a sequence classifier: one row of each sequence, through a small network, to one logit for
+//! each label.
 
 use candle_core::{DType, Tensor};
 
@@ -15,7 +16,7 @@ pub struct LabelTarget {
     pub weight: f32,
 }
 
-/// Which row of a sequence speaks for all of it.
+/// The row of a sequence that speaks for all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadRow {
     /// The first: encoders, whose first token stands for the sequence.
@@ -27,7 +28,7 @@ pub enum ReadRow {
 /// `output(activation(inner(row)))`, or `output(row)`.
 #[derive(Debug, Clone)]
 pub struct Classifier {
-    /// Which row is read.
+    /// The row that is read.
     pub reads: ReadRow,
     /// `[n, d] -> [n, d]`, with its activation: BERT's pooler and its kin.
     pub inner: Option<(Linear, Activation)>,
@@ -35,7 +36,7 @@ pub struct Classifier {
     pub output: Linear,
 }
 
-/// What the head made of one pass, with all that its backward needs.
+/// The head's results of one pass, with all that its backward needs.
 #[derive(Debug)]
 pub struct Classified {
     /// Logits of every sequence, `[sequences, labels]`.
@@ -44,7 +45,7 @@ pub struct Classified {
     pub rows: Vec<u32>,
     /// The final hidden states of those rows, `[sequences, d]`.
     pub read: Tensor,
-    /// What the output layer reads, `[sequences, d]`: `activation(inner(read))`, or `read` itself.
+    /// The input of the output layer, `[sequences, d]`: `activation(inner(read))`, or `read` itself.
     pub output_input: Tensor,
     inner: Option<(Tensor, LinearTrace)>,
     output: LinearTrace,

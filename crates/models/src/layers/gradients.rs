@@ -1,4 +1,4 @@
-//! Where backward puts the gradients of what is trained.
+//! The gradients of what is trained, which backward fills.
 
 use candle_core::Tensor;
 
@@ -16,18 +16,20 @@ pub struct FactorGradients {
     pub b: Tensor,
 }
 
-/// Gradients that are complete and nobody else holds: those of one block, or of everything outside the blocks.
+/// Gradients that are complete and nobody else holds: those of one block, or of everything outside the
+/// blocks.
 #[derive(Debug)]
 pub struct GradientGroup {
     /// Weights that backward reached, each once, in the order in which it reached them.
     pub gradients: Vec<(ParamId, Tensor)>,
-    /// Whether this is the last group of its pass: embedding, final norm and head.
+    /// True for the last group of its pass: embedding, final norm and head.
     pub last: bool,
 }
 
 type Consumer = Box<dyn FnMut(GradientGroup) -> Result<()>>;
 
-/// Gradients of one pass: of all weights, of the factors of each adapter variant, or of neither (inputs only).
+/// Gradients of one pass: of all weights, of the factors of each adapter variant, or of neither (inputs
+/// only).
 #[derive(Default)]
 pub struct Gradients {
     weights: Option<Vec<Option<Tensor>>>,
@@ -51,11 +53,13 @@ impl Gradients {
         Self { weights: Some(vec![None; params.len()]), ..Self::default() }
     }
 
-    /// All weights are trained, and `consumer` is handed each block's gradients as soon as backward has left the block, the last
-    /// block first; embedding, final norm and head come last, together. All gradients never exist at once: beside the current
-    /// block's only the last group's are held. May serve any number of passes, one after another.
+    /// All weights are trained, and `consumer` is handed each block's gradients as soon as backward has left
+    /// the block, the last block first; embedding, final norm and head come last, together. All gradients
+    /// never exist at once: beside the current block's only the last group's are held. May serve any number
+    /// of passes, one after another.
     ///
-    /// The consumer may change the weights of the group in place: backward does not read them again in this pass.
+    /// The consumer may change the weights of the group in place: backward does not read them again in this
+    /// pass.
     pub fn streamed(params: &Params, consumer: impl FnMut(GradientGroup) -> Result<()> + 'static) -> Self {
         Self { consumer: Some(Box::new(consumer)), ..Self::of_weights(params) }
     }
@@ -65,8 +69,8 @@ impl Gradients {
         Self { variants: vec![vec![None; modules]; variants], ..Self::default() }
     }
 
-    /// Bytes of activations that a pass may keep for backward; blocks beyond them keep their input only and are computed again, to
-    /// the same bytes. `None` (the default) keeps all.
+    /// Bytes of activations that a pass may keep for backward; blocks beyond them keep their input only and
+    /// are computed again, to the same bytes. `None` (the default) keeps all.
     pub fn keeping(self, bytes: Option<u64>) -> Self {
         Self { kept_bytes: bytes, ..self }
     }
@@ -75,8 +79,8 @@ impl Gradients {
         self.kept_bytes
     }
 
-    /// The next `passes` passes (at least one) add up before streamed gradients are handed over, in the last of them. Until then
-    /// all gradients are held.
+    /// The next `passes` passes (at least one) add up before streamed gradients are handed over, in the last
+    /// of them. Until then all gradients are held.
     pub fn add_up(&mut self, passes: usize) {
         self.passes_to_come = passes.saturating_sub(1);
     }
@@ -91,7 +95,7 @@ impl Gradients {
         &self.variants[variant]
     }
 
-    /// Whether weights are trained, and not only adapters or nothing.
+    /// True when weights are trained, and not only adapters or nothing.
     pub(crate) fn trains_weights(&self) -> bool {
         self.weights.is_some()
     }
@@ -102,7 +106,8 @@ impl Gradients {
         if let Some(group) = self.group.as_mut().filter(|group| !group.contains(&id)) {
             group.push(id);
         }
-        // A tied embedding is reached twice, as the head, then as the embedding; everything once more in each pass that adds up.
+        // A tied embedding is reached twice, as the head, then as the embedding; everything once more in each
+        // pass that adds up.
         weights[id.0] = Some(match weights[id.0].take() {
             Some(old) => add(&old, &new)?,
             None => new,

@@ -1,7 +1,8 @@
 //! A linear layer, with or without bias, with any number of LoRA variants over it.
 //!
-//! `y = x Wᵀ + b + s (x Aᵀ) Bᵀ` (Hu et al., arXiv 2106.09685). All variants share the product with `W`; each adds its own low-rank
-//! product to its own rows. Backward never forms `B A` and touches `W`'s gradient only when `W` is trained.
+//! `y = x Wᵀ + b + s (x Aᵀ) Bᵀ` (Hu et al., arXiv 2106.09685). All variants share the product with `W`; each
+//! adds its own low-rank product to its own rows. Backward never forms `B A` and touches `W`'s gradient only
+//! when `W` is trained.
 
 use candle_core::Tensor;
 
@@ -14,17 +15,18 @@ use crate::params::ParamId;
 /// One linear layer: `[t, in] -> [t, out]`.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// Which module adapters know it as; `None` if they cannot sit on it (poolers and heads of classifiers).
+    /// The module that adapters know it as; `None` if they cannot sit on it (poolers and heads of
+    /// classifiers).
     pub module: Option<ModuleIdx>,
     /// The weight, `[out, in]` or `[in, out]`.
     pub weight: ParamId,
-    /// Which of the two.
+    /// The one of the two that it is.
     pub stored: Stored,
     /// The bias `[out]`, if it has one.
     pub bias: Option<ParamId>,
 }
 
-/// What backward needs beside the input: `x Aᵀ` of every variant that adapts this layer, `[rows, r]`.
+/// `x Aᵀ` of every variant that adapts this layer, `[rows, r]`: all that backward needs beside the input.
 #[derive(Debug, Default)]
 pub struct LinearTrace {
     reduced: Vec<Tensor>,
@@ -37,7 +39,8 @@ impl Linear {
         Ok(result)
     }
 
-    /// As [`Linear::forward`], for layers that read the same rows and are stored the same way round: `x` is prepared once.
+    /// As [`Linear::forward`], for layers that read the same rows and are stored the same way round: `x` is
+    /// prepared once.
     pub fn forward_each<const N: usize>(
         layers: [&Self; N],
         x: &Tensor,

@@ -40,12 +40,12 @@ pub enum Mlp {
     },
 }
 
-/// What backward needs beside the input.
+/// The tensors that backward needs beside the input.
 #[derive(Debug)]
 pub struct MlpTrace {
-    /// What the activation was applied to, or gate and up-projection, each `[t, f]`.
+    /// The input of the activation, or gate and up-projection, each `[t, f]`.
     before: Before,
-    /// What the reading layers kept.
+    /// The traces of the reading layers.
     reading: Vec<LinearTrace>,
     pub(super) activated: Tensor,
     down: LinearTrace,

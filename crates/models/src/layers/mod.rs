@@ -1,8 +1,9 @@
-//! The arithmetic of each layer: a hand-derived pair `forward -> (output, trace)` and `backward(trace, d_output) -> d_input`.
+//! The arithmetic of each layer: a hand-derived pair `forward -> (output, trace)` and
+//! `backward(trace, d_output) -> d_input`.
 //!
-//! `forward` keeps in its trace exactly what `backward` needs. `backward` always computes the gradient of its input, and
-//! gradients of weights only where something is trained: a frozen base costs no gradient work and no gradient memory.
-//! What a layer is called in a checkpoint and how layers are wired is the business of `families/`.
+//! `forward` keeps in its trace exactly what `backward` needs. `backward` always computes the gradient of its
+//! input, and gradients of weights only where something is trained: a frozen base costs no gradient work and
+//! no gradient memory. The names of layers in a checkpoint and their wiring are the business of `families/`.
 //!
 //! Read `linear.rs` first, then `block.rs`.
 
@@ -36,7 +37,7 @@ use crate::factors::{BoundAdapter, LoraFactors};
 use crate::kernels::Prepared;
 use crate::params::{ParamId, Params};
 
-/// What every layer of one forward or backward pass can see.
+/// The surroundings of every layer in one forward or backward pass.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
     /// The weights.
@@ -45,13 +46,13 @@ pub struct Pass<'a> {
     pub rows: &'a Rows,
     /// One adapter for each of `rows.groups`, or none at all.
     pub adapters: &'a [BoundAdapter],
-    /// Keys and values of earlier rows, and the cache rows that this pass fills, one for each of its rows (or of `rows.key_rows`);
-    /// `None` in training.
+    /// Keys and values of earlier rows, and the cache rows that this pass fills, one for each of its rows (or
+    /// of `rows.key_rows`); `None` in training.
     pub cache: Option<(&'a KvCache, &'a [u32])>,
 }
 
 impl Pass<'_> {
-    /// Where a weight stays packed from one pass to the next, while tokens are generated.
+    /// The place in which a weight stays packed from one pass to the next, while tokens are generated.
     fn prepared(&self, weight: ParamId) -> Option<&Prepared> {
         self.cache.and_then(|(cache, _)| cache.prepared.get(weight.0))
     }

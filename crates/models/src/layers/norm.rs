@@ -31,7 +31,7 @@ pub enum Norm {
     Layer {
         /// The scale `[d]`.
         weight: ParamId,
-        /// What is added, `[d]`.
+        /// The shift `[d]`.
         bias: ParamId,
         /// Added to the variance.
         epsilon: f64,

@@ -23,8 +23,9 @@ pub struct Target {
     pub weight: f32,
 }
 
-/// What a teacher says about targets, beside the tokens that should follow: `weight * temperature^2 * KL(teacher || student)` of both
-/// distributions at that temperature joins the loss of each target.
+/// A teacher's word on targets, beside the tokens that should follow:
+/// `weight * temperature^2 * KL(teacher || student)` of both distributions at that temperature joins the loss
+/// of each target.
 #[derive(Debug, Clone)]
 pub struct Guide {
     /// The teacher's logits, `[targets, v]`.
@@ -36,8 +37,9 @@ pub struct Guide {
 }
 
 impl Guide {
-    /// The gradient of the divergence with respect to the student's logits of some targets, `[m, v]`, of which the first is number `start`:
-    /// `weight * temperature * (softmax(student / temperature) - softmax(teacher / temperature))`, times the target's own weight.
+    /// The gradient of the divergence with respect to the student's logits of some targets, `[m, v]`, of
+    /// which the first is number `start`: `weight * temperature * (softmax(student / temperature) -
+    /// softmax(teacher / temperature))`, times the target's own weight.
     fn gradient(&self, logits: &Tensor, start: usize, weights: &[f32]) -> Result<Tensor> {
         let soft = |logits: &Tensor| -> candle_core::Result<Tensor> {
             let scaled = (logits / self.temperature)?;
@@ -92,8 +94,8 @@ impl OutputHead {
         Ok(losses)
     }
 
-    /// Losses as [`Head::losses`], and the gradient of their weighted sum with respect to `hidden`, `[t, d]`; with a guide also that of what
-    /// it adds, which is not among the losses.
+    /// Losses as [`Head::losses`], and the gradient of their weighted sum with respect to `hidden`, `[t, d]`;
+    /// with a guide also that of what it adds, which is not among the losses.
     pub fn losses_and_gradient(
         &self,
         hidden: &Tensor,

@@ -1,4 +1,4 @@
-//! What happens to token embeddings before the first block.
+//! The way of token embeddings to the first block.
 
 use candle_core::{DType, Tensor};
 
@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::kernels::{add, add_rows_at, gather_rows, scale};
 use crate::params::ParamId;
 
-/// `norm(factor * x + positions + token type)`, each absent where a family has none. With none of them it is nothing at all.
+/// `norm(factor * x + positions + token type)`, each absent where a family has none. With none of them it is
+/// nothing at all.
 #[derive(Debug, Clone, Default)]
 pub struct Stem {
     /// Factor on the embeddings (Gemma: `sqrt(d)`).
@@ -29,7 +30,7 @@ pub struct LearnedPositions {
     pub offset: u32,
 }
 
-/// What the stem's backward needs: the input of its norm, where it has one.
+/// The input of the stem's norm, where it has one, which backward needs.
 #[derive(Debug, Default)]
 pub struct StemTrace {
     before_norm: Option<Tensor>,

@@ -1,4 +1,5 @@
-//! LoRA adapters by module name: in memory, bound to a model's layers (`bound.rs`), and as PEFT files (`peft/`).
+//! LoRA adapters by module name: in memory, bound to a model's layers (`bound.rs`), and as PEFT files
+//! (`peft/`).
 //!
 //! Start with [`LoraAdapter`]; `factors.rs` has what a pass sees of it and `layers/linear.rs` the arithmetic.
 
@@ -29,7 +30,8 @@ pub struct LoraAdapter {
     pub factors: BTreeMap<String, LoraFactors>,
 }
 
-/// Rows of `a` as they start: `[rows, inputs]`, uniform in `±1/sqrt(inputs)`, what PEFT's Kaiming start amounts to. `rng` draws from -1 to 1.
+/// Rows of `a` as they start: `[rows, inputs]`, uniform in `±1/sqrt(inputs)`, what PEFT's Kaiming start
+/// amounts to. `rng` draws from -1 to 1.
 fn fresh_rows(rows: usize, inputs: usize, device: &Device, rng: &mut dyn FnMut() -> f32) -> Result<Tensor> {
     let bound = 1.0 / (inputs as f32).sqrt();
     let draws: Vec<f32> = (0..rows * inputs).map(|_| bound * rng()).collect();

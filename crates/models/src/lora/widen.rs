@@ -6,9 +6,10 @@ use super::{LoraAdapter, LoraFactors, PeftConfig, fresh_rows};
 use crate::error::Result;
 
 impl LoraAdapter {
-    /// The same update with room for more: every layer gets the rank `rank`, or the widest rank of this adapter if that is more. New rows of
-    /// `a` start as in [`LoraAdapter::fresh`], new columns of `b` are zero. Layers, order of draws and element type stay; differences
-    /// in scaling go into `b`, so that one scaling, the largest, holds for all.
+    /// The same update with room for more: every layer gets the rank `rank`, or the widest rank of this
+    /// adapter if that is more. New rows of `a` start as in [`LoraAdapter::fresh`], new columns of `b` are
+    /// zero. Layers, order of draws and element type stay; differences in scaling go into `b`, so that one
+    /// scaling, the largest, holds for all.
     ///
     /// # Errors
     /// Those of tensor arithmetic.

@@ -1,10 +1,12 @@
-// Runs the CUDA kernels on the CPU, block after block: the threads of a block are fibers that take turns at barriers and shuffles.
+// Runs the CUDA kernels on the CPU, block after block: the threads of a block are fibers that take turns at
+// barriers and shuffles.
 //
-// Reads launches from standard input and answers each with the buffers that it wrote. Each launch runs twice, with blocks, warps and
-// threads in opposite orders, every warp running ahead as far as it may, and must give the same bytes: a missing barrier, or two threads
-// that write one place, shows. A barrier that not all threads reach ends the program. Buffers have exactly their size and dynamic
-// shared memory starts as NaN, so that an address sanitizer and the comparison of results see what a kernel should not read.
-// Arithmetic and indexing are proved here, the GPU is not.
+// Reads launches from standard input and answers each with the buffers that it wrote. Each launch runs twice,
+// with blocks, warps and threads in opposite orders, every warp running ahead as far as it may, and must give
+// the same bytes: a missing barrier, or two threads that write one place, shows. A barrier that not all
+// threads reach ends the program. Buffers have exactly their size and dynamic shared memory starts as NaN, so
+// that an address sanitizer and the comparison of results see what a kernel should not read. Arithmetic and
+// indexing are proved here, the GPU is not.
 #include "kernels.cu"
 
 #include <cstdio>
@@ -113,7 +115,8 @@ static void run_grid(bool backwards) {
 
 // ---- launches
 
-/// One argument: a number, or a buffer that the kernel reads or writes. Type: f, u, d; a buffer that is written: F, U, D.
+/// One argument: a number, or a buffer that the kernel reads or writes. Type: f, u, d; a buffer that is
+/// written: F, U, D.
 struct Argument {
     char type;
     bool is_buffer;
@@ -201,7 +204,8 @@ static std::vector<Argument> run(const Kernel &kernel, std::vector<Argument> arg
     return arguments;
 }
 
-/// A launch: name, grid, threads, bytes of shared memory, arguments (type, whether a buffer, bytes). The answer: the written buffers.
+/// A launch: name, grid, threads, bytes of shared memory, arguments (type, whether a buffer, bytes). The
+/// answer: the written buffers.
 int main() {
     uint32_t name_size;
     while (read_bytes(&name_size, sizeof name_size)) {

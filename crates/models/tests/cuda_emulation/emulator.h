@@ -30,8 +30,8 @@ extern Index threadIdx, blockIdx, blockDim, gridDim;
 void __syncthreads();
 /// Waits until every thread of the warp is here.
 void emulator_synchronise_warp();
-/// Two slots for each thread of the block, for shuffles of even and odd number: who writes for the next one does not disturb who still
-/// reads for this one.
+/// Two slots for each thread of the block, for shuffles of even and odd number: who writes for the next one
+/// does not disturb who still reads for this one.
 extern uint64_t emulator_slots[2][1024];
 extern unsigned emulator_shuffles[1024];
 /// The memory whose size the launch gives.

@@ -1,4 +1,4 @@
-//! What must hold for every family alike: decoding through the cache, adapters side by side, adapters as files.
+//! Properties of every family alike: decoding through the cache, adapters side by side, adapters as files.
 
 use std::ops::Range;
 
@@ -46,7 +46,8 @@ fn every_decoder_continues_through_its_cache_as_it_would_without_one() {
     }
 }
 
-/// One training pass whose targets depend on each sequence alone: tokens of a language model, labels of a classifier.
+/// One training pass whose targets depend on each sequence alone: tokens of a language model, labels of a
+/// classifier.
 fn train(model: &Model, tokens: &[u32], rows: &Rows, adapters: &[BoundAdapter], gradients: &mut Gradients) {
     let pass = Pass { params: model.params(), rows, adapters, cache: None };
     let starts = rows.spans.iter().map(|span| span.queries.start);
@@ -459,7 +460,8 @@ fn what_a_tap_sees_of_attention_output_and_down_projection_makes_the_step_of_eac
         let weight = model.weight_of(module);
         module.kind.writes_residual().then(|| input.matmul(&weight.t().unwrap()).unwrap())
     };
-    // The last hidden state has gone through the final norm, so that the last block's step is not among the differences.
+    // The last hidden state has gone through the final norm, so that the last block's step is not among the
+    // differences.
     for layer in 0..2 {
         let of_block = seen.inputs.iter().filter(|(module, _)| model.linear_modules()[module.0].layer == layer);
         let step = of_block.filter_map(written).reduce(|a, b| (a + b).unwrap()).unwrap();
@@ -468,7 +470,7 @@ fn what_a_tap_sees_of_attention_output_and_down_projection_makes_the_step_of_eac
     }
 }
 
-/// What block 0 makes of its inputs as values, `[t, g * k]`, through the weights alone.
+/// The values that block 0 makes of its inputs, `[t, g * k]`, through the weights alone.
 fn values_of_first_block(model: &Model, seen: &Seen) -> Vec<Vec<f64>> {
     let heads = model.config().attention_heads();
     let (kind, skipped) = match model.linear_modules().iter().any(|module| module.kind == ModuleKind::Value) {

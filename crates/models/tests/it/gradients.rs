@@ -31,8 +31,8 @@ fn dot(a: &Tensor, b: &Tensor) -> f64 {
     numbers(a).iter().zip(numbers(b)).map(|(a, b)| a * b).sum()
 }
 
-/// `<gradient, direction>` against the slope of `f` along random directions: central differences at two distances, extrapolated so
-/// that the error of third order cancels. Sums are float64, kernels float32.
+/// `<gradient, direction>` against the slope of `f` along random directions: central differences at two
+/// distances, extrapolated so that the error of third order cancels. Sums are float64, kernels float32.
 fn agrees(what: &str, x: &Tensor, gradient: &Tensor, f: impl Fn(&Tensor) -> f64) {
     for _ in 0..4 {
         let direction = random(x.shape().clone());
@@ -42,7 +42,8 @@ fn agrees(what: &str, x: &Tensor, gradient: &Tensor, f: impl Fn(&Tensor) -> f64)
         };
         let slope = (4.0 * slope_at(4e-3) - slope_at(8e-3)) / 3.0;
         let expected = dot(gradient, &direction);
-        // Sums of about 1 are rounded at 1e-7, which a step of 4e-3 makes 3e-5 of slope: no gradient is measured more finely.
+        // Sums of about 1 are rounded at 1e-7, which a step of 4e-3 makes 3e-5 of slope: no gradient is
+        // measured more finely.
         let scale = expected.abs().max(dot(gradient, gradient).sqrt()).max(0.1);
         assert!((slope - expected).abs() < 1e-3 * scale, "{what}: slope {slope}, gradient {expected}");
     }
@@ -198,7 +199,7 @@ fn attention_backward_is_the_slope_of_its_forward_over_packed_sequences_longer_t
     }
 }
 
-/// What the settings say, one query and one key at a time, in float64; one head.
+/// Attention by the letter of the settings, one query and one key at a time, in float64; one head.
 fn attention_by_hand(q: &Tensor, k: &Tensor, v: &Tensor, span: &Span, settings: AttentionSettings) -> Vec<f64> {
     let rows = |x: &Tensor| x.to_vec2::<f32>().unwrap();
     let (q, k, v) = (rows(q), rows(k), rows(v));
@@ -404,8 +405,8 @@ fn a_row_that_reads_no_embedding_gives_the_embedding_no_gradient() {
 
 #[test]
 fn every_classifier_s_gradients_of_its_weights_are_the_slopes_of_its_loss() {
-    // DistilBERT's head has the kinks of a ReLU, which a step may cross; the parity table has its gradients, and the others here
-    // have everything else in it.
+    // DistilBERT's head has the kinks of a ReLU, which a step may cross; the parity table has its gradients,
+    // and the others here have everything else in it.
     for config in tiny_classifiers().into_iter().filter(|config| config["model_type"] != "distilbert") {
         let model = random_model(&config);
         let rows = Rows::packed([6, 3]);

@@ -1,5 +1,5 @@
-//! Agreement with PyTorch, transformers and PEFT: reference numbers were computed in float64 from the same float32 weights.
-//! Each test prints its worst relative error; docs/BENCHMARKS.md keeps the table.
+//! Agreement with PyTorch, transformers and PEFT: reference numbers were computed in float64 from the same
+//! float32 weights. Each test prints its worst relative error; docs/BENCHMARKS.md keeps the table.
 
 use std::path::Path;
 
@@ -55,8 +55,8 @@ fn check(what: &str, error: f64, worst: &mut f64) {
     *worst = worst.max(error);
 }
 
-/// Norm and first elements of a gradient against the reference's; the sum of a gradient may nearly cancel, so it is
-/// compared on the scale of the norm.
+/// Norm and first elements of a gradient against the reference's; the sum of a gradient may nearly cancel, so
+/// it is compared on the scale of the norm.
 fn check_statistics(name: &str, found: &Tensor, reference: &Value, worst: &mut f64) {
     let found = numbers(found);
     let norm = reference["l2"].as_f64().unwrap();
@@ -204,7 +204,8 @@ fn real_lengths(reference: &Value) -> Vec<usize> {
     masks.iter().map(|mask| mask.iter().sum()).collect()
 }
 
-/// Norms of the hidden states as the reference has them, which counts the padding: rows behind the real ones that see only those.
+/// Norms of the hidden states as the reference has them, which counts the padding: rows behind the real ones
+/// that see only those.
 fn padded_hidden_norms(model: &Model, reference: &Value, adapters: &[BoundAdapter]) -> Vec<f64> {
     let ids: Vec<Vec<u32>> = serde_json::from_value(reference["input_ids"].clone()).unwrap();
     let mut rows = Rows::packed(ids.iter().map(Vec::len));
@@ -289,7 +290,8 @@ fn parity_of_a_distilbert_classifier() {
     check_classifier("distilbert_classifier");
 }
 
-/// The classifier's adapter with its trained head taken out, which PEFT keeps in the same file: the head goes into the model.
+/// The classifier's adapter with its trained head taken out, which PEFT keeps in the same file: the head goes
+/// into the model.
 fn load_classifier_adapter(dir: &Path, model: &mut Model) -> LoraAdapter {
     const HEAD: &str = "base_model.model.score.weight";
     let mut tensors: Vec<_> = candle_core::safetensors::load(dir.join("adapter_model.safetensors"), &super::device())

@@ -1,5 +1,5 @@
-//! Logits and gradients against another implementation in the same language: candle's models, which read what this
-//! crate writes, and candle's autograd over layers of `candle-nn`.
+//! Logits and gradients against another implementation in the same language: candle's models, which read what
+//! this crate writes, and candle's autograd over layers of `candle-nn`.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use super::support::{numbers, random_model, relative_distance};
 
-/// Relative distance of the logits behind three blocks in float32: 2e-6 was measured, where a weight's own relative error
-/// grows fivefold on its way.
+/// Relative distance of the logits behind three blocks in float32: 2e-6 was measured, where a weight's own
+/// relative error grows fivefold on its way.
 const TOLERANCE: f64 = 5e-6;
 /// The same of the gradients: 1e-6 was measured.
 const OF_GRADIENTS: f64 = 5e-6;
@@ -28,8 +28,8 @@ const TOKENS: [u32; 17] = [3, 19, 7, 7, 0, 22, 11, 4, 16, 9, 1, 20, 13, 5, 18, 2
 /// Lengths of the prompts.
 const LENGTHS: [usize; 5] = [1, 2, 5, 9, 17];
 
-/// The families that candle has too, each as a configuration of three blocks that both read: d 16, vocabulary 23, 4 query
-/// heads, 2 key-value heads.
+/// The families that candle has too, each as a configuration of three blocks that both read: d 16, vocabulary
+/// 23, 4 query heads, 2 key-value heads.
 fn configurations() -> Vec<Value> {
     let with = |particular: Value| {
         let mut config = json!({

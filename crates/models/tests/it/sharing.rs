@@ -5,7 +5,8 @@ use antigen_models::{BoundAdapter, Example, GenerateOptions, LoraAdapter, Model,
 
 use super::support::{numbers, random_llama, relative_distance};
 
-/// Two kinds of rows with a preamble each, which begin alike themselves; one row like no other, one longer than a prefix.
+/// Two kinds of rows with a preamble each, which begin alike themselves; one row like no other, one longer
+/// than a prefix.
 fn examples() -> Vec<Example> {
     let alike = [1, 2, 3];
     let preambles = [[4, 5, 6, 7, 8, 9, 10], [11, 5, 6, 7, 8, 9, 12]];

@@ -18,7 +18,8 @@ pub fn relative_distance(found: &[f64], expected: &[f64]) -> f64 {
     distance / length(&mut expected.iter().copied()).max(1e-12)
 }
 
-/// The decoders, each as a configuration of three blocks: d 16, vocabulary 23, 4 query heads, windows shorter than the tests' rows.
+/// The decoders, each as a configuration of three blocks: d 16, vocabulary 23, 4 query heads, windows shorter
+/// than the tests' rows.
 pub fn tiny_decoders() -> Vec<Value> {
     let like_llama = json!({
         "vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -72,8 +73,8 @@ pub fn tiny_classifiers() -> Vec<Value> {
     encoders.into_iter().chain(decoders).collect()
 }
 
-/// A model of this configuration with random weights, the same every time; larger ones than usual, so that no gradient drowns in
-/// rounding.
+/// A model of this configuration with random weights, the same every time; larger ones than usual, so that no
+/// gradient drowns in rounding.
 pub fn random_model(config: &Value) -> Model {
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     build_fresh_model(FamilyConfig::from_json(config).unwrap(), &super::device(), |name, shape| {

@@ -1,7 +1,9 @@
-//! GGUF files of the `llama` architecture (Llama, TinyLlama, CodeLlama, Mistral), turned back into what they were made from.
+//! GGUF files of the `llama` architecture (Llama, TinyLlama, CodeLlama, Mistral), turned back into what they
+//! were made from.
 //!
-//! The converter renames tensors, and reorders the rows of queries and keys: a checkpoint holds the two halves of each head
-//! one after the other, GGUF alternates them (the layout of Meta's own files). Both follow `convert_hf_to_gguf.py`.
+//! The converter renames tensors, and reorders the rows of queries and keys: a checkpoint holds the two
+//! halves of each head one after the other, GGUF alternates them (the layout of Meta's own files). Both
+//! follow `convert_hf_to_gguf.py`.
 
 use std::path::Path;
 
@@ -34,7 +36,7 @@ const KNOWN_SETTINGS: [&str; 19] = [
     "tensor_data_layout",
 ];
 
-/// What a file turns back into.
+/// A file's configuration and tensors under the names of a checkpoint.
 pub(super) struct Converted<'a> {
     pub config: Value,
     /// Name in a checkpoint, tensor, and the number of heads whose rows alternate.
@@ -232,8 +234,9 @@ impl Settings<'_> {
         }
     }
 
-    /// Llama 3.1 and later slow down low frequencies. GGUF holds no settings but the result: one divisor for each rotary
-    /// pair. It is told by reproducing it from the settings that all these models share; anything else is refused.
+    /// Llama 3.1 and later slow down low frequencies. GGUF holds no settings but the result: one divisor for
+    /// each rotary pair. It is told by reproducing it from the settings that all these models share; anything
+    /// else is refused.
     fn rope_scaling(&self, base: f64, head_width: usize) -> Result<Option<Value>> {
         let Some(table) = self.header.tensors.iter().find(|tensor| tensor.name == "rope_freqs.weight") else {
             return Ok(None);

@@ -1,8 +1,9 @@
 //! GGUF files, read strictly: header, metadata and tensor table; the numbers stay on disk.
 //!
-//! A GGUF file is: magic, version, counts, key-value pairs, tensor table, padding, data (specification: `docs/gguf.md` of
-//! ggml). As with safetensors every number of the file is held against the file's true length before it is used, what two
-//! readers could understand differently is refused, and nothing is kept that is not needed: vocabularies are passed over.
+//! A GGUF file is: magic, version, counts, key-value pairs, tensor table, padding, data (specification:
+//! `docs/gguf.md` of ggml). As with safetensors every number of the file is held against the file's true
+//! length before it is used, what two readers could understand differently is refused, and nothing is kept
+//! that is not needed: vocabularies are passed over.
 
 mod llama;
 mod reader;
@@ -50,11 +51,11 @@ pub enum Metadatum {
 pub struct GgufTensor {
     /// Name in the file.
     pub name: String,
-    /// How its numbers are written.
+    /// The encoding of its numbers.
     pub encoding: Encoding,
     /// Extents, outermost first (the file has them the other way round).
     pub shape: Vec<usize>,
-    /// Where its bytes lie, counted from the start of the file.
+    /// The range of its bytes, counted from the start of the file.
     pub range: Range<u64>,
 }
 
@@ -73,7 +74,8 @@ pub struct GgufHeader {
 /// [`HeaderError`]; [`HeaderError::Field`] for what is particular to GGUF.
 ///
 /// # Cost
-/// Memory for keys, short values and the tensor table, within the limits; what is passed over is read but not kept.
+/// Memory for keys, short values and the tensor table, within the limits; what is passed over is read but not
+/// kept.
 pub fn read_gguf(reader: impl Read, file_bytes: u64, limits: &HeaderLimits) -> Result<GgufHeader, HeaderError> {
     let mut fields = FieldReader::new(reader, file_bytes, limits.max_header_bytes);
     let (tensor_count, key_count) = read_preamble(&mut fields, limits)?;
@@ -232,7 +234,8 @@ fn check_names(tensors: &[GgufTensor]) -> Result<(), HeaderError> {
     }
 }
 
-/// Sorts by position, requires that the tensors tile the data but for padding, and moves the ranges to file positions.
+/// Sorts by position, requires that the tensors tile the data but for padding, and moves the ranges to file
+/// positions.
 fn check_layout(
     tensors: &mut [GgufTensor],
     data_start: u64,
@@ -285,10 +288,12 @@ pub(super) fn open_header(path: &Path) -> Result<GgufHeader> {
     })
 }
 
-/// Opens a GGUF file as the checkpoint it was converted from: names, layout and configuration of `config.json` checkpoints.
+/// Opens a GGUF file as the checkpoint it was converted from: names, layout and configuration of
+/// `config.json` checkpoints.
 ///
 /// # Errors
-/// Those of the header, and [`ModelError::Unsupported`] for an architecture or a setting that is not read, by name.
+/// Those of the header, and [`ModelError::Unsupported`] for an architecture or a setting that is not read, by
+/// name.
 pub(super) fn open_checkpoint(dir: &Path, path: &Path) -> Result<Checkpoint> {
     let header = open_header(path)?;
     let converted = llama::convert(path, &header)?;

@@ -432,8 +432,8 @@ impl Chain for Vec<u8> {
     }
 }
 
-/// Whatever a file says, opening it ends, and every tensor that it then has can be loaded and is no larger than the densest
-/// block format (Q2_K: 84 bytes for 256 numbers) makes it.
+/// Whatever a file says, opening it ends, and every tensor that it then has can be loaded and is no larger
+/// than the densest block format (Q2_K: 84 bytes for 256 numbers) makes it.
 fn survive(bytes: &[u8]) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("model.gguf"), bytes).unwrap();

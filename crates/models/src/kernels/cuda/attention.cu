@@ -1,12 +1,15 @@
-// Attention over packed rows, forward and backward, in tiles of TILE query rows and TILE keys: no matrix of scores is kept.
+// Attention over packed rows, forward and backward, in tiles of TILE query rows and TILE keys: no matrix of
+// scores is kept.
 //
-// A block has 128 threads: thread (y, x) of 8 x 16 owns the rows 4 y .. 4 y + 4 of its tile and every 16th column, so that the 16
-// threads of one row are neighbours in a warp and reduce it by shuffles. Tiles of queries, keys, values lie in shared memory, WIDTH
-// wide (the head width rounded up, the rest zero); running sums lie in registers.
+// A block has 128 threads: thread (y, x) of 8 x 16 owns the rows 4 y .. 4 y + 4 of its tile and every 16th
+// column, so that the 16 threads of one row are neighbours in a warp and reduce it by shuffles. Tiles of
+// queries, keys, values lie in shared memory, WIDTH wide (the head width rounded up, the rest zero); running
+// sums lie in registers.
 //
-// Forward keeps a running maximum and sum of each row and rescales what it has when the maximum grows (Milakov and Gimelshein, arXiv
-// 1805.02867; Dao et al., arXiv 2205.14135). Backward computes the scores again. One block owns each output element and adds to it
-// in a fixed order: the same input gives the same bytes.
+// Forward keeps a running maximum and sum of each row and rescales what it has when the maximum grows
+// (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Backward computes the scores
+// again. One block owns each output element and adds to it in a fixed order: the same input gives the same
+// bytes.
 #include "common.cuh"
 
 constexpr unsigned TILE = 32;
@@ -14,15 +17,16 @@ constexpr unsigned ATTENTION_THREADS = 128;
 constexpr unsigned ROWS = 4;    // of a tile, for one thread
 constexpr unsigned COLUMNS = 2; // of a tile of scores, for one thread
 constexpr unsigned NEIGHBOURS = 16;
-constexpr unsigned PAD = 4; // numbers behind each row of a tile, so that neighbouring rows start in other banks
+// Numbers behind each row of a tile, so that neighbouring rows start in other banks.
+constexpr unsigned PAD = 4;
 constexpr unsigned SCORE_STRIDE = TILE + 1;
 
-/// How scores become weights: `AttentionSettings` in numbers; a softcap or window of 0 is none.
+/// The way from scores to weights: `AttentionSettings` in numbers; a softcap or window of 0 is none.
 struct Rule {
     float scale, softcap;
     unsigned window, causal;
 
-    /// Whether the query at `position` among the keys sees the key.
+    /// True when the query at `position` among the keys sees the key.
     __device__ bool shows(unsigned position, unsigned key) const {
         return (!causal || key <= position) && (window == 0 || position < key + window);
     }
@@ -39,7 +43,8 @@ struct Rule {
         return softcap > 0 ? 1 - share * share : 1;
     }
 
-    /// The first key (a multiple of TILE) and the end of the keys that queries from `position` on, `rows` of them, see.
+    /// The first key (a multiple of TILE) and the end of the keys that queries from `position` on, `rows` of
+    /// them, see.
     __device__ unsigned first_key(unsigned position) const {
         return window > 0 && position + 1 > window ? (position + 1 - window) / TILE * TILE : 0;
     }
@@ -153,8 +158,8 @@ __device__ inline void share_scores(float *shared, const float (&scores)[ROWS][C
     }
 }
 
-/// The running softmax of this thread's rows: largest score so far, and the sum of `exp(score - maximum)` over the keys that this
-/// thread has seen (its share; `total` adds up the neighbours).
+/// The running softmax of this thread's rows: largest score so far, and the sum of `exp(score - maximum)`
+/// over the keys that this thread has seen (its share; `total` adds up the neighbours).
 struct RunningSoftmax {
     float maximum[ROWS], sum[ROWS];
 
@@ -165,7 +170,8 @@ struct RunningSoftmax {
         }
     }
 
-    /// Turns row `i` of scores (minus infinity where hidden) into weights; returns what everything summed before is multiplied by.
+    /// Turns row `i` of scores (minus infinity where hidden) into weights; returns what everything summed
+    /// before is multiplied by.
     __device__ float advance(unsigned i, float (&scores)[ROWS][COLUMNS]) {
         float largest = scores[i][0];
         for (unsigned j = 1; j < COLUMNS; j++) {
@@ -186,7 +192,8 @@ struct RunningSoftmax {
     __device__ float total(unsigned i) const { return sum_of_lanes(sum[i], NEIGHBOURS); }
 };
 
-/// One tile of queries: its rows of the query matrix, the keys of its span, and its first query's position among them.
+/// One tile of queries: its rows of the query matrix, the keys of its span, and its first query's position
+/// among them.
 struct QueryTile {
     unsigned row, rows, key, keys, position;
 
@@ -196,8 +203,8 @@ struct QueryTile {
     }
 };
 
-/// One tile of keys: its rows of the key matrix, its first key's number in its span, the span's query rows and the position of the
-/// first of them among the keys.
+/// One tile of keys: its rows of the key matrix, its first key's number in its span, the span's query rows
+/// and the position of the first of them among the keys.
 struct KeyTile {
     unsigned row, rows, number, query, queries, position;
 
@@ -207,7 +214,8 @@ struct KeyTile {
     }
 };
 
-/// Scores of this thread's queries against the tile of keys that starts with key number `first`; hidden ones minus infinity.
+/// Scores of this thread's queries against the tile of keys that starts with key number `first`; hidden ones
+/// minus infinity.
 template <unsigned WIDTH>
 __device__ void
 scores_of_tile(float (&scores)[ROWS][COLUMNS], const float *queries, const float *keys, QueryTile tile, unsigned first, Rule rule) {
@@ -257,8 +265,8 @@ __device__ void attend(
     sums.store(out + shape.query(tile.row, head), shape.query_stride(), tile.rows, shape.width, 1);
 }
 
-/// Block (tile of queries, head): the gradient of the queries. Keeps, for `attend_backward_keys`, two numbers of each row and head:
-/// the logarithm of the softmax's denominator, and `sum(P * dP)` with `dP = dy vᵀ`.
+/// Block (tile of queries, head): the gradient of the queries. Keeps, for `attend_backward_keys`, two numbers
+/// of each row and head: the logarithm of the softmax's denominator, and `sum(P * dP)` with `dP = dy vᵀ`.
 template <unsigned WIDTH>
 __device__ void attend_backward_queries(
     float *dq, float *logs, float *dots, const float *q, const float *k, const float *v, const float *dy,
@@ -332,8 +340,9 @@ __device__ void attend_backward_queries(
     sums.store(dq + own, shape.query_stride(), tile.rows, shape.width, rule.scale);
 }
 
-/// Block (tile of keys, key-value head): gradients of keys and values, over all query heads that share the head and all queries that
-/// see the tile, one after another. Here keys are the rows of a tile of scores and queries its columns.
+/// Block (tile of keys, key-value head): gradients of keys and values, over all query heads that share the
+/// head and all queries that see the tile, one after another. Here keys are the rows of a tile of scores and
+/// queries its columns.
 template <unsigned WIDTH>
 __device__ void attend_backward_keys(
     float *dk, float *dv, const float *q, const float *k, const float *v, const float *dy, const float *logs,
@@ -346,7 +355,8 @@ __device__ void attend_backward_keys(
     size_t own = shape.key(tile.row, group * shape.share);
     load_tile<WIDTH>(keys, k + own, shape.key_stride(), tile.rows, shape.width);
     load_tile<WIDTH>(values, v + own, shape.key_stride(), tile.rows, shape.width);
-    // Queries that see some key of this tile: from the one that stands at the first key to the last that reaches the last one.
+    // Queries that see some key of this tile: from the one that stands at the first key to the last that
+    // reaches the last one.
     unsigned begin = rule.causal && tile.number > tile.position ? tile.number - tile.position : 0;
     unsigned last_seen_from = tile.number + tile.rows - 1 + rule.window;
     unsigned end = tile.queries;

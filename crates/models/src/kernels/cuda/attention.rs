@@ -109,7 +109,8 @@ pub(in super::super) fn attention_backward(
     Ok((dq, dk, dv))
 }
 
-/// Tiles of queries: first row, rows, the span's first key row, its keys, position of the first query among them.
+/// Tiles of queries: first row, rows, the span's first key row, its keys, position of the first query among
+/// them.
 fn query_tiles(spans: &[Span], like: &Tensor) -> Result<(usize, Tensor)> {
     let tiles = spans.iter().flat_map(|span| {
         span.queries.clone().step_by(TILE).map(move |row| {
@@ -120,8 +121,8 @@ fn query_tiles(spans: &[Span], like: &Tensor) -> Result<(usize, Tensor)> {
     upload_tiles(tiles.collect(), like)
 }
 
-/// Tiles of keys: first row, rows, number of the first key in its span, the span's first query row, its queries, position of the first
-/// query among the keys.
+/// Tiles of keys: first row, rows, number of the first key in its span, the span's first query row, its
+/// queries, position of the first query among the keys.
 fn key_tiles(spans: &[Span], like: &Tensor) -> Result<(usize, Tensor)> {
     let tiles = spans.iter().flat_map(|span| {
         span.keys.clone().step_by(TILE).map(move |row| {

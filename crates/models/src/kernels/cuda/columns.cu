@@ -8,7 +8,8 @@ extern "C" __global__ void add_to_rows(float *x, const float *bias, unsigned n, 
     }
 }
 
-/// Sums of columns over runs of `run` rows, row after row, `[runs, d]`: block (columns, run), one thread a column.
+/// Sums of columns over runs of `run` rows, row after row, `[runs, d]`: block (columns, run), one thread a
+/// column.
 extern "C" __global__ void sum_columns(float *sums, const float *x, unsigned rows, unsigned d, unsigned run) {
     unsigned column = blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= d) {
@@ -21,7 +22,8 @@ extern "C" __global__ void sum_columns(float *sums, const float *x, unsigned row
     sums[size_t(blockIdx.y) * d + column] = sum;
 }
 
-/// Copies `width` columns of every row, from column `from_start` of `from` to column `to_start` of `to`: one block a row.
+/// Copies `width` columns of every row, from column `from_start` of `from` to column `to_start` of `to`: one
+/// block a row.
 extern "C" __global__ void copy_columns(
     float *to, const float *from, unsigned to_width, unsigned to_start, unsigned from_width, unsigned from_start,
     unsigned width) {

@@ -1,7 +1,8 @@
 // What the kernels share: sums and maxima over a block, always in the same order.
 //
-// These sources are compiled twice: by nvcc for the GPU, and by a host compiler for the tests, which run every block on the CPU
-// (tests/cuda_emulation). They keep to the small part of CUDA C++ that both know. Blocks have whole warps of threads.
+// These sources are compiled twice: by nvcc for the GPU, and by a host compiler for the tests, which run
+// every block on the CPU (tests/cuda_emulation). They keep to the small part of CUDA C++ that both know.
+// Blocks have whole warps of threads.
 #pragma once
 
 #ifdef EMULATED
@@ -14,7 +15,8 @@
 constexpr unsigned WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
 
-/// Index of this thread in the whole grid, and the number of threads in it: `for (size_t i = first_element(); i < n; i += all_threads())`.
+/// Index of this thread in the whole grid, and the number of threads in it:
+/// `for (size_t i = first_element(); i < n; i += all_threads())`.
 __device__ inline size_t first_element() { return size_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline size_t all_threads() { return size_t(gridDim.x) * blockDim.x; }
 

@@ -1,8 +1,8 @@
 // One element, one thread: rotary embedding, activations, sums, AdamW.
 #include "common.cuh"
 
-/// Rotates the first `2 half` elements of every head of every row, in place: one thread for each pair `(i, i + half)`.
-/// `sign` -1 turns back.
+/// Rotates the first `2 half` elements of every head of every row, in place: one thread for each pair
+/// `(i, i + half)`. `sign` -1 turns back.
 extern "C" __global__ void rotate(
     float *x, const float *cosines, const float *sines, const unsigned *positions, unsigned t, unsigned heads,
     unsigned head_width, unsigned half, float sign) {
@@ -104,8 +104,8 @@ extern "C" __global__ void scale(float *x, float factor, unsigned n) {
     }
 }
 
-/// Both moments and the step. `size` is the learning rate over the first moment's bias correction, `root_correction` the inverse
-/// root of the second's.
+/// Both moments and the step. `size` is the learning rate over the first moment's bias correction,
+/// `root_correction` the inverse root of the second's.
 extern "C" __global__ void adamw(
     float *weight, float *first, float *second, const float *gradient, unsigned n, float gradient_scale, float beta1,
     float rest1, float beta2, float rest2, float size, float root_correction, float keep, float epsilon) {

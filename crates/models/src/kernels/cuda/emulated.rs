@@ -1,5 +1,6 @@
-//! Runs launches on the CPU, for the tests: a host compiler makes a program of the kernels' sources and tests/cuda_emulation, and each
-//! launch of this thread goes to it while [`emulated`] is on. Products of matrices follow cuBLAS's documentation, element by element.
+//! Runs launches on the CPU, for the tests: a host compiler makes a program of the kernels' sources and
+//! tests/cuda_emulation, and each launch of this thread goes to it while [`emulated`] is on. Products of
+//! matrices follow cuBLAS's documentation, element by element.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -19,12 +20,13 @@ thread_local! {
 
 static EMULATOR: LazyLock<Option<Mutex<Child>>> = LazyLock::new(|| start().map(Mutex::new));
 
-/// Whether launches of this thread are emulated.
+/// True while launches of this thread are emulated.
 pub(super) fn is_on() -> bool {
     ON.get()
 }
 
-/// Does `work` with every kernel of this thread emulated, on CPU tensors; `None`, said on standard error, without a C++ compiler.
+/// Does `work` with every kernel of this thread emulated, on CPU tensors; `None`, said on standard error,
+/// without a C++ compiler.
 pub fn emulated<R>(work: impl FnOnce() -> R) -> Option<R> {
     struct Off;
     impl Drop for Off {
@@ -156,7 +158,7 @@ pub(super) fn fresh(shape: Shape, dtype: DType) -> Result<Tensor> {
     })
 }
 
-/// What cuBLAS's documentation says of `gemm`, on matrices stored by columns.
+/// `gemm` as cuBLAS's documentation has it, on matrices stored by columns.
 pub(super) fn gemm(product: &Gemm<'_>, call: ColumnMajor) -> Result<()> {
     let flat = |x: &Tensor| -> Result<Vec<f32>> { Ok(x.flatten_all()?.to_vec1()?) };
     let rounded = |x: &Tensor| -> Result<Vec<f32>> {

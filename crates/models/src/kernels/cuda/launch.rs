@@ -23,7 +23,8 @@ impl Launch {
     }
 }
 
-/// One parameter of a kernel, in the order of its source. Tensors are contiguous; a kernel sees their first element.
+/// One parameter of a kernel, in the order of its source. Tensors are contiguous; a kernel sees their first
+/// element.
 #[derive(Clone, Copy)]
 pub(super) enum Argument<'a> {
     /// `const float *`, `const unsigned *` or `const double *`.
@@ -36,7 +37,8 @@ pub(super) enum Argument<'a> {
     Number(f64),
 }
 
-/// `dst[start ..] = scale * op(a) op(b) + keep * dst[start ..]` over row-major matrices, `op` a transposition or nothing.
+/// `dst[start ..] = scale * op(a) op(b) + keep * dst[start ..]` over row-major matrices, `op` a transposition
+/// or nothing.
 pub(super) struct Gemm<'a> {
     pub dst: &'a Tensor,
     /// First element of `dst` that is written.
@@ -51,7 +53,8 @@ pub(super) struct Gemm<'a> {
 /// A matrix as it is stored, and whether the product takes its transpose.
 pub(in super::super) type Operand<'a> = (&'a Tensor, bool);
 
-/// One call of cuBLAS's `gemm`, which counts by columns: `c = alpha op(a) op(b) + beta c`, `c` `[m, n]` with `ldc` rows.
+/// One call of cuBLAS's `gemm`, which counts by columns: `c = alpha op(a) op(b) + beta c`, `c` `[m, n]` with
+/// `ldc` rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ColumnMajor {
     pub transpose_a: bool,
@@ -88,7 +91,7 @@ impl Gemm<'_> {
     }
 }
 
-/// Whether the kernels of this module compute on this tensor.
+/// True when the kernels of this module compute on this tensor.
 pub(in super::super) fn serves(tensor: &Tensor) -> bool {
     #[cfg(test)]
     if super::emulated::is_on() {
@@ -128,7 +131,8 @@ pub(super) fn fresh(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Res
     if super::emulated::is_on() {
         return super::emulated::fresh(shape.into(), dtype);
     }
-    // SAFETY: all types here are plain numbers, and the kernel that the tensor is made for writes every element of it.
+    // SAFETY: all types here are plain numbers, and the kernel that the tensor is made for writes every
+    // element of it.
     Ok(unsafe { Tensor::empty(shape, dtype, like.device())? })
 }
 

@@ -1,11 +1,12 @@
 //! The CUDA twins of the kernels: sources in the `.cu` files, launches here.
 //!
-//! A launch says which kernel runs over how many blocks and threads, and with which arguments; `launch.rs` carries it to the GPU.
-//! Launches are compiled in every build, so that a changed signature shows without CUDA; the tests run the very same launches
-//! and sources on the CPU (`emulated.rs`). That proves the arithmetic and the indexing, not the execution on a GPU.
+//! A launch says which kernel runs over how many blocks and threads, and with which arguments; `launch.rs`
+//! carries it to the GPU. Launches are compiled in every build, so that a changed signature shows without
+//! CUDA; the tests run the very same launches and sources on the CPU (`emulated.rs`). That proves the
+//! arithmetic and the indexing, not the execution on a GPU.
 //!
-//! No sum is added up by atomics and no order is left open: the same input gives the same bytes every time. Activations stay on the
-//! device; only indices go up, and losses, tokens and norms come down.
+//! No sum is added up by atomics and no order is left open: the same input gives the same bytes every time.
+//! Activations stay on the device; only indices go up, and losses, tokens and norms come down.
 
 mod attention;
 #[cfg(test)]
@@ -175,7 +176,8 @@ fn copy_columns(to: (&Tensor, usize), from: (&Tensor, usize), width: usize) -> R
     launch(block_a_row("copy_columns", t, width), &arguments)
 }
 
-/// Twin of [`super::rotate`] for heads of `head_width`; `table` holds cosines and sines, `[positions, half]` each, beside `x`.
+/// Twin of [`super::rotate`] for heads of `head_width`; `table` holds cosines and sines, `[positions, half]`
+/// each, beside `x`.
 pub(super) fn rotate(
     x: &Tensor,
     (cosines, sines): &(Tensor, Tensor),
@@ -202,7 +204,7 @@ pub(super) fn rotate(
     launch(thread_an_element("rotate", t * heads * half), &arguments)
 }
 
-/// How the source numbers the activations.
+/// The number of an activation in the source.
 fn number_of(activation: Activation) -> usize {
     match activation {
         Activation::Silu => 0,
@@ -289,7 +291,7 @@ pub(super) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: Option<&[
     Ok(CrossEntropy { losses: losses.to_vec1()?, gradient })
 }
 
-/// What one step of [`AdamW`] multiplies by, bias corrections included.
+/// The factors of one step of [`AdamW`], bias corrections included.
 pub(super) struct AdamWStep {
     pub gradient_scale: f64,
     pub size: f64,
@@ -405,7 +407,8 @@ pub(super) fn matmul(precision: Precision, a: Operand<'_>, b: Operand<'_>) -> Re
     Ok(dst)
 }
 
-/// Twin of [`Precision::add_matmul`] and its transposed form: the product is added to the rows of `dst` from `first_row` on.
+/// Twin of [`Precision::add_matmul`] and its transposed form: the product is added to the rows of `dst` from
+/// `first_row` on.
 pub(super) fn add_matmul(
     precision: Precision,
     dst: &Tensor,

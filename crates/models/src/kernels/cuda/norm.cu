@@ -1,4 +1,5 @@
-// Normalisation, by the root mean square or by mean and deviation. One block a row, but for the gradient of the weight.
+// Normalisation, by the root mean square or by mean and deviation. One block a row, but for the gradient of
+// the weight.
 #include "common.cuh"
 
 /// `1 / sqrt(mean(x^2) + epsilon)` of one row, in every thread of the block.
@@ -46,7 +47,8 @@ struct Spread {
     float mean, inverse;
 };
 
-/// Mean and `1 / sqrt(variance + epsilon)` of one row, in every thread of the block; the variance is taken around the mean.
+/// Mean and `1 / sqrt(variance + epsilon)` of one row, in every thread of the block; the variance is taken
+/// around the mean.
 __device__ inline Spread spread(const float *x, unsigned d, float epsilon) {
     float sum = 0;
     for (unsigned i = threadIdx.x; i < d; i += blockDim.x) {
@@ -95,8 +97,8 @@ extern "C" __global__ void layer_norm_spreads(float *means, float *inverses, con
     }
 }
 
-/// Sums of `dy * (x - mean) * inverse` over runs of `run` rows, `[runs, d]`: block (columns, run), one thread a column.
-/// `sum_columns` adds up the runs.
+/// Sums of `dy * (x - mean) * inverse` over runs of `run` rows, `[runs, d]`: block (columns, run), one thread
+/// a column. `sum_columns` adds up the runs.
 extern "C" __global__ void norm_weight_gradient(
     float *partial, const float *x, const float *dy, const float *means, const float *inverses, unsigned t, unsigned d,
     unsigned run) {

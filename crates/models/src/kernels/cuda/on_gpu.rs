@@ -16,7 +16,8 @@ use super::launch::{Argument, ColumnMajor, Gemm, Launch};
 use crate::error::{ModelError, Result};
 use crate::kernels::Precision;
 
-/// The kernels, compiled by the build script; the driver turns them into machine code when the first one is launched.
+/// The kernels, compiled by the build script; the driver turns them into machine code when the first one is
+/// launched.
 const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
 
 /// Shared memory that a block gets without asking, in bytes.
@@ -68,8 +69,9 @@ pub fn launch(launch: Launch, arguments: &[Argument<'_>]) -> Result<()> {
         block_dim: (launch.threads as u32, 1, 1),
         shared_mem_bytes: launch.shared_bytes as u32,
     };
-    // SAFETY: the tests run every launch of this module against its source, types and bounds checked (`emulated.rs`); the
-    // tensors are alive until the guards drop, and what follows on this stream waits for the kernel.
+    // SAFETY: the tests run every launch of this module against its source, types and bounds checked
+    // (`emulated.rs`); the tensors are alive until the guards drop, and what follows on this stream waits for
+    // the kernel.
     unsafe { builder.launch(grid) }.w()?;
     Ok(())
 }
@@ -84,7 +86,8 @@ pub fn gemm(product: &Gemm<'_>, call: ColumnMajor) -> Result<()> {
     let (b, _b) = address(&b.0, b.1, &stream, "gemm")?;
     let operation = |transpose| if transpose { Operation::CUBLAS_OP_T } else { Operation::CUBLAS_OP_N };
     let size = |n: usize| i32::try_from(n).map_err(|_| failed(format!("a product's sizes are below 2^31, found {n}")));
-    // cuBLAS rounds operands as it reads them; they and the result are float32 in memory, and so are the sums.
+    // cuBLAS rounds operands as it reads them; they and the result are float32 in memory, and so are the
+    // sums.
     let compute = match product.precision {
         Precision::Float32 => Compute::CUBLAS_COMPUTE_32F,
         Precision::Bfloat16 => Compute::CUBLAS_COMPUTE_32F_FAST_16BF,
@@ -125,7 +128,7 @@ fn tensor_of<'a>(argument: &Argument<'a>) -> Option<&'a Tensor> {
     }
 }
 
-/// Where the first element of a contiguous tensor lies.
+/// Address of the first element of a contiguous tensor.
 fn address<'a>(
     storage: &'a Storage,
     layout: &Layout,

@@ -19,7 +19,8 @@ extern "C" __global__ void scatter_rows(float *dst, const float *source, const u
     }
 }
 
-/// One block for each destination row `rows[b]`: it adds `source[order[j]]` for `j` in `starts[b] .. starts[b + 1]`, one after another.
+/// One block for each destination row `rows[b]`: it adds `source[order[j]]` for `j` in
+/// `starts[b] .. starts[b + 1]`, one after another.
 extern "C" __global__ void add_rows_at(
     float *dst, const float *source, const unsigned *rows, const unsigned *starts, const unsigned *order, unsigned d) {
     float *to = dst + size_t(rows[blockIdx.x]) * d;

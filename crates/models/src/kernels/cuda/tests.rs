@@ -1,5 +1,6 @@
-//! Every kernel's CUDA source and launch against the CPU kernel on the same numbers: emulated on the CPU (see `emulated.rs` for what
-//! that proves), and on a GPU where this build has CUDA and one opens. Each test prints the largest difference that it saw.
+//! Every kernel's CUDA source and launch against the CPU kernel on the same numbers: emulated on the CPU (see
+//! `emulated.rs` for what that proves), and on a GPU where this build has CUDA and one opens. Each test
+//! prints the largest difference that it saw.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -20,7 +21,7 @@ use crate::taps::NoTap;
 #[path = "../../../tests/it/support.rs"]
 mod support;
 
-/// Where `support` makes its models.
+/// The device on which `support` makes its models.
 fn device() -> Device {
     Device::Cpu
 }
@@ -48,7 +49,7 @@ fn random<S: Into<Shape>>(shape: S) -> Tensor {
     Tensor::from_vec::<_, f32>(numbers, shape, &Device::Cpu).unwrap()
 }
 
-/// What `kernel` gives on the CPU, and then what it gives emulated and on a GPU, each with the place's name.
+/// The result of `kernel` on the CPU, and then those emulated and on a GPU, each with the place's name.
 fn everywhere<R, const N: usize>(
     inputs: [&Tensor; N],
     kernel: impl Fn([&Tensor; N]) -> R,
@@ -349,7 +350,8 @@ fn a_training_pass_of_a_whole_model_agrees_with_the_cpu() {
             found.extend(gradients.variant(0).iter().flatten().flat_map(|f| [f.a.clone(), f.b.clone()]));
             found
         };
-        // Low-rank products are the same whatever the family; one that stores its weights the other way round will do.
+        // Low-rank products are the same whatever the family; one that stores its weights the other way round
+        // will do.
         if let Some(found) = (name == "gpt2").then(|| emulated(of_an_adapter)).flatten() {
             compare(OF_A_MODEL, &format!("{name}: gradients of an adapter"), &found, &of_an_adapter());
         }

@@ -1,7 +1,8 @@
 //! `adapter_config.json`: what it says, and what of it we refuse.
 //!
-//! PEFT grows a field with every release, and a field may change the arithmetic. So the rule is turned round: fields known
-//! to be harmless may hold anything, fields we implement are read, and **every other field must be unset**.
+//! PEFT grows a field with every release, and a field may change the arithmetic. So the rule is turned round:
+//! fields known to be harmless may hold anything, fields we implement are read, and **every other field must
+//! be unset**.
 
 use std::fs;
 use std::path::Path;
@@ -18,8 +19,8 @@ const FILE_NAME: &str = "adapter_config.json";
 /// Real files have about a kilobyte; long rank patterns reach some tens.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// Fields that say where an adapter came from, how it was trained or how its factors were first filled. None of them
-/// changes what the stored factors compute.
+/// Fields that say where an adapter came from, how it was trained or how its factors were first filled. None
+/// of them changes what the stored factors compute.
 const HARMLESS: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
@@ -55,7 +56,7 @@ const IMPLEMENTED: &[&str] = &[
     "use_rslora",
 ];
 
-/// What the base of an adapter is for.
+/// The task of the base that an adapter is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeftTask {
     /// `CAUSAL_LM`.
@@ -77,17 +78,19 @@ pub struct PeftConfig {
     pub rank_pattern: Vec<(String, usize)>,
     /// Alphas of single layers, as `rank_pattern`.
     pub alpha_pattern: Vec<(String, f64)>,
-    /// Which layers are adapted.
+    /// The layers that are adapted.
     pub target_modules: TargetModules,
-    /// Which of them are not after all.
+    /// Those among them that are left out.
     pub exclude_modules: Option<TargetModules>,
-    /// What the base is for; `None` where the file does not say.
+    /// The task of the base; `None` where the file does not say.
     pub task: Option<PeftTask>,
-    /// Whether the file says that the base's weights lie `[in, out]`, as GPT-2's do; the factors lie the same way either way.
+    /// True when the file says that the base's weights lie `[in, out]`, as GPT-2's do; the factors lie the
+    /// same way either way.
     pub fan_in_fan_out: bool,
     /// If set, only layers of these blocks are adapted.
     pub layers_to_transform: Option<Vec<usize>>,
-    /// Element type of the stored factors; `load_adapter` sets it, `save_adapter` writes it. `F32`, `F16` or `Bf16`.
+    /// Element type of the stored factors; `load_adapter` sets it, `save_adapter` writes it. `F32`, `F16` or
+    /// `Bf16`.
     pub dtype: Dtype,
     /// The file as it was read, written back unchanged: order and foreign fields included.
     pub(super) raw: String,
@@ -134,8 +137,8 @@ impl PeftConfig {
     /// Reads the text of an `adapter_config.json`; `path` is only named in errors.
     ///
     /// # Errors
-    /// [`ModelError::Format`] for text that is no such file; [`ModelError::Unsupported`] for a field that asks for
-    /// arithmetic we do not do, with the field's name.
+    /// [`ModelError::Format`] for text that is no such file; [`ModelError::Unsupported`] for a field that
+    /// asks for arithmetic we do not do, with the field's name.
     pub fn from_json(text: &str, path: &Path) -> Result<Self> {
         let fields: Pairs<Value> = serde_json::from_str(text)
             .map_err(|error| malformed(path, "a JSON object with PEFT's LoRA fields", error))?;
@@ -189,7 +192,7 @@ fn unsupported(what: impl Into<String>, instead: &str) -> ModelError {
     ModelError::Unsupported { what: what.into(), instead: instead.to_owned() }
 }
 
-/// Whether a field holds what PEFT writes when nobody asked for it.
+/// True when a field holds what PEFT writes when nobody asked for it.
 fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -252,7 +255,8 @@ impl Fields<'_> {
         }
     }
 
-    /// Some ways to fill the factors move part of the base into them: PEFT then changes the base again on loading.
+    /// Some ways to fill the factors move part of the base into them: PEFT then changes the base again on
+    /// loading.
     fn refuse_changed_base(&self) -> Result<()> {
         match self.value("init_lora_weights") {
             Value::Null | Value::Bool(_) => Ok(()),
@@ -311,8 +315,8 @@ impl Fields<'_> {
         }
     }
 
-    /// `layers_to_transform`, a number or a list. PEFT reads the block's number out of the module name; with the pattern
-    /// unset or `layers` that is the block index of every family here.
+    /// `layers_to_transform`, a number or a list. PEFT reads the block's number out of the module name; with
+    /// the pattern unset or `layers` that is the block index of every family here.
     fn layers(&self) -> Result<Option<Vec<usize>>> {
         let pattern = self.value("layers_pattern");
         if !is_unset(pattern) && *pattern != json!("layers") && *pattern != json!(["layers"]) {

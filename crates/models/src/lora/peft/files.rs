@@ -94,8 +94,8 @@ fn common_dtype(entries: &[TensorEntry]) -> Dtype {
 /// Writes an adapter folder that PEFT loads; equal adapters give equal bytes.
 ///
 /// # Errors
-/// [`ModelError::Tensor`] when a factor's rank is not the one its configuration gives (PEFT could not load it),
-/// [`ModelError::NotFinite`] for NaN or a value beyond the stored element type, [`ModelError::Io`].
+/// [`ModelError::Tensor`] when a factor's rank is not the one its configuration gives (PEFT could not load
+/// it), [`ModelError::NotFinite`] for NaN or a value beyond the stored element type, [`ModelError::Io`].
 pub fn save_adapter(adapter: &LoraAdapter, dir: &Path) -> Result<()> {
     let mut tensors: Vec<(String, Tensor)> = Vec::with_capacity(2 * adapter.factors.len());
     let ranks = adapter.config.rank_lookup()?;
@@ -120,8 +120,9 @@ fn check_rank(tensor: &str, shape: &[usize], axis: usize, rank: usize) -> Result
 }
 
 impl LoraAdapter {
-    /// A new adapter that changes nothing yet: `a` uniform in `±1/sqrt(in)` (what PEFT's Kaiming start amounts to), `b` zero.
-    /// `rng` draws uniformly from -1 to 1; draws are taken in the base's layer order, so equal draws give equal adapters.
+    /// A new adapter that changes nothing yet: `a` uniform in `±1/sqrt(in)` (what PEFT's Kaiming start
+    /// amounts to), `b` zero. `rng` draws uniformly from -1 to 1; draws are taken in the base's layer order,
+    /// so equal draws give equal adapters.
     ///
     /// # Errors
     /// Those of [`PeftConfig::adapted_modules`].

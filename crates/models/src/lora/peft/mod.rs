@@ -1,8 +1,8 @@
 //! PEFT's LoRA files in and out.
 //!
-//! `config.rs` reads `adapter_config.json` and refuses by name what would change the arithmetic; `targets.rs` decides
-//! which layers of a base an adapter touches, with which rank and scaling; `files.rs` moves the factors. Adapters of
-//! other kinds (DoRA, IA3, prompt tuning ...) do not live here.
+//! `config.rs` reads `adapter_config.json` and refuses by name what would change the arithmetic; `targets.rs`
+//! decides which layers of a base an adapter touches, with which rank and scaling; `files.rs` moves the
+//! factors. Adapters of other kinds (DoRA, IA3, prompt tuning ...) do not live here.
 
 mod config;
 mod files;

@@ -1,4 +1,4 @@
-//! Which layers of a base an adapter touches, by PEFT's own matching rules.
+//! The layers of a base that an adapter touches, by PEFT's own matching rules.
 //!
 //! Source: PEFT 0.21, `tuners_utils.check_target_module_exists` and `other.get_pattern_key`.
 
@@ -41,7 +41,8 @@ impl PeftConfig {
     ///
     /// # Errors
     /// [`ModelError::Tensor`] when a listed name, or the whole choice, matches no linear layer of the base;
-    /// [`ModelError::Unsupported`] for an expression that Rust's `regex` cannot read (look-around, back-references).
+    /// [`ModelError::Unsupported`] for an expression that Rust's `regex` cannot read (look-around,
+    /// back-references).
     pub fn adapted_modules(&self, base: &FamilyConfig) -> Result<Vec<AdaptedModule>> {
         let modules = base.linear_modules();
         self.refuse_another_task(base)?;
@@ -88,7 +89,8 @@ impl PeftConfig {
         Err(ModelError::Unsupported { what: what.into(), instead: "submit an adapter of the base's own task".into() })
     }
 
-    /// PEFT ignores a listed name that matches nothing; here it is refused, for it says the adapter is for another base.
+    /// PEFT ignores a listed name that matches nothing; here it is refused, for it says the adapter is for
+    /// another base.
     fn refuse_unknown_targets(&self, modules: &[ModuleShape]) -> Result<()> {
         let TargetModules::List(names) = &self.target_modules else { return Ok(()) };
         let unknown = names.iter().find(|name| !modules.iter().any(|module| is_suffix(&module.name, name)));
@@ -107,7 +109,7 @@ fn unknown_target(name: &str, found: &str) -> ModelError {
     }
 }
 
-/// Whether `name` is the module's whole name or its last dotted parts.
+/// True when `name` is the module's whole name or its last dotted parts.
 fn is_suffix(module: &str, name: &str) -> bool {
     module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
