@@ -255,37 +255,6 @@ fn tensors_of_integers_or_float64_are_told_by_name_when_they_are_wanted() {
 }
 
 #[test]
-fn a_tied_head_that_is_stored_must_be_the_embedding() {
-    let config = json!({
-        "model_type": "llama", "vocab_size": 16384, "hidden_size": 8, "intermediate_size": 4, "num_hidden_layers": 1,
-        "num_attention_heads": 1, "max_position_embeddings": 8, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
-    });
-    let family = crate::families::FamilyConfig::from_json(&config).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let numbers = |shape: &[usize]| {
-        let count: usize = shape.iter().product();
-        Tensor::arange(0f32, count as f32, &Device::Cpu).unwrap().reshape(shape).unwrap()
-    };
-    let open = |head: Option<Tensor>| {
-        let mut tensors: Vec<_> =
-            family.tensor_shapes().into_iter().map(|(name, shape)| (name, numbers(&shape))).collect();
-        tensors.extend(head.map(|head| ("lm_head.weight".into(), head)));
-        save_checkpoint(dir.path(), &config, tensors.into_iter(), u64::MAX).unwrap();
-        crate::load_model(dir.path(), &Device::Cpu)
-    };
-    open(None).unwrap();
-    open(Some(numbers(&[16384, 8]))).unwrap();
-    let mut other: Vec<f32> = (0..131_072).map(|n| n as f32).collect();
-    other[100_000] = -1.0;
-    let error = open(Some(Tensor::from_vec(other, (16384, 8), &Device::Cpu).unwrap())).err().unwrap().to_string();
-    for word in ["lm_head.weight", "model.embed_tokens.weight", "tie_word_embeddings", "element 100000"] {
-        assert!(error.contains(word), "{error}");
-    }
-    let error = open(Some(numbers(&[8, 8]))).err().unwrap().to_string();
-    assert!(error.contains("shape [8, 8] against [16384, 8]"), "{error}");
-}
-
-#[test]
 fn a_tensor_file_shorter_than_its_header_says_is_refused_on_opening() {
     let dir = tempfile::tempdir().unwrap();
     save_checkpoint(dir.path(), &json!({}), three_tensors().into_iter(), u64::MAX).unwrap();

@@ -94,8 +94,8 @@ impl OutputHead {
         Ok(losses)
     }
 
-    /// Losses as [`Head::losses`], and the gradient of their weighted sum with respect to `hidden`, `[t, d]`;
-    /// with a guide also that of what it adds, which is not among the losses.
+    /// Losses as [`OutputHead::losses`], and the gradient of their weighted sum with respect to `hidden`,
+    /// `[t, d]`; with a guide also that of what it adds, which is not among the losses.
     pub fn losses_and_gradient(
         &self,
         hidden: &Tensor,

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use antigen_models::checkpoint::write_tensor_file;
+use antigen_models::checkpoint::{save_checkpoint, write_tensor_file};
 use antigen_models::layers::{Gradients, LabelTarget, ModuleIdx, Pass, Rows, Target};
 use antigen_models::taps::{Attention, NoTap, Tap};
 use antigen_models::{
-    BoundAdapter, FamilyConfig, GenerateOptions, LoraAdapter, Model, ModelError, ModuleKind, Stored, Tensor,
+    BoundAdapter, Device, FamilyConfig, GenerateOptions, LoraAdapter, Model, ModelError, ModuleKind, Stored, Tensor,
     generate_greedy, load_adapter, load_model, save_adapter,
 };
 use serde_json::{Value, json};
@@ -165,6 +165,37 @@ fn a_checkpoint_of_every_family_comes_back_from_its_files() {
         let error = load_model(dir.path(), &super::device()).unwrap_err().to_string();
         assert!(error.contains(&missing.0), "{name}: {error}");
     }
+}
+
+#[test]
+fn a_tied_head_that_is_stored_must_be_the_embedding() {
+    let config = json!({
+        "model_type": "llama", "vocab_size": 16384, "hidden_size": 8, "intermediate_size": 4, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "max_position_embeddings": 8, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+    });
+    let family = FamilyConfig::from_json(&config).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let numbers = |shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        Tensor::arange(0f32, count as f32, &Device::Cpu).unwrap().reshape(shape).unwrap()
+    };
+    let open = |head: Option<Tensor>| {
+        let mut tensors: Vec<_> =
+            family.tensor_shapes().into_iter().map(|(name, shape)| (name, numbers(&shape))).collect();
+        tensors.extend(head.map(|head| ("lm_head.weight".into(), head)));
+        save_checkpoint(dir.path(), &config, tensors.into_iter(), u64::MAX).unwrap();
+        load_model(dir.path(), &Device::Cpu)
+    };
+    open(None).unwrap();
+    open(Some(numbers(&[16384, 8]))).unwrap();
+    let mut other: Vec<f32> = (0..131_072).map(|n| n as f32).collect();
+    other[100_000] = -1.0;
+    let error = open(Some(Tensor::from_vec(other, (16384, 8), &Device::Cpu).unwrap())).err().unwrap().to_string();
+    for word in ["lm_head.weight", "model.embed_tokens.weight", "tie_word_embeddings", "element 100000"] {
+        assert!(error.contains(word), "{error}");
+    }
+    let error = open(Some(numbers(&[8, 8]))).err().unwrap().to_string();
+    assert!(error.contains("shape [8, 8] against [16384, 8]"), "{error}");
 }
 
 #[test]
