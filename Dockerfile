@@ -23,14 +23,16 @@ WORKDIR /src
 COPY rust-toolchain.toml Cargo.toml Cargo.lock ./
 COPY crates/models/Cargo.toml crates/models/Cargo.toml
 COPY crates/engine/Cargo.toml crates/engine/Cargo.toml
+COPY crates/experiments/Cargo.toml crates/experiments/Cargo.toml
+COPY xtask/Cargo.toml xtask/Cargo.toml
 # Empty sources stand in for ours, so that this layer depends on the manifests alone.
-RUN mkdir -p src tests/it crates/models/src crates/engine/src \
- && echo 'fn main() {}' | tee src/main.rs > tests/it/main.rs \
- && touch src/lib.rs crates/models/src/lib.rs crates/engine/src/lib.rs \
+RUN mkdir -p src tests/it crates/models/src crates/engine/src crates/experiments/src crates/experiments/tests/it xtask/src \
+ && echo 'fn main() {}' | tee src/main.rs tests/it/main.rs crates/experiments/tests/it/main.rs > xtask/src/main.rs \
+ && touch src/lib.rs crates/models/src/lib.rs crates/engine/src/lib.rs crates/experiments/src/lib.rs \
  && cargo build --release --locked --features "${FEATURES}" \
- && rm -rf src tests crates/models/src crates/engine/src
+ && rm -rf src tests crates/*/src crates/*/tests xtask/src
 
-# build: our three packages.
+# build: the service with the engine and the models; the other packages are no part of it.
 FROM deps AS build
 ARG FEATURES=""
 COPY . .

@@ -1,16 +1,15 @@
-//! What every handler shares: settings, database, store. Cheap to clone; built once by `antigen serve` and by each test.
+//! The state that every handler shares: settings, database, store. Cheap to clone; built once by
+//! `antigen serve` and by each test.
 
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::{
-    artifacts::ArtifactStore,
-    config::Config,
-    db::{Db, UploadId},
-    intake::IntakeLimits,
-};
+use crate::artifacts::ArtifactStore;
+use crate::config::Config;
+use crate::db::{Db, UploadId};
+use crate::intake::IntakeLimits;
 
 /// The application's state.
 #[derive(Debug, Clone)]
@@ -31,7 +30,7 @@ impl App {
         App { config: Arc::new(config), db, store, receiving: Arc::default() }
     }
 
-    /// What an upload may unpack to.
+    /// Limits of what an upload may unpack to.
     pub fn intake_limits(&self) -> IntakeLimits {
         let limits = &self.config.limits;
         IntakeLimits {
@@ -51,7 +50,7 @@ impl App {
         free.then(|| Reservation { key, receiving: self.receiving.clone() })
     }
 
-    /// Whether a request is writing a file of this upload.
+    /// True while a request is writing a file of this upload.
     pub fn is_receiving(&self, upload: UploadId) -> bool {
         let receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
         receiving.iter().any(|(busy, _)| *busy == upload)

@@ -1,13 +1,14 @@
-//! What a caller sees when something is refused: `application/problem+json` (RFC 9457).
+//! Refusals as a caller sees them: `application/problem+json` (RFC 9457).
 //!
-//! Which error belongs where:
-//! - intake says [`Rejection`](crate::intake::Rejection): the submitted bytes are not acceptable, with a stable code;
+//! The errors and their places:
+//! - intake says [`Rejection`](crate::intake::Rejection): the submitted bytes are not acceptable, with a
+//!   stable code;
 //! - the engine says `EngineError`: it ends in the job row, never in an HTTP status;
-//! - handlers say [`Problem`]: a public half (kind, code, detail, fields) and a private half (the cause), which only the
-//!   log sees.
+//! - handlers say [`Problem`]: a public half (kind, code, detail, fields) and a private half (the cause),
+//!   which only the log sees.
 //!
-//! A handler returns a [`Problem`]; `layers/problems.rs` writes the body, because only there the request's path and id
-//! are known. One table (`error/kind.rs`) maps every problem to its status.
+//! A handler returns a [`Problem`]; `middleware/problems.rs` writes the body, because only there the
+//! request's path and id are known. One table (`error/kind.rs`) maps every problem to its status.
 
 mod kind;
 
@@ -22,9 +23,10 @@ use utoipa::ToSchema;
 
 pub use kind::Kind;
 
-use crate::{artifacts::StoreError, db::DbError};
+use crate::artifacts::StoreError;
+use crate::db::DbError;
 
-/// What handlers return.
+/// The result of a handler.
 pub type ApiResult<T> = Result<T, Problem>;
 
 /// One wrong place in a request.
@@ -33,7 +35,7 @@ pub struct FieldError {
     /// JSON pointer (RFC 6901) into the request body, or the name of a header or query parameter.
     #[schema(example = "/spec/method/pairs")]
     pub pointer: String,
-    /// What was expected and what was found.
+    /// The expectation and the finding.
     #[schema(example = "expected a number from 1 to 64, found 0")]
     pub detail: String,
 }
@@ -45,7 +47,7 @@ pub struct Problem {
     pub kind: Kind,
     /// Stable machine-readable code; the kind's own unless a narrower one exists (`intake.pickle`).
     pub code: Cow<'static, str>,
-    /// What happened in this case, for the caller.
+    /// The sentence about this case, for the caller.
     pub detail: String,
     /// Wrong places, when they are known.
     pub errors: Vec<FieldError>,
@@ -120,7 +122,7 @@ impl Problem {
         self
     }
 
-    /// What only the log may know.
+    /// The cause, which only the log may know.
     pub fn cause(&self) -> Option<&anyhow::Error> {
         self.cause.as_deref()
     }
@@ -166,7 +168,7 @@ pub struct ProblemBody {
     /// The HTTP status again.
     #[schema(example = 422)]
     pub status: u16,
-    /// What happened in this case.
+    /// The sentence about this case.
     #[schema(example = "/spec/method/pairs: expected a number from 1 to 64, found 0")]
     pub detail: String,
     /// Path of the request.
@@ -183,7 +185,8 @@ pub struct ProblemBody {
 }
 
 impl IntoResponse for Problem {
-    /// Status and headers only; the outermost layer adds the body, because it knows the path and the request id.
+    /// Status and headers only; the outermost layer adds the body, because it knows the path and the request
+    /// id.
     fn into_response(self) -> Response {
         let mut response = self.kind.status().into_response();
         for (name, value) in &self.headers {
@@ -215,7 +218,7 @@ impl From<io::Error> for Problem {
     }
 }
 
-/// Whether the disk, a quota or a limit on file sizes is at the bottom of an error.
+/// True when the disk, a quota or a limit on file sizes is at the bottom of an error.
 fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     let mut cause = Some(error);

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use antigen::cli::{Cli, Command, bench, demo, lab, migrate, openapi, purify, replay, serve, step, vet, work};
+use antigen::cli::{Cli, Command, calibrate, demo, migrate, openapi, purify, replay, serve, step, vet, work};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -13,9 +13,8 @@ fn main() -> ExitCode {
         Command::Purify(args) => purify::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => replay::run(&args),
         Command::Vet(args) => vet::run(&args),
-        Command::Lab(args) => lab::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Calibrate(args) => calibrate::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Migrate(args) => migrate::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Openapi(args) => openapi::run(&args).map(|()| ExitCode::SUCCESS),
     };

@@ -1,9 +1,9 @@
-//! The OpenAPI 3.1 document, collected from the handlers. `openapi/openapi.json` is its committed copy; a test compares the two,
-//! and `antigen openapi` writes it.
+//! The OpenAPI 3.1 document, collected from the handlers. `openapi/openapi.json` is its committed copy; a
+//! test compares the two, and `antigen openapi` writes it.
 
 use utoipa::OpenApi;
 
-/// What the document says about the whole.
+/// The document's description of the whole.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -29,7 +29,7 @@ pub fn document() -> String {
     text
 }
 
-/// The JSON schema of the report as text, as it is committed.
+/// The JSON schema of the report as text, as it is committed in `openapi/report-2.schema.json`.
 pub fn report_schema() -> String {
     format!("{:#}\n", antigen_engine::report::report_schema())
 }

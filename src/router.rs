@@ -5,19 +5,17 @@ use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{
-    app::App,
-    handlers::{artifacts, catalogue, events, health, jobs, pages, results, upload_content, uploads},
-    layers, openapi,
-};
+use crate::app::App;
+use crate::handlers::{artifacts, catalogue, events, health, jobs, pages, results, upload_content, uploads};
+use crate::{middleware, openapi};
 
 /// The service, ready to be served.
 pub fn build_router(app: App) -> Router {
-    layers::prometheus();
+    middleware::prometheus();
     let (api, document) = api().split_for_parts();
     let docs = SwaggerUi::new("/docs").url("/openapi.json", document);
     let routes = api.merge(pages()).merge(docs).with_state(app.clone());
-    layers::wrap(routes, &app)
+    middleware::wrap(routes, &app)
 }
 
 /// The description of the API without a running service.

@@ -8,7 +8,8 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of a file in lower-case hexadecimal digits, and its size. Blocks; memory does not grow with the file.
+/// SHA-256 of a file in lower-case hexadecimal digits, and its size. Blocks; memory does not grow with the
+/// file.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -28,8 +29,8 @@ pub fn hash_file(path: &Path) -> io::Result<(String, u64)> {
     }
 }
 
-/// Every regular file below `dir`, as a path relative to it with `/`, sorted. Links and special files are refused: nothing that we
-/// store points elsewhere.
+/// Every regular file below `dir`, as a path relative to it with `/`, sorted. Links and special files are
+/// refused: nothing that we store points elsewhere.
 ///
 /// # Errors
 /// The folder cannot be read, a name is not UTF-8, or something is neither a file nor a folder.

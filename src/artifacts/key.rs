@@ -4,7 +4,7 @@ use object_store::path::Path;
 
 use super::StoreError;
 
-/// What can be named in the store.
+/// The things that have a name in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArtifactKey {
     /// Immutable bytes, by their SHA-256 in lower-case hexadecimal digits.
@@ -12,7 +12,7 @@ pub enum ArtifactKey {
 }
 
 impl ArtifactKey {
-    /// Where every blob lies.
+    /// The prefix of every blob.
     pub const BLOBS: &'static str = "blobs/sha256";
 
     /// The key of the bytes with this SHA-256.

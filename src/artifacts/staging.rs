@@ -1,4 +1,5 @@
-//! Staged uploads: plain folders on the local disk, because inspection reads files. They hold what is not trusted and not yet kept.
+//! Staged uploads: plain folders on the local disk, because inspection reads files. They hold what is not
+//! trusted and not yet kept.
 
 use std::{
     io,
@@ -18,7 +19,8 @@ impl Staging {
         Self { root }
     }
 
-    /// The folder of one upload; it exists only between [`create`](Self::create) and [`remove`](Self::remove).
+    /// The folder of one upload; it exists only between [`create`](Self::create) and
+    /// [`remove`](Self::remove).
     pub fn dir(&self, upload: UploadId) -> PathBuf {
         self.root.join(upload.to_string())
     }

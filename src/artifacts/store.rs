@@ -16,12 +16,13 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use super::{ArtifactKey, Staging, hash_file, list_files};
-use crate::{config::Config, db::ArtifactFile};
+use crate::config::Config;
+use crate::db::ArtifactFile;
 
 /// Age from which a blob that nobody names may be swept.
 const SWEEP_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// What can go wrong in the store.
+/// Errors of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Text that cannot name a blob.
@@ -32,7 +33,7 @@ pub enum StoreError {
     Damaged {
         /// Its name.
         expected: String,
-        /// What its bytes hash to.
+        /// The hash of its bytes.
         found: String,
     },
     /// A path that would leave the folder that it is to be written into.
@@ -46,7 +47,7 @@ pub enum StoreError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         cause: io::Error,
     },
 }
@@ -88,12 +89,13 @@ pub fn open_store(config: &Config) -> Result<ArtifactStore, StoreError> {
 }
 
 impl ArtifactStore {
-    /// Where uploads are staged.
+    /// The place where uploads are staged.
     pub fn staging(&self) -> &Staging {
         &self.staging
     }
 
-    /// Stores the bytes of a local file under their SHA-256 and returns the row for it, named `name`. The file stays where it is.
+    /// Stores the bytes of a local file under their SHA-256 and returns the row for it, named `name`. The
+    /// file stays where it is.
     ///
     /// # Errors
     /// The file cannot be read, or the store refuses (disk full).
@@ -115,7 +117,8 @@ impl ArtifactStore {
     /// Stores every file below a folder.
     ///
     /// # Errors
-    /// A file cannot be read, the folder holds something that is not a file, or the store refuses (disk full).
+    /// A file cannot be read, the folder holds something that is not a file, or the store refuses (disk
+    /// full).
     pub async fn put_folder(&self, dir: &Path) -> Result<Vec<ArtifactFile>, StoreError> {
         let mut files = Vec::new();
         for name in list_files(dir).map_err(StoreError::io(dir))? {
@@ -124,7 +127,8 @@ impl ArtifactStore {
         Ok(files)
     }
 
-    /// Whether the blob is there and young enough that no sweep takes it before its row is written; an old one is written again.
+    /// True when the blob is there and young enough that no sweep takes it before its row is written; an old
+    /// one is written again.
     async fn has_fresh(&self, location: &object_store::path::Path) -> Result<bool, StoreError> {
         match self.objects.head(location).await {
             Ok(meta) => Ok((Utc::now() - meta.last_modified).to_std().unwrap_or_default() < SWEEP_AGE / 2),
@@ -143,8 +147,8 @@ impl ArtifactStore {
         Ok(BlobStream { bytes: found.meta.size, range: found.range.clone(), stream: found.into_stream() })
     }
 
-    /// Writes the files of an artifact into a folder. Files that are there with the right bytes are left alone; a file appears
-    /// complete or not at all.
+    /// Writes the files of an artifact into a folder. Files that are there with the right bytes are left
+    /// alone; a file appears complete or not at all.
     ///
     /// # Errors
     /// A blob is missing or damaged, a path would leave the folder, or the disk refuses.

@@ -8,7 +8,7 @@ use crate::db::Db;
 /// Arguments of `antigen migrate`.
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
-    /// Where the settings come from.
+    /// The source of the settings.
     #[command(flatten)]
     pub settings: SettingsArgs,
 }

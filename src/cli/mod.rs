@@ -1,16 +1,7 @@
 //! The command line: one file per command. `main.rs` matches, these act.
 
-mod ablate;
-mod attacks;
-pub mod bench;
-mod choices;
-mod classifiers;
-mod compare;
+pub mod calibrate;
 pub mod demo;
-mod evaluation;
-mod evidence;
-pub mod lab;
-mod member_job;
 pub mod migrate;
 pub mod openapi;
 pub mod purify;
@@ -18,20 +9,16 @@ pub mod replay;
 pub mod serve;
 pub mod step;
 mod summary;
-mod sweep;
 mod telemetry;
 mod terminal;
-mod treatments;
 pub mod vet;
 pub mod work;
-pub mod zoo;
 
 use std::{future::Future, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-pub use choices::{find_base_dir, parse_choice};
 pub use summary::print_report;
 pub use telemetry::start_logging;
 pub use terminal::terminal_progress;
@@ -42,12 +29,12 @@ use crate::config::Config;
 #[derive(Debug, Parser)]
 #[command(name = "antigen", version, propagate_version = true)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What `antigen` can do.
+/// The commands of `antigen`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the API and work on jobs, in one process.
@@ -63,19 +50,17 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Look for signs of a backdoor in an adapter or a whole model, in seconds, and change nothing.
     Vet(vet::VetArgs),
-    /// Make things to experiment with: the tiny world's base, poisoned adapters and models.
-    Lab(lab::LabArgs),
+    /// Screen suspects that are known to be clean, and write the base's calibration.
+    Calibrate(calibrate::CalibrateArgs),
     /// Show the whole journey: implant a backdoor, submit it to a server, print what came back.
     Demo(demo::DemoArgs),
-    /// Measure training speed.
-    Bench(bench::BenchArgs),
     /// Bring the database's schema up to date.
     Migrate(migrate::MigrateArgs),
     /// Print the OpenAPI description of the API.
     Openapi(openapi::OpenapiArgs),
 }
 
-/// Where the settings come from.
+/// The source of the settings.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SettingsArgs {
     /// Settings file [default: antigen.toml, when there is one]
@@ -104,7 +89,7 @@ impl SettingsArgs {
 /// Runs asynchronous work on a runtime of its own.
 ///
 /// # Errors
-/// What the work says, or that no runtime can be made.
+/// Those of the work, or that no runtime can be made.
 pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(work)

@@ -1,5 +1,5 @@
-//! `antigen openapi`: prints the description of the API, as it is committed in `openapi/openapi.json`, or the JSON schema of the report, as
-//! in `openapi/report-1.schema.json`.
+//! `antigen openapi`: prints the description of the API, as it is committed in `openapi/openapi.json`, or the
+//! JSON schema of the report, as in `openapi/report-2.schema.json`.
 
 use std::io::Write;
 

@@ -6,19 +6,23 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use antigen_engine::{
-    report::Report,
-    spec::{AttackSpec, BehaviourSpec, DataFolders, EvaluatorSpec, PurifySpec, RelearningSpec},
+use antigen_engine::job::PurifySpec;
+use antigen_engine::lab::write_whole;
+use antigen_engine::report::Report;
+use antigen_engine::spec::{
+    AttackSpec, BehaviourSpec, DataFolders, EvaluatorSpec, RelearningSpec, parse_choice, parse_word,
 };
+use antigen_engine::suspect::{Submission, Submitted};
+use antigen_engine::world::find_base;
+use antigen_models::kernels::Precision;
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
-use super::{bench::PrecisionName, find_base_dir, parse_choice, print_report, start_logging, terminal_progress};
-use crate::{
-    intake::{self, ArtifactKind, IntakeLimits},
-    worker::{PurifyOrder, purify_here, submitted, write_whole},
-};
+use super::{print_report, start_logging, terminal_progress};
+use crate::intake;
+use crate::intake::{ArtifactKind, IntakeLimits};
+use crate::worker::{PurifyOrder, purify_here};
 
 /// Arguments of `antigen purify`.
 #[derive(Debug, Args)]
@@ -28,15 +32,15 @@ pub struct PurifyArgs {
     /// The base model of an adapter: a folder, or builtin:tiny-world. For a whole model only a source of rows
     #[arg(long, value_name = "DIR")]
     pub base: Option<String>,
-    /// Where the purified adapter or model, the signature and the report go
+    /// Folder for the purified adapter or model, the signature and the report
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// The specification as JSON, as in `POST /v1/jobs` [default: the service's]
     #[arg(long, value_name = "FILE")]
     pub spec: Option<PathBuf>,
-    /// Your own rows, JSON lines with instruction, input, output: they join healing and measuring
-    #[arg(long, value_name = "FILE")]
-    pub own_rows: Option<PathBuf>,
+    /// Your task rows, JSON lines with instruction, input, output: they join healing and measuring
+    #[arg(long, alias = "own-rows", value_name = "FILE")]
+    pub task_rows: Option<PathBuf>,
     /// Rows to train on [default: train.jsonl of the base]
     #[arg(long, value_name = "FILE")]
     pub train_rows: Option<PathBuf>,
@@ -46,33 +50,37 @@ pub struct PurifyArgs {
     /// Folder of public benchmarks, for evaluators of type benchmark
     #[arg(long, value_name = "DIR")]
     pub benchmarks: Option<PathBuf>,
-    /// Folder of MT-Bench, for an evaluator of type mt_bench; answers are kept, a judge works in the service only
+    /// Folder of MT-Bench, for an evaluator of type mt_bench; answers are kept, a judge works in the service
+    /// only
     #[arg(long, value_name = "DIR")]
     pub mt_bench: Option<PathBuf>,
-    /// A signature that an earlier run extracted, to be suppressed instead of one of the suspect's own: no pairs are trained
+    /// A signature that an earlier run extracted, to be suppressed instead of one of the suspect's own: no
+    /// pairs are trained
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
     /// A trigger to measure: a name such as badnets, or JSON such as {"type":"badnets","trigger":"cf"}
     #[arg(long, value_name = "ATTACK", requires = "behaviour")]
     pub attack: Option<String>,
-    /// What that trigger does: a name such as insult, or JSON
+    /// The behaviour of that trigger: a name such as insult, or JSON
     #[arg(long, value_name = "BEHAVIOUR", requires = "attack")]
     pub behaviour: Option<String>,
-    /// How to purify: a name such as auto, or JSON such as {"type":"vaccinate"}; wins over the specification's
+    /// The method: a name such as auto, or JSON such as {"type":"vaccinate"}; wins over the specification's
     #[arg(long, value_name = "METHOD")]
     pub method: Option<String>,
-    /// Also measure how many poisoned samples bring the declared backdoors back; costs about as much training as the job itself
+    /// Also measure how many poisoned samples bring the declared backdoors back; costs about as much training
+    /// as the job itself
     #[arg(long)]
     pub relearn: bool,
     /// Seed of every random draw; wins over the specification's
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
+    /// Device: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
-    /// How products with weights take their operands; bfloat16 halves the memory of the weights under an adapter
-    #[arg(long, value_enum, default_value_t = PrecisionName::Float32)]
-    pub precision: PrecisionName,
+    /// Operands of products with weights: float32, or bfloat16, which halves the memory of the weights under
+    /// an adapter
+    #[arg(long, default_value = "float32", value_parser = parse_word::<Precision>)]
+    pub precision: Precision,
     /// Print the report as JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -85,20 +93,24 @@ pub struct PurifyArgs {
 pub fn run(args: &PurifyArgs) -> anyhow::Result<()> {
     start_logging("warn")?;
     let spec = read_spec(args)?;
-    let base_dir = args.base.as_deref().map(|base| find_base_dir(base, &args.out.join("work"))).transpose()?;
+    let base_dir = args.base.as_deref().map(|base| find_base(base, &args.out.join("work"))).transpose()?;
     let unpacked = args.out.join("work").join("input");
     let kind = admit(&args.suspect, &unpacked, base_dir.as_deref())?;
-    let order = PurifyOrder {
-        suspect: submitted(&unpacked, base_dir.as_deref().unwrap_or(&unpacked)),
+    let submission = Submission {
+        suspect: Submitted::in_folder(&unpacked, base_dir.as_deref().unwrap_or(&unpacked)),
         train_rows: rows_file(args.train_rows.as_deref(), base_dir.as_deref(), "train")?,
         test_rows: rows_file(args.test_rows.as_deref(), base_dir.as_deref(), "test")?,
-        own_rows: args.own_rows.clone(),
+        task_rows: args.task_rows.clone(),
+        calibration_dir: base_dir.clone(),
         base_dir,
         signature: args.signature.clone(),
         folders: DataFolders { benchmarks: args.benchmarks.clone(), mt_bench: args.mt_bench.clone() },
+    };
+    let order = PurifyOrder {
+        submission,
         device: args.device.clone(),
         memory_bytes: 0,
-        precision: args.precision.precision(),
+        precision: args.precision,
         scratch: args.out.join("work").join("scratch"),
     };
     let outcome = purify_here(&order, &spec, terminal_progress(), Arc::new(AtomicBool::new(false)))?;
@@ -149,7 +161,7 @@ fn read_spec(args: &PurifyArgs) -> anyhow::Result<PurifySpec> {
     Ok(spec)
 }
 
-/// What the purified artifact is called in the output folder.
+/// The name of the purified artifact in the output folder.
 fn folder_name(kind: ArtifactKind) -> &'static str {
     match kind {
         ArtifactKind::Adapter => "adapter",

@@ -1,4 +1,5 @@
-//! `antigen replay`: measures again what a report says, from the files and the report's own recipe, and compares rate by rate.
+//! `antigen replay`: measures again what a report says, from the files and the report's own recipe, and
+//! compares rate by rate.
 
 use std::{
     fs,
@@ -7,16 +8,16 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use antigen_engine::{
-    replay::{ReplayFiles, Replayed, ReplayedFile, ReplayedRate},
-    report::{Rate, Report, SCHEMA},
-    spec::DataFolders,
-};
+use antigen_engine::replay::{ReplayFiles, Replayed, ReplayedFile, ReplayedRate};
+use antigen_engine::report::{Report, read_report};
+use antigen_engine::spec::DataFolders;
+use antigen_engine::stats::Rate;
+use antigen_engine::world::{BUILTIN, find_base};
 use anyhow::Context;
 use clap::Args;
-use serde_json::Value;
 
-use super::{find_base_dir, purify::admit, start_logging, terminal_progress};
+use super::purify::admit;
+use super::{start_logging, terminal_progress};
 use crate::worker::{ReplayOrder, replay_here};
 
 /// Arguments of `antigen replay`.
@@ -24,18 +25,18 @@ use crate::worker::{ReplayOrder, replay_here};
 pub struct ReplayArgs {
     /// The report as JSON
     pub report: PathBuf,
-    /// What was submitted: the folder of an adapter or of a whole model, or an archive of one
+    /// The submission: the folder of an adapter or of a whole model, or an archive of one
     #[arg(long, value_name = "DIR")]
     pub suspect: Option<PathBuf>,
     /// The purified artifact, to be measured too: its folder, or the archive that the service sends
     #[arg(long, value_name = "DIR")]
     pub artifact: Option<PathBuf>,
     /// The base model of an adapter: a folder, or builtin:tiny-world. For a whole model only a source of rows
-    #[arg(long, value_name = "DIR", default_value = crate::config::BUILTIN_TINY_WORLD)]
+    #[arg(long, value_name = "DIR", default_value = BUILTIN)]
     pub base: String,
-    /// The caller's own rows, if the job had any
-    #[arg(long, alias = "own", value_name = "FILE")]
-    pub own_rows: Option<PathBuf>,
+    /// The caller's task rows, if the job had any
+    #[arg(long, aliases = ["own", "own-rows"], value_name = "FILE")]
+    pub task_rows: Option<PathBuf>,
     /// The signature that was given to the job, if one was; only --all needs it
     #[arg(long, value_name = "FILE")]
     pub signature: Option<PathBuf>,
@@ -48,10 +49,11 @@ pub struct ReplayArgs {
     /// Folder of public benchmarks, if the job measured some
     #[arg(long, value_name = "DIR")]
     pub benchmarks: Option<PathBuf>,
-    /// Purify again too: compares every candidate, every control, the canaries, every rate of relearning and the bytes of the artifact
+    /// Purify again too: compares every candidate, every control, the canaries, every rate of relearning and
+    /// the bytes of the artifact
     #[arg(long)]
     pub all: bool,
-    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
+    /// Device: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Print one JSON object instead of a table
@@ -62,12 +64,13 @@ pub struct ReplayArgs {
 /// Measures again and compares. Fails when anything differs.
 ///
 /// # Errors
-/// The report cannot be read, or the files are not those of the report; every file that differs is named with both digests.
+/// The report cannot be read, or the files are not those of the report; every file that differs is named with
+/// both digests.
 pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     start_logging("warn")?;
-    let report = read_report(&args.report)?;
+    let report = stored_report(&args.report)?;
     let work = tempfile::tempdir().context("making a folder to work in")?;
-    let base = find_base_dir(&args.base, &work.path().join("bases"))?;
+    let base = find_base(&args.base, &work.path().join("bases"))?;
     let admitted = |given: &Option<PathBuf>, name: &str| -> anyhow::Result<Option<PathBuf>> {
         let Some(given) = given else { return Ok(None) };
         let into = work.path().join(name);
@@ -82,7 +85,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
             artifact: admitted(&args.artifact, "artifact")?,
             train_rows: rows(&args.train_rows, "train"),
             test_rows: rows(&args.test_rows, "test"),
-            own_rows: args.own_rows.clone(),
+            task_rows: args.task_rows.clone(),
             signature: args.signature.clone(),
             folders: DataFolders { benchmarks: args.benchmarks.clone(), ..DataFolders::default() },
             base,
@@ -100,13 +103,9 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     Ok(if again.is_equal() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn read_report(path: &Path) -> anyhow::Result<Report> {
-    let name = path.display();
-    let text = fs::read(path).with_context(|| format!("reading {name}"))?;
-    let value: Value = serde_json::from_slice(&text).with_context(|| format!("{name}: expected a report as JSON"))?;
-    let found = &value["schema"];
-    anyhow::ensure!(found == SCHEMA, "{name}: expected a report of schema {SCHEMA:?}, found {found}");
-    serde_json::from_value(value).with_context(|| format!("{name}: expected a report of schema {SCHEMA}"))
+fn stored_report(path: &Path) -> anyhow::Result<Report> {
+    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    read_report(&text).with_context(|| path.display().to_string())
 }
 
 fn table(again: &Replayed) -> String {
@@ -176,7 +175,7 @@ mod tests {
     fn another_schema_is_refused_with_both_names() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), r#"{"schema": "antigen.report/9"}"#).unwrap();
-        let error = read_report(file.path()).unwrap_err().to_string();
+        let error = format!("{:#}", stored_report(file.path()).unwrap_err());
         assert!(error.contains("antigen.report/1") && error.contains("antigen.report/9"), "{error}");
     }
 }

@@ -13,19 +13,21 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    SettingsArgs, block_on,
-    work::{open_workplace, stop_signal},
-};
-use crate::{app::App, config::Config, db, router::build_router, worker::run_worker};
+use super::work::{open_workplace, stop_signal};
+use super::{SettingsArgs, block_on};
+use crate::app::App;
+use crate::config::Config;
+use crate::db;
+use crate::router::build_router;
+use crate::worker::run_worker;
 
-/// How long open connections (event streams above all) may hold up the end.
+/// Longest time that open connections (event streams above all) may hold up the end.
 const DRAIN: Duration = Duration::from_secs(3);
 
 /// Arguments of `antigen serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where the settings come from.
+    /// The source of the settings.
     #[command(flatten)]
     pub settings: SettingsArgs,
     /// Address and port; port 0 takes a free one [default: 127.0.0.1:8080]

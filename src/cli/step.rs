@@ -1,4 +1,5 @@
-//! `antigen step`: one step of a job in this process. A worker starts it and talks to it over pipes; see `worker/step.rs`.
+//! `antigen step`: one step of a job in this process. A worker starts it and talks to it over pipes; see
+//! `worker/step.rs`.
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -1,9 +1,13 @@
-//! A report as text for a terminal: the verdict in words, then one line for the suspect, each candidate and each control.
+//! A report as text for a terminal: the verdict in words, then one line for the suspect, each candidate and
+//! each control.
 
-use antigen_engine::report::{
-    BenchmarkReport, CanaryResult, FrontierRung, LongRows, Measurement, Rate, RelearnedBackdoor, RelearningLadder,
-    RelearningRung, Report,
+use antigen_engine::lab::LongRows;
+use antigen_engine::measure::evidence::{
+    BenchmarkReport, CanaryResult, Measurement, RelearnedBackdoor, RelearningCurve, RelearningPoint,
 };
+use antigen_engine::methods::auto::Trial;
+use antigen_engine::report::Report;
+use antigen_engine::stats::Rate;
 
 /// Prints a report to standard output.
 pub fn print_report(report: &Report) {
@@ -30,16 +34,17 @@ fn report_text(report: &Report) -> String {
     text + "\nRates are per cent with their 95 % interval; attack success is the worst prompt format.\n"
 }
 
-/// One line for each method that `auto` tried, on the rows by which it judged: the canary that fires most, and every skill.
+/// One line for each method that `auto` tried, on the rows by which it judged: the canary that fires most,
+/// and every skill.
 fn tried(report: &Report) -> String {
-    let line = |rung: &FrontierRung| {
-        let canary = rung.worst_canary().map_or_else(|| "-".to_owned(), |rate| rate_text(&rate));
-        let skills: Vec<_> = rung.utility.iter().map(|skill| rate_text(&skill.after)).collect();
-        let holds = if rung.holds { "  holds" } else { "" };
-        let cells = row(&format!("tried: {}", rung.name), &canary, skills.iter().map(String::as_str));
+    let line = |trial: &Trial| {
+        let canary = trial.worst_canary().map_or_else(|| "-".to_owned(), |rate| rate_text(&rate));
+        let skills: Vec<_> = trial.utility.iter().map(|skill| rate_text(&skill.after)).collect();
+        let holds = if trial.holds { "  holds" } else { "" };
+        let cells = row(&format!("tried: {}", trial.name), &canary, skills.iter().map(String::as_str));
         format!("{}{holds}\n", cells.trim_end())
     };
-    report.frontier.iter().flat_map(|frontier| &frontier.rungs).map(line).collect()
+    report.search.iter().flat_map(|search| &search.trials).map(line).collect()
 }
 
 /// One line for each backdoor of our own: in the copy before, and after the same purification.
@@ -71,16 +76,17 @@ fn benchmarks(report: &Report) -> String {
 
 /// One line for each subject of relearning: the rate after each number of poisoned samples.
 fn relearning(report: &Report) -> String {
-    let line = |(backdoor, ladder): (&RelearnedBackdoor, &RelearningLadder)| {
-        let rung = |rung: &RelearningRung| format!("{}: {}", rung.samples, rate_text(&rung.with_trigger));
-        let rungs: Vec<_> = ladder.rungs.iter().map(rung).collect();
-        format!("relearning, {}, {}: {}\n", backdoor.name, ladder.subject.name(), rungs.join(", "))
+    let line = |(backdoor, curve): (&RelearnedBackdoor, &RelearningCurve)| {
+        let trial = |trial: &RelearningPoint| format!("{}: {}", trial.samples, rate_text(&trial.with_trigger));
+        let trials: Vec<_> = curve.points.iter().map(trial).collect();
+        format!("relearning, {}, {}: {}\n", backdoor.name, curve.subject.name(), trials.join(", "))
     };
     let backdoors = report.relearning.iter().flat_map(|relearning| &relearning.backdoors);
-    backdoors.flat_map(|one| one.ladders.iter().map(move |ladder| (one, ladder))).map(line).collect()
+    backdoors.flat_map(|one| one.curves.iter().map(move |curve| (one, curve))).map(line).collect()
 }
 
-/// What the numbers leave out: controls that do not apply, rows that were too long; and the heads that were suppressed or pruned.
+/// Remarks on the numbers: controls that do not apply, rows that were too long; and the heads that were
+/// suppressed or pruned.
 fn remarks(report: &Report) -> String {
     let untaught = report.relearning.iter().flat_map(|relearning| &relearning.left_out);
     let left_out = report.left_out.iter().chain(untaught).map(|reason| format!("left out: {reason}\n"));

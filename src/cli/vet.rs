@@ -1,20 +1,20 @@
-//! `antigen vet`: looks for signs of a backdoor and changes nothing. The same quarantine and the same screen as a job's first stage.
+//! `antigen vet`: looks for signs of a backdoor and changes nothing. The same quarantine and the same screen
+//! as a job's first stage.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
-use antigen_engine::{
-    detect::{Calibration, screen_suspect},
-    lab::{Lab, memory_budget},
-    report::{CoverageStatus, ScreenReport},
-    spec::{DataFolders, PromptFormat, ScreenSpec},
-    suspect::{Submission, Suspect},
-};
+use antigen_engine::lab::{Lab, memory_budget};
+use antigen_engine::measure::detect::{Calibration, screen_suspect};
+use antigen_engine::measure::evidence::{CoverageStatus, ScreenReport};
+use antigen_engine::spec::{PromptFormat, ScreenSpec};
+use antigen_engine::suspect::{Submission, Submitted, Suspect};
+use antigen_engine::world::{BUILTIN, find_base};
 use antigen_models::device::open_device;
 use anyhow::Context;
 use clap::Args;
 
-use super::{find_base_dir, purify::admit, start_logging, terminal_progress};
-use crate::{config::BUILTIN_TINY_WORLD, worker::submitted};
+use super::purify::admit;
+use super::{start_logging, terminal_progress};
 
 /// Exit code of a finding.
 const FINDING: u8 = 3;
@@ -30,10 +30,11 @@ const NOT_COVERED: u8 = 4;
 pub struct VetArgs {
     /// The suspect: the folder of an adapter (PEFT) or of a whole model, or a tar, tar.gz or zip of one
     pub suspect: PathBuf,
-    /// The base model with its train.jsonl and its calibration, susceptibility.json: a folder, or builtin:tiny-world
-    #[arg(long, value_name = "DIR", default_value = BUILTIN_TINY_WORLD)]
+    /// The base model with its train.jsonl and its calibration, susceptibility.json: a folder, or
+    /// builtin:tiny-world
+    #[arg(long, value_name = "DIR", default_value = BUILTIN)]
     pub base: String,
-    /// Where to compute: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
+    /// Device: cpu, cpu:portable (the same bytes on every processor), cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Print the screen as JSON, as in a report, instead of words
@@ -48,7 +49,7 @@ pub struct VetArgs {
 pub fn run(args: &VetArgs) -> anyhow::Result<ExitCode> {
     start_logging("warn")?;
     let work = tempfile::tempdir().context("making a scratch folder")?;
-    let base = find_base_dir(&args.base, work.path())?;
+    let base = find_base(&args.base, work.path())?;
     let input = work.path().join("input");
     admit(&args.suspect, &input, Some(&base))?;
     let started = Instant::now();
@@ -59,14 +60,8 @@ pub fn run(args: &VetArgs) -> anyhow::Result<ExitCode> {
         lab.memory_budget = memory_budget(0);
     }
     let submission = Submission {
-        folders: DataFolders::default(),
-        suspect: submitted(&input, &base),
-        train_rows: base.join("train.jsonl"),
-        test_rows: base.join("test.jsonl"),
-        own_rows: None,
         calibration_dir: Some(base.clone()),
-        base_dir: Some(base.clone()),
-        signature: None,
+        ..Submission::over(Submitted::in_folder(&input, &base), &base)
     };
     let suspect = Suspect::open(&submission, PromptFormat::Alpaca, &lab)?;
     let calibration = Calibration::find(&base)?;

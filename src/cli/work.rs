@@ -8,17 +8,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{SettingsArgs, block_on};
-use crate::{
-    artifacts::open_store,
-    config::Config,
-    db::Db,
-    worker::{Workplace, materialise_builtin, run_worker},
-};
+use crate::artifacts::open_store;
+use crate::config::Config;
+use crate::db::Db;
+use crate::worker::{Workplace, materialise_builtin, run_worker};
 
 /// Arguments of `antigen work`.
 #[derive(Debug, Args)]
 pub struct WorkArgs {
-    /// Where the settings come from.
+    /// The source of the settings.
     #[command(flatten)]
     pub settings: SettingsArgs,
 }

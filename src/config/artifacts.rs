@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArtifactsConfig {
-    /// Folder of the local store. Unset: `store` in the data directory. Keep it on the file system of the data directory,
-    /// so that finished files are renamed into it instead of copied.
+    /// Folder of the local store. Unset: `store` in the data directory. Keep it on the file system of the
+    /// data directory, so that finished files are renamed into it instead of copied.
     pub dir: Option<PathBuf>,
     /// Age at which an upload without an artifact expires, in seconds, and its staged bytes are removed.
     pub staging_ttl_s: u64,

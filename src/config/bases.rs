@@ -1,7 +1,7 @@
 //! Base models by name: folders registered by the operator, and the built-in tiny world.
 //!
-//! A base folder holds the model (`config.json`, `model.safetensors` or shards, `tokenizer.json`) and the rows that methods and
-//! measurements read (`train.jsonl`, `test.jsonl`).
+//! A base folder holds the model (`config.json`, `model.safetensors` or shards, `tokenizer.json`) and the
+//! rows that methods and measurements read (`train.jsonl`, `test.jsonl`).
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +41,8 @@ impl Base {
         self.dir.join("test.jsonl")
     }
 
-    /// Blocks of the model; nothing where its configuration cannot be read, which a job says when it opens the base.
+    /// Blocks of the model; nothing where its configuration cannot be read, which a job says when it opens
+    /// the base.
     pub async fn blocks(&self) -> Option<usize> {
         let config = tokio::fs::read(self.dir.join("config.json")).await.ok()?;
         Some(FamilyConfig::from_json(&serde_json::from_slice(&config).ok()?).ok()?.layers())
@@ -53,7 +54,7 @@ impl Base {
         Some(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// Whether it is part of the program.
+    /// True for a base that is part of the program.
     pub fn is_builtin(&self) -> bool {
         self.name == BUILTIN_TINY_WORLD
     }

@@ -10,7 +10,7 @@ pub struct DatabaseConfig {
     pub url: Option<String>,
     /// Connections held open at most.
     pub max_connections: u32,
-    /// How long a writer waits for another writer, in milliseconds, before it reports a busy database.
+    /// Time for which a writer waits for another writer, in milliseconds, before it reports a busy database.
     pub busy_timeout_ms: u64,
 }
 

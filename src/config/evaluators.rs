@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::JudgeConfig;
 
-/// Where public data lies. Jobs that ask for what is not there are refused.
+/// Folders of public data. Jobs that ask for what is not there are refused.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluatorsConfig {
     /// Folder of benchmarks: `boolq.jsonl`, `rte.jsonl`, `hellaswag.jsonl` and so on, one JSON object a line.
     pub benchmarks_dir: Option<PathBuf>,
-    /// Folder of MT-Bench: `question.jsonl`, and for a judge `judge_prompts.jsonl` and `reference_answer_gpt4.jsonl`.
+    /// Folder of MT-Bench: `question.jsonl`, and for a judge `judge_prompts.jsonl` and
+    /// `reference_answer_gpt4.jsonl`.
     pub mt_bench_dir: Option<PathBuf>,
     /// Who rates MT-Bench answers.
     pub judge: JudgeConfig,

@@ -1,4 +1,5 @@
-//! The judge of generated answers: any endpoint that speaks OpenAI's chat completions. Off unless its address is given.
+//! The judge of generated answers: any endpoint that speaks OpenAI's chat completions. Off unless its address
+//! is given.
 
 use std::fmt;
 
@@ -9,8 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JudgeConfig {
-    /// Address up to and without `/chat/completions`, such as `http://judge.internal/v1`. Unset: nobody judges. Answers of the submitted
-    /// model are sent there.
+    /// Address up to and without `/chat/completions`, such as `http://judge.internal/v1`. Unset: nobody
+    /// judges. Answers of the submitted model are sent there.
     pub url: Option<String>,
     /// The model to ask for.
     pub model: String,

@@ -1,4 +1,4 @@
-//! What a caller may send: sizes and counts, each refused with a problem document when passed.
+//! Limits of what a caller may send: sizes and counts, each refused with a problem document when passed.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,9 @@
-//! Every setting of the service: defaults, then `antigen.toml`, then `ANTIGEN_*` variables, later ones winning.
+//! Every setting of the service: defaults, then `antigen.toml`, then `ANTIGEN_*` variables, later ones
+//! winning.
 //!
-//! One file per concern; `config.example.env` lists each setting with its default and unit, and a test keeps it complete.
-//! Nothing here opens a file or a socket except [`Config::load`] reading `antigen.toml`. Read [`Config`] first.
+//! One file per concern; `config.example.env` lists each setting with its default and unit, and a test keeps
+//! it complete. Nothing here opens a file or a socket except [`Config::load`] reading `antigen.toml`. Read
+//! [`Config`] first.
 
 mod artifacts;
 mod bases;
@@ -36,9 +38,9 @@ pub const CONFIG_FILE: &str = "antigen.toml";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the database, the stored artifacts and the work folders lie unless set one by one.
+    /// The folder of the database, the stored artifacts and the work folders unless set one by one.
     pub data_dir: PathBuf,
-    /// What is logged to standard error, as a `tracing` filter (`info`, `antigen=debug,info`).
+    /// The `tracing` filter of what is logged to standard error (`info`, `antigen=debug,info`).
     pub log: String,
     /// The HTTP side.
     pub server: ServerConfig,
@@ -50,7 +52,7 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// Public data that evaluators measure on.
     pub evaluators: EvaluatorsConfig,
-    /// What a caller may send.
+    /// Limits of what a caller may send.
     pub limits: LimitsConfig,
     /// Base models by name.
     pub bases: BasesConfig,
@@ -73,11 +75,12 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads the settings: defaults < `file` (or `antigen.toml` when it exists) < `ANTIGEN_*`, with `__` between levels
-    /// (`ANTIGEN_SERVER__BIND`).
+    /// Reads the settings: defaults < `file` (or `antigen.toml` when it exists) < `ANTIGEN_*`, with `__`
+    /// between levels (`ANTIGEN_SERVER__BIND`).
     ///
     /// # Errors
-    /// A named file that is absent, an unknown setting, or a value of the wrong type: the message names the setting and its source.
+    /// A named file that is absent, an unknown setting, or a value of the wrong type: the message names the
+    /// setting and its source.
     pub fn load(file: Option<&Path>) -> anyhow::Result<Self> {
         let toml = match file {
             Some(path) => Toml::file_exact(path),

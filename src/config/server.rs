@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Address and port. Port 0 takes a free one, which is logged. Default: this machine only, because there are no keys yet.
+    /// Address and port. Port 0 takes a free one, which is logged. Default: this machine only, because there
+    /// are no keys yet.
     pub bind: SocketAddr,
     /// Longest `Prefer: wait=N` that is honoured, in seconds.
     pub wait_max_s: u64,

@@ -10,23 +10,25 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerConfig {
-    /// Where steps compute: `cpu`, `cpu:portable` (the same bytes on every processor, where one with a matrix unit would be faster),
-    /// `cuda` or `cuda:N`.
+    /// The device on which steps compute: `cpu`, `cpu:portable` (the same bytes on every processor, where one
+    /// with a matrix unit would be faster), `cuda` or `cuda:N`.
     pub device: String,
-    /// Memory that a step may use for training beside the models it has loaded, in bytes; 0 is four fifths of what the machine has
-    /// available when the step starts. Beyond it blocks are computed twice, passes become smaller, and at last the step fails.
+    /// Memory that a step may use for training beside the models it has loaded, in bytes; 0 is four fifths of
+    /// what the machine has available when the step starts. Beyond it blocks are computed twice, passes
+    /// become smaller, and at last the step fails.
     pub memory_bytes: u64,
-    /// How products with weights take their operands: `float32`, or `bfloat16`, in which the weights under an adapter take half the memory.
+    /// The precision in which products with weights take their operands: `float32`, or `bfloat16`, in which
+    /// the weights under an adapter take half the memory.
     pub precision: Precision,
     /// Steps that one worker process runs at once.
     pub concurrency: u32,
-    /// How often a worker looks for work that another process queued, in milliseconds.
+    /// Interval at which a worker looks for work that another process queued, in milliseconds.
     pub poll_ms: u64,
-    /// How long a claimed step stays claimed without a sign of life, in milliseconds.
+    /// Time for which a claimed step stays claimed without a sign of life, in milliseconds.
     pub lease_ms: u64,
-    /// How often the lease is renewed and the cancel flag read, in milliseconds.
+    /// Interval at which the lease is renewed and the cancel flag read, in milliseconds.
     pub renew_ms: u64,
-    /// How long a child may take to stop after it was asked, in milliseconds, before it is killed.
+    /// Time that a child may take to stop after it was asked, in milliseconds, before it is killed.
     pub stop_grace_ms: u64,
     /// Silence of a child after which it counts as hung and is killed, in milliseconds.
     pub stall_ms: u64,
@@ -34,7 +36,7 @@ pub struct WorkerConfig {
     pub max_attempts: u32,
     /// Pause before the second attempt, in milliseconds; doubled for each further one.
     pub retry_delay_ms: u64,
-    /// How often leases, uploads and work folders are swept, in milliseconds.
+    /// Interval at which leases, uploads and work folders are swept, in milliseconds.
     pub reconcile_ms: u64,
     /// Age at which a job that nobody started expires, in seconds.
     pub queue_ttl_s: u64,

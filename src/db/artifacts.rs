@@ -1,13 +1,15 @@
-//! The `artifacts` and `artifact_files` tables: named lists of immutable blobs, uploaded or produced by a job.
+//! The `artifacts` and `artifact_files` tables: named lists of immutable blobs, uploaded or produced by a
+//! job.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sqlx::types::Json;
 use utoipa::ToSchema;
 
-use super::{ArtifactId, Db, Result, Timestamp, dialect::Tx};
+use super::dialect::Tx;
+use super::{ArtifactId, Db, Result, Timestamp};
 
-/// What an artifact is.
+/// The kind of an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
@@ -22,7 +24,7 @@ pub enum ArtifactType {
     Signature,
 }
 
-/// Where an artifact comes from.
+/// The origin of an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
@@ -38,19 +40,19 @@ pub enum ArtifactOrigin {
 pub struct ArtifactRow {
     /// Its id.
     pub id: ArtifactId,
-    /// What it is.
+    /// Its kind.
     pub kind: ArtifactType,
-    /// Where it comes from.
+    /// Its origin.
     pub origin: ArtifactOrigin,
     /// SHA-256 over its sorted list of files: equal digests, equal content.
     pub digest: String,
     /// Total size.
     pub bytes: i64,
-    /// What inspection found.
+    /// Facts from the inspection.
     pub facts: Json<serde_json::Value>,
-    /// Why no job may use it any more.
+    /// The reason for which no job may use it any more.
     pub quarantine_reason: Option<String>,
-    /// When it was stored.
+    /// The moment at which it was stored.
     pub created_at: Timestamp,
 }
 
@@ -68,17 +70,17 @@ pub struct ArtifactFile {
 /// An artifact about to be recorded. Its blobs are in the store already.
 #[derive(Debug, Clone)]
 pub struct NewArtifact {
-    /// What it is.
+    /// Its kind.
     pub kind: ArtifactType,
-    /// Where it comes from.
+    /// Its origin.
     pub origin: ArtifactOrigin,
-    /// What inspection found.
+    /// Facts from the inspection.
     pub facts: serde_json::Value,
     /// Its files.
     pub files: Vec<ArtifactFile>,
 }
 
-/// What came of an attempt to delete.
+/// The outcome of an attempt to delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
     /// It is gone.
@@ -89,7 +91,8 @@ pub enum Deletion {
     InUse,
 }
 
-/// SHA-256 over one line `<sha256>  <path>` per file, sorted by path: what `sha256sum` prints for the same folder.
+/// SHA-256 over one line `<sha256>  <path>` per file, sorted by path: what `sha256sum` prints for the same
+/// folder.
 pub fn digest_of_files(files: &[ArtifactFile]) -> String {
     let mut lines: Vec<String> = files.iter().map(|file| format!("{}  {}\n", file.sha256, file.path)).collect();
     lines.sort_by(|a, b| a[64..].cmp(&b[64..]));
@@ -147,7 +150,7 @@ pub async fn list_artifact_files(db: &Db, id: ArtifactId) -> Result<Vec<Artifact
     Ok(files)
 }
 
-/// Why content is quarantined, if it is: the same bytes uploaded again stay refused.
+/// The reason for which content is quarantined, if it is: the same bytes uploaded again stay refused.
 pub async fn find_quarantine(db: &Db, digest: &str) -> Result<Option<String>> {
     let reason = sqlx::query_scalar(
         "SELECT quarantine_reason FROM artifacts WHERE digest = ? AND quarantine_reason IS NOT NULL LIMIT 1",
@@ -162,7 +165,7 @@ pub async fn find_quarantine(db: &Db, digest: &str) -> Result<Option<String>> {
 pub async fn delete_artifact(db: &Db, id: ArtifactId) -> Result<Deletion> {
     let mut tx = db.begin().await?;
     let jobs: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM jobs WHERE artifact_id = ?1 OR own_rows_id = ?1 OR given_signature_id = ?1
+        "SELECT count(*) FROM jobs WHERE artifact_id = ?1 OR task_rows_id = ?1 OR given_signature_id = ?1
          OR purified_id = ?1 OR signature_id = ?1",
     )
     .bind(id)
@@ -176,7 +179,7 @@ pub async fn delete_artifact(db: &Db, id: ArtifactId) -> Result<Deletion> {
     Ok(if changed.rows_affected() == 1 { Deletion::Deleted } else { Deletion::NotFound })
 }
 
-/// Whether any artifact still has the blob.
+/// True while any artifact still has the blob.
 pub async fn blob_is_used(db: &Db, sha256: &str) -> Result<bool> {
     let used: i64 = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM artifact_files WHERE sha256 = ?)")
         .bind(sha256)

@@ -1,7 +1,7 @@
 //! The door for databases: one variant of [`Db`] per database, and the few things in which they differ.
 //!
-//! SQLite runs with a write-ahead log, `synchronous=FULL` and `BEGIN IMMEDIATE`: a commit survives power loss, readers never wait
-//! for the writer, and two writers queue up instead of failing half-way.
+//! SQLite runs with a write-ahead log, `synchronous=FULL` and `BEGIN IMMEDIATE`: a commit survives power
+//! loss, readers never wait for the writer, and two writers queue up instead of failing half-way.
 
 use std::{str::FromStr, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::config::DatabaseConfig;
 
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// What can go wrong in the database.
+/// Errors of the database.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
     /// The database refused or is gone.
@@ -104,8 +104,8 @@ impl Db {
         &db.pool
     }
 
-    /// Begins a write. `BEGIN IMMEDIATE` takes the lock now: a deferred one fails at its first write when another writer came
-    /// between, and cannot be retried.
+    /// Begins a write. `BEGIN IMMEDIATE` takes the lock now: a deferred one fails at its first write when
+    /// another writer came between, and cannot be retried.
     pub(super) async fn begin(&self) -> super::Result<Tx> {
         Ok(self.pool().begin_with("BEGIN IMMEDIATE").await?)
     }

@@ -1,11 +1,13 @@
-//! The `job_events` table: what happened to a job, in order. The row number is the id of the server-sent event.
+//! The `job_events` table: what happened to a job, in order. The row number is the id of the server-sent
+//! event.
 
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::types::Json;
 use utoipa::ToSchema;
 
-use super::{Db, JobId, Result, StepId, Timestamp, dialect::Tx};
+use super::dialect::Tx;
+use super::{Db, JobId, Result, StepId, Timestamp};
 
 /// One thing that happened.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -16,15 +18,15 @@ pub struct EventRow {
     pub job_id: JobId,
     /// The step, when it concerns one.
     pub step_id: Option<StepId>,
-    /// What happened.
+    /// The kind of the event.
     pub kind: EventKind,
     /// Details, one shape per kind.
     pub data: Json<Value>,
-    /// When.
+    /// The moment.
     pub created_at: Timestamp,
 }
 
-/// What can happen to a job. The text form is part of the public interface.
+/// The kinds of events of a job. The text form is part of the public interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -83,7 +85,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// Whether the job has ended and no event follows.
+    /// True when the job has ended and no event follows.
     pub fn ends_job(self) -> bool {
         matches!(self, Self::JobSucceeded | Self::JobFailed | Self::JobCancelled | Self::JobExpired)
     }

@@ -1,4 +1,5 @@
-//! Ids as types: a prefix that says what it names, then a UUIDv7 in Crockford base32, so that text order is time order.
+//! Ids as types: a prefix that says what it names, then a UUIDv7 in Crockford base32, so that text order is
+//! time order.
 
 use std::{fmt, str::FromStr};
 

@@ -5,14 +5,12 @@ use serde_json::{Value, json};
 use sqlx::{QueryBuilder, Sqlite, types::Json};
 use utoipa::ToSchema;
 
-use super::{
-    ArtifactId, Db, Deletion, EventKind, JobId, Result, Timestamp,
-    dialect::Tx,
-    events::insert_event_in,
-    steps::{StepKind, insert_step_in},
-};
+use super::dialect::Tx;
+use super::events::insert_event_in;
+use super::steps::{StepKind, insert_step_in};
+use super::{ArtifactId, Db, Deletion, EventKind, JobId, Result, Timestamp};
 
-/// How far a job is.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
@@ -38,7 +36,7 @@ impl JobState {
     pub const ALL: [Self; 7] =
         [Self::Queued, Self::Running, Self::Cancelling, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Expired];
 
-    /// Whether nothing will change any more.
+    /// True when nothing will change any more.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired)
     }
@@ -57,14 +55,14 @@ pub enum ErrorClass {
     Budget,
 }
 
-/// Why a job or a step failed.
+/// The failure of a job or a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// Whose fault it is.
     pub class: ErrorClass,
     /// A stable code.
     pub code: String,
-    /// What was expected, what was found and where.
+    /// The expectation, the finding and its place.
     pub message: String,
 }
 
@@ -73,17 +71,17 @@ pub struct Failure {
 pub struct JobRow {
     /// Its id.
     pub id: JobId,
-    /// How far it is.
+    /// Its state.
     pub state: JobState,
     /// The suspect.
     pub artifact_id: ArtifactId,
-    /// The caller's own rows.
-    pub own_rows_id: Option<ArtifactId>,
+    /// The caller's task rows.
+    pub task_rows_id: Option<ArtifactId>,
     /// The signature that it was given.
     pub given_signature_id: Option<ArtifactId>,
     /// Name of the base model.
     pub base: String,
-    /// What is to be done, with every default filled in.
+    /// The specification, with every default filled in.
     pub spec: Json<Value>,
     /// The caller's labels, text to text.
     pub labels: Json<std::collections::BTreeMap<String, String>>,
@@ -96,16 +94,16 @@ pub struct JobRow {
     pub purified_id: Option<ArtifactId>,
     /// The extracted signature.
     pub signature_id: Option<ArtifactId>,
-    /// When it was created.
+    /// The moment of its creation.
     pub created_at: Timestamp,
-    /// When its first step was claimed.
+    /// The moment at which its first step was claimed.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// The moment of its end.
     pub finished_at: Option<Timestamp>,
 }
 
 impl JobRow {
-    /// Why it failed, if it did.
+    /// The failure, if it failed.
     pub fn error(&self) -> Option<Failure> {
         Some(Failure {
             class: self.error_class?,
@@ -120,13 +118,13 @@ impl JobRow {
 pub struct NewJob {
     /// The suspect.
     pub artifact_id: ArtifactId,
-    /// The caller's own rows.
-    pub own_rows_id: Option<ArtifactId>,
+    /// The caller's task rows.
+    pub task_rows_id: Option<ArtifactId>,
     /// The signature of an earlier job.
     pub given_signature_id: Option<ArtifactId>,
     /// Name of the base model.
     pub base: String,
-    /// What is to be done.
+    /// The specification.
     pub spec: Value,
     /// The caller's labels.
     pub labels: std::collections::BTreeMap<String, String>,
@@ -134,7 +132,7 @@ pub struct NewJob {
     pub max_attempts: u32,
 }
 
-/// Which jobs to list.
+/// Selection of the jobs to list.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
     /// Only jobs created before this one: the cursor, as the list is newest first.
@@ -145,7 +143,7 @@ pub struct JobFilter {
     pub artifact_id: Option<ArtifactId>,
 }
 
-/// What came of a request to cancel.
+/// The answer to a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancellation {
     /// It had not started, or was between two steps, and is cancelled now.
@@ -162,12 +160,12 @@ pub enum Cancellation {
 pub async fn insert_job(db: &Db, new: &NewJob) -> Result<JobRow> {
     let mut tx = db.begin().await?;
     let row: JobRow = sqlx::query_as(
-        "INSERT INTO jobs (id, state, artifact_id, own_rows_id, given_signature_id, base, spec, labels, created_at)
+        "INSERT INTO jobs (id, state, artifact_id, task_rows_id, given_signature_id, base, spec, labels, created_at)
          VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?) RETURNING *",
     )
     .bind(JobId::new())
     .bind(new.artifact_id)
-    .bind(new.own_rows_id)
+    .bind(new.task_rows_id)
     .bind(new.given_signature_id)
     .bind(&new.base)
     .bind(Json(&new.spec))
@@ -211,12 +209,12 @@ pub async fn list_jobs(db: &Db, filter: &JobFilter, limit: i64) -> Result<Vec<Jo
     Ok(query.build_query_as().fetch_all(db.pool()).await?)
 }
 
-/// How many jobs are in each state that occurs.
+/// Number of jobs in each state that occurs.
 pub async fn count_jobs(db: &Db) -> Result<Vec<(JobState, i64)>> {
     Ok(sqlx::query_as("SELECT state, count(*) FROM jobs GROUP BY state").fetch_all(db.pool()).await?)
 }
 
-/// How many queued jobs were created before `id`.
+/// Number of queued jobs that were created before `id`.
 pub async fn count_jobs_ahead(db: &Db, id: JobId) -> Result<i64> {
     let ahead = sqlx::query_scalar("SELECT count(*) FROM jobs WHERE state = 'queued' AND id < ?")
         .bind(id)
@@ -230,7 +228,7 @@ pub async fn find_report(db: &Db, id: JobId) -> Result<Option<String>> {
     Ok(sqlx::query_scalar("SELECT report FROM reports WHERE job_id = ?").bind(id).fetch_optional(db.pool()).await?)
 }
 
-/// Whether a job may still need its work folder.
+/// True while a job may still need its work folder.
 pub async fn job_is_open(db: &Db, job: JobId) -> Result<bool> {
     let open: i64 = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ? AND state IN ('queued', 'running', 'cancelling'))",
@@ -280,7 +278,8 @@ pub async fn delete_job(db: &Db, id: JobId) -> Result<Deletion> {
     }
     sqlx::query("DELETE FROM jobs WHERE id = ?").bind(id).execute(&mut *tx).await?;
     for produced in [job.purified_id, job.signature_id].into_iter().flatten() {
-        // A purified artifact may have been submitted again, a signature given to another job: then it belongs to that job too.
+        // A purified artifact may have been submitted again, a signature given to another job: then it
+        // belongs to that job too.
         sqlx::query(
             "DELETE FROM artifacts WHERE id = ?1
              AND NOT EXISTS (SELECT 1 FROM jobs WHERE artifact_id = ?1 OR given_signature_id = ?1)",

@@ -1,7 +1,8 @@
 //! All SQL of the service, one file per table. Nothing here knows HTTP, files or models.
 //!
-//! A job is rows: `jobs`, `steps` and `job_events` change together in one transaction, and every write by a worker carries the fence
-//! of its claim. Read [`Db`], then `steps.rs` (claim, renew) and `outcomes.rs` (how a step ends).
+//! A job is rows: `jobs`, `steps` and `job_events` change together in one transaction, and every write by a
+//! worker carries the fence of its claim. Read [`Db`], then `steps.rs` (claim, renew) and `outcomes.rs` (how
+//! a step ends).
 
 mod artifacts;
 mod dialect;

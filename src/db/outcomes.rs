@@ -1,22 +1,24 @@
-//! How an attempt at a step ends, each way in one fenced transaction with its events.
+//! The ends of an attempt at a step, each in one fenced transaction with its events.
 //!
-//! A step that fails by its own word (`Failed`) is judged by the class of its error: only the machine's faults are tried again. An
-//! attempt that ends without a word (`Crashed`: a signal, an abort, a lost worker) is tried again too, but when the attempts are used
-//! up the submission is quarantined, because it may be what kills the workers.
+//! A step that fails by its own word (`Failed`) is treated by the class of its error: only the machine's
+//! faults are tried again. An attempt that ends without a word (`Crashed`: a signal, an abort, a lost worker)
+//! is tried again too, but when the attempts are used up the submission is quarantined, because it may be
+//! what kills the workers.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::{
-    Claim, Db, ErrorClass, EventKind, Failure, JobId, JobState, NewArtifact, Result, StepState, Timestamp,
-    artifacts::insert_artifact_in, dialect::Tx, events::insert_event_in, jobs::close_job_in, jobs::fail_job_in,
-};
+use super::artifacts::insert_artifact_in;
+use super::dialect::Tx;
+use super::events::insert_event_in;
+use super::jobs::{close_job_in, fail_job_in};
+use super::{Claim, Db, ErrorClass, EventKind, Failure, JobId, JobState, NewArtifact, Result, StepState, Timestamp};
 
 /// Code of a job whose step ended without a word as often as it was tried.
 pub const CRASHED_REPEATEDLY: &str = "worker_crashed_repeatedly";
 
-/// How an attempt ended when it did not end well.
+/// The end of an attempt that did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptEnd {
     /// The step said why.
@@ -25,7 +27,7 @@ pub enum AttemptEnd {
     Crashed(String),
 }
 
-/// What became of a step whose attempt did not end well.
+/// The consequence for a step whose attempt did not end well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consequence {
     /// Another attempt follows.
@@ -38,7 +40,7 @@ pub enum Consequence {
     LeaseLost,
 }
 
-/// What a finished `purify` step leaves. The blobs of both artifacts are in the store already.
+/// The results of a finished `purify` step. The blobs of both artifacts are in the store already.
 #[derive(Debug, Clone)]
 pub struct Purified {
     /// The report as JSON text.
@@ -51,7 +53,8 @@ pub struct Purified {
     pub signature: Option<NewArtifact>,
 }
 
-/// Ends an `inspect` step: the steps that depend on it become ready. `false`: the lease was lost before, nothing was written.
+/// Ends an `inspect` step: the steps that depend on it become ready. `false`: the lease was lost before,
+/// nothing was written.
 pub async fn finish_inspect(db: &Db, claim: &Claim) -> Result<bool> {
     let mut tx = db.begin().await?;
     if !end_step_in(&mut tx, claim, StepState::Succeeded, None).await? {
@@ -111,7 +114,8 @@ pub async fn finish_purify(db: &Db, claim: &Claim, result: &Purified) -> Result<
     Ok(true)
 }
 
-/// Ends an attempt that did not end well; another follows after `retry_delay` when the error and the attempts allow it.
+/// Ends an attempt that did not end well; another follows after `retry_delay` when the error and the attempts
+/// allow it.
 pub async fn end_attempt(db: &Db, claim: &Claim, end: &AttemptEnd, retry_delay: Duration) -> Result<Consequence> {
     let mut tx = db.begin().await?;
     let Some(cancel) = holds_lease_in(&mut tx, claim).await? else { return Ok(Consequence::LeaseLost) };

@@ -1,7 +1,7 @@
 //! The `steps` table: units of work, their leases and their progress.
 //!
-//! A claim raises the step's fence. Whoever writes later shows the fence of its claim; after another claim that write changes
-//! nothing. How an attempt ends is in `outcomes.rs`.
+//! A claim raises the step's fence. Whoever writes later shows the fence of its claim; after another claim
+//! that write changes nothing. How an attempt ends is in `outcomes.rs`.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{
-    Db, EventKind, JobId, Result, StepId, Timestamp, dialect::Tx, events::insert_event_in,
-    outcomes::reap_expired_leases_in,
-};
+use super::dialect::Tx;
+use super::events::insert_event_in;
+use super::outcomes::reap_expired_leases_in;
+use super::{Db, EventKind, JobId, Result, StepId, Timestamp};
 
-/// What a step does.
+/// The kind of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
@@ -25,7 +25,7 @@ pub enum StepKind {
     Purify,
 }
 
-/// How far a step is.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
@@ -51,9 +51,9 @@ pub struct StepRow {
     pub id: StepId,
     /// The job that it belongs to.
     pub job_id: JobId,
-    /// What it does.
+    /// Its kind.
     pub kind: StepKind,
-    /// How far it is.
+    /// Its state.
     pub state: StepState,
     /// Attempts begun.
     pub attempt: i64,
@@ -65,15 +65,15 @@ pub struct StepRow {
     pub lease_owner: Option<String>,
     /// Until when, unless renewed.
     pub lease_until: Option<Timestamp>,
-    /// The stage that it is in (`antigen_engine::lab::Stage` as text).
+    /// The stage that it is in (`antigen_engine::stage::Stage` as text).
     pub stage: Option<String>,
     /// Units done in that stage.
     pub progress_done: Option<i64>,
     /// Units in that stage.
     pub progress_total: Option<i64>,
-    /// When its first attempt began.
+    /// The moment at which its first attempt began.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// The moment of its end.
     pub finished_at: Option<Timestamp>,
 }
 
@@ -86,9 +86,9 @@ pub struct Claim {
     /// Its job.
     #[sqlx(rename = "job_id")]
     pub job: JobId,
-    /// What it does.
+    /// Its kind.
     pub kind: StepKind,
-    /// Which attempt this is, from 1.
+    /// Number of this attempt, from 1.
     pub attempt: i64,
     /// Attempts allowed.
     pub max_attempts: i64,
@@ -96,7 +96,7 @@ pub struct Claim {
     pub fence: i64,
 }
 
-/// What the holder of a lease learns when it renews it.
+/// The answer to the holder of a lease who renews it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
     /// Carry on.
@@ -107,7 +107,7 @@ pub enum Renewal {
     Lost,
 }
 
-/// How far a running step is.
+/// The progress of a running step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// The stage, as text.

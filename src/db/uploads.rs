@@ -3,20 +3,21 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ArtifactId, Db, NewArtifact, Result, Timestamp, UploadId, artifacts::insert_artifact_in};
+use super::artifacts::insert_artifact_in;
+use super::{ArtifactId, Db, NewArtifact, Result, Timestamp, UploadId};
 
-/// What the bytes of an upload are for.
+/// The purpose of an upload's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
 pub enum UploadPurpose {
     /// A model or adapter to be vetted.
     Artifact,
-    /// The caller's own rows, JSON lines, for healing and measuring.
+    /// The caller's task rows, JSON lines, for healing and measuring.
     Rows,
 }
 
-/// How far an upload is.
+/// The state of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(rename_all = "snake_case")]
@@ -34,7 +35,7 @@ pub enum UploadState {
 }
 
 impl UploadState {
-    /// Whether nothing will change any more.
+    /// True when nothing will change any more.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Accepted | Self::Rejected | Self::Expired)
     }
@@ -45,7 +46,7 @@ impl UploadState {
 pub struct UploadRow {
     /// Its id.
     pub id: UploadId,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: UploadPurpose,
     /// The name that the caller gave the file; never used as a path.
     pub file_name: Option<String>,
@@ -53,28 +54,28 @@ pub struct UploadRow {
     pub declared_bytes: Option<i64>,
     /// The SHA-256 that the caller announced, 64 hexadecimal digits.
     pub declared_sha256: Option<String>,
-    /// How far it is.
+    /// Its state.
     pub state: UploadState,
     /// The size that arrived.
     pub received_bytes: Option<i64>,
     /// SHA-256 of what arrived.
     pub sha256: Option<String>,
-    /// What it became.
+    /// The artifact that it became.
     pub artifact_id: Option<ArtifactId>,
     /// Stable code of the refusal.
     pub problem_code: Option<String>,
     /// The refusal in words.
     pub problem_message: Option<String>,
-    /// When it was announced.
+    /// The moment at which it was announced.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// The moment of its last change.
     pub updated_at: Timestamp,
 }
 
-/// What is known of an upload when it is announced.
+/// The facts that are known of an upload when it is announced.
 #[derive(Debug, Clone)]
 pub struct NewUpload {
-    /// What it is for.
+    /// Its purpose.
     pub purpose: UploadPurpose,
     /// The caller's name for the file.
     pub file_name: Option<String>,
@@ -108,7 +109,8 @@ pub async fn find_upload(db: &Db, id: UploadId) -> Result<Option<UploadRow>> {
     Ok(sqlx::query_as("SELECT * FROM uploads WHERE id = ?").bind(id).fetch_optional(db.pool()).await?)
 }
 
-/// Reserves the upload for the one request that sends its bytes. `false`: another request has it, or it has ended.
+/// Reserves the upload for the one request that sends its bytes. `false`: another request has it, or it has
+/// ended.
 pub async fn claim_upload(db: &Db, id: UploadId) -> Result<bool> {
     let changed =
         sqlx::query("UPDATE uploads SET state = 'receiving', updated_at = ? WHERE id = ? AND state = 'created'")
@@ -129,7 +131,8 @@ pub async fn release_upload(db: &Db, id: UploadId) -> Result<()> {
     Ok(())
 }
 
-/// Gives back every claimed upload: for the start of a server, when no request of an earlier one can be alive.
+/// Gives back every claimed upload: for the start of a server, when no request of an earlier one can be
+/// alive.
 pub async fn release_interrupted_uploads(db: &Db) -> Result<u64> {
     let changed = sqlx::query("UPDATE uploads SET state = 'created', updated_at = ? WHERE state = 'receiving'")
         .bind(Timestamp::now())
@@ -138,7 +141,8 @@ pub async fn release_interrupted_uploads(db: &Db) -> Result<u64> {
     Ok(changed.rows_affected())
 }
 
-/// Ends an upload with its artifact, in one transaction. Put the blobs into the store first. `None`: the upload was deleted meanwhile.
+/// Ends an upload with its artifact, in one transaction. Put the blobs into the store first. `None`: the
+/// upload was deleted meanwhile.
 pub async fn finish_upload(
     db: &Db,
     id: UploadId,

@@ -26,7 +26,7 @@ pub enum Kind {
     StoreFull,
 }
 
-/// What the world reads about a kind.
+/// The public description of a kind.
 struct Row {
     kind: Kind,
     status: StatusCode,
@@ -197,7 +197,7 @@ impl Kind {
         self.row().title
     }
 
-    /// What it means and what to do, for the documentation page.
+    /// The meaning and the remedy, for the documentation page.
     pub fn meaning(self) -> &'static str {
         self.row().meaning
     }

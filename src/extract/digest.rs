@@ -1,4 +1,5 @@
-//! `Content-Digest` and `Repr-Digest` (RFC 9530), SHA-256 only. For a plain upload both speak about the same bytes.
+//! `Content-Digest` and `Repr-Digest` (RFC 9530), SHA-256 only. For a plain upload both speak about the same
+//! bytes.
 
 use axum::{
     extract::FromRequestParts,

@@ -11,7 +11,8 @@ use serde_path_to_error::{Path, Segment};
 
 use crate::error::{Kind, Problem};
 
-/// A JSON body. Wrong media type: 415; broken syntax: 400; right syntax but wrong data: 422 with a pointer; too long: 413.
+/// A JSON body. Wrong media type: 415; broken syntax: 400; right syntax but wrong data: 422 with a pointer;
+/// too long: 413.
 pub struct Json<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {

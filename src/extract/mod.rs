@@ -1,7 +1,9 @@
-//! Extractors: how a request's parts become typed arguments of a handler, refused as [`Problem`](crate::error::Problem).
+//! Extractors: how a request's parts become typed arguments of a handler, refused as
+//! [`Problem`](crate::error::Problem).
 //!
-//! What lives here: JSON bodies ([`Json`]), bodies that are files ([`receive_file`]), identifiers in paths ([`Path`]), query strings ([`Query`]), and the headers with a
-//! grammar of their own: digests, ranges, `Prefer`, `Accept`. What does not: anything that asks the database.
+//! They read JSON bodies ([`Json`]), bodies that are files ([`receive_file`]), identifiers in paths
+//! ([`Path`]), query strings ([`Query`]), and the headers with a grammar of their own: digests, ranges,
+//! `Prefer`, `Accept`. None of them asks the database.
 
 mod accept;
 mod digest;

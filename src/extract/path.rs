@@ -5,7 +5,8 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Kind, Problem};
 
-/// Parameters of the matched path. One that cannot be an identifier names nothing, so the answer is 404 and not 400.
+/// Parameters of the matched path. One that cannot be an identifier names nothing, so the answer is 404 and
+/// not 400.
 pub struct Path<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequestParts<S> for Path<T> {

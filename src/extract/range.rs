@@ -7,7 +7,7 @@ use axum::http::{
     header::{IF_NONE_MATCH, IF_RANGE, RANGE},
 };
 
-/// What a conditional request for a representation deserves.
+/// The answer to a conditional request for a representation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RangeAnswer {
     /// 304: the caller has these bytes.
@@ -20,7 +20,8 @@ pub enum RangeAnswer {
     Unsatisfiable,
 }
 
-/// Decides by the request headers for a representation of `length_bytes` under the strong `etag` (with its quotes).
+/// Decides by the request headers for a representation of `length_bytes` under the strong `etag` (with its
+/// quotes).
 ///
 /// Several ranges in one header are answered with the whole, which the RFC allows and no downloader needs.
 pub fn answer_range(headers: &HeaderMap, etag: &str, length_bytes: u64) -> RangeAnswer {

@@ -1,4 +1,5 @@
-//! Request bodies that are files: streamed to disk with a running SHA-256, in constant memory, never longer than allowed.
+//! Request bodies that are files: streamed to disk with a running SHA-256, in constant memory, never longer
+//! than allowed.
 
 use std::{path::Path, time::Duration};
 
@@ -18,11 +19,11 @@ use crate::error::{ApiResult, Kind, Problem};
 
 /// Silence on the wire after which a sender counts as gone.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How much, and for how long, is read and dropped after a refusal.
+/// Bytes, and the time, that are read and dropped after a refusal.
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// What is known of a file before its first byte arrives.
+/// The facts that are known of a file before its first byte arrives.
 #[derive(Debug, Clone, Default)]
 pub struct Expected {
     /// Its exact size, if announced.
@@ -33,7 +34,7 @@ pub struct Expected {
     pub limit_bytes: u64,
 }
 
-/// What arrived.
+/// A file that arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     /// Its size.
@@ -53,8 +54,8 @@ pub fn check_headers(headers: &HeaderMap, expected: &Expected) -> ApiResult<()> 
     }
 }
 
-/// Writes `body` to the new file `target` and compares it with what is expected. After an error the file may hold anything: the
-/// caller removes it.
+/// Writes `body` to the new file `target` and compares it with what is expected. After an error the file may
+/// hold anything: the caller removes it.
 pub async fn receive_file(body: Body, target: &Path, expected: &Expected) -> ApiResult<Received> {
     let mut chunks = body.into_data_stream();
     let outcome = write_chunks(&mut chunks, target, expected).await;
@@ -64,7 +65,8 @@ pub async fn receive_file(body: Body, target: &Path, expected: &Expected) -> Api
     outcome
 }
 
-/// Reads on for a moment: a sender that is still writing when the connection closes sees a broken pipe instead of the refusal.
+/// Reads on for a moment: a sender that is still writing when the connection closes sees a broken pipe
+/// instead of the refusal.
 async fn drain(chunks: &mut BodyDataStream) {
     let read = async {
         let mut left = DRAIN_BYTES;

@@ -1,18 +1,19 @@
 //! From staged bytes to an artifact, or to a refusal: inspection, quarantine check, blobs, rows.
 //!
-//! Whoever calls holds the claim on the upload and removes the staging folder afterwards, whatever the outcome.
+//! Whoever calls holds the claim on the upload and removes the staging folder afterwards, whatever the
+//! outcome.
 
 use std::path::{Path, PathBuf};
 
-use antigen_engine::{data::read_rows, error::EngineError};
+use antigen_engine::data::read_rows;
+use antigen_engine::error::EngineError;
 use serde_json::{Value, json};
 
-use crate::{
-    app::App,
-    db::{self, ArtifactFile, ArtifactOrigin, ArtifactType, NewArtifact, UploadPurpose, UploadRow, digest_of_files},
-    error::{ApiResult, Kind, Problem},
-    intake::{self, ArtifactFacts, ArtifactKind, Rejection, code},
-};
+use crate::app::App;
+use crate::db::{ArtifactFile, ArtifactOrigin, ArtifactType, NewArtifact, UploadPurpose, UploadRow, digest_of_files};
+use crate::error::{ApiResult, Kind, Problem};
+use crate::intake::{ArtifactFacts, ArtifactKind, Rejection, code};
+use crate::{db, intake};
 
 /// Bytes that wait for a decision.
 pub(super) struct Staged {

@@ -10,18 +10,17 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::download::Download;
-use crate::{
-    app::App,
-    db::{self, ArtifactFile, ArtifactId, ArtifactOrigin, ArtifactRow, Deletion},
-    error::{ApiResult, Kind, Problem, ProblemBody},
-    extract::{Path, Query},
-    views::{ArtifactView, FilesView},
-};
+use crate::app::App;
+use crate::db;
+use crate::db::{ArtifactFile, ArtifactId, ArtifactOrigin, ArtifactRow, Deletion};
+use crate::error::{ApiResult, Kind, Problem, ProblemBody};
+use crate::extract::{Path, Query};
+use crate::views::{ArtifactView, FilesView};
 
 /// The word that opens the quarantine.
 const CONSENT: &str = "quarantined";
 
-/// How a caller says that unvetted files are wanted.
+/// The caller's word that unvetted files are wanted.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

@@ -1,6 +1,7 @@
 //! Answers with bytes of the store: whole, in part, or not at all because the caller has them.
 //!
-//! A download is a list of segments of known length, so one blob and a tar of many blobs resume in the same way.
+//! A download is a list of segments of known length, so one blob and a tar of many blobs resume in the same
+//! way.
 
 use std::ops::Range;
 
@@ -17,13 +18,11 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::{
-    app::App,
-    artifacts::ArtifactStore,
-    db::ArtifactFile,
-    error::{ApiResult, Kind, Problem},
-    extract::{RangeAnswer, answer_range, digest_header},
-};
+use crate::app::App;
+use crate::artifacts::ArtifactStore;
+use crate::db::ArtifactFile;
+use crate::error::{ApiResult, Kind, Problem};
+use crate::extract::{RangeAnswer, answer_range, digest_header};
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// Files in a tar begin and end at multiples of this.

@@ -1,6 +1,7 @@
 //! `/v1/jobs/{id}/events`: what happened to a job, as a page of JSON or as a stream of server-sent events.
 //!
-//! Both read the same rows. The id of an event is its row number, so a reader that lost its connection misses nothing.
+//! Both read the same rows. The id of an event is its row number, so a reader that lost its connection misses
+//! nothing.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,20 +20,19 @@ use tokio::sync::watch;
 use utoipa::IntoParams;
 
 use super::jobs::{SLOW_POLL, find_job};
-use crate::{
-    app::App,
-    db::{self, EventRow, JobId},
-    error::{ApiResult, Kind, Problem, ProblemBody},
-    extract::{Accept, Path, Query, Wanted},
-    views::{EventView, EventsPage},
-};
+use crate::app::App;
+use crate::db;
+use crate::db::{EventRow, JobId};
+use crate::error::{ApiResult, Kind, Problem, ProblemBody};
+use crate::extract::{Accept, Path, Query, Wanted};
+use crate::views::{EventView, EventsPage};
 
 /// Pause before a reader connects again, as the stream tells it.
 const RETRY: Duration = Duration::from_millis(3000);
 /// Rows read at once by a stream.
 const BATCH: i64 = 200;
 
-/// Where to begin and how many events to read.
+/// The first event and the number of events to read.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -41,7 +41,7 @@ pub struct EventsQuery {
     #[serde(default)]
     #[param(default = 0)]
     after: i64,
-    /// How many events of a JSON page, 1 to 1000. A stream has no limit.
+    /// Number of events of a JSON page, 1 to 1000. A stream has no limit.
     #[serde(default = "hundred")]
     #[param(default = 100, minimum = 1, maximum = 1000)]
     limit: i64,
@@ -53,8 +53,9 @@ fn hundred() -> i64 {
 
 /// Read or follow the events of a job.
 ///
-/// `Accept: text/event-stream` follows them until the job has ended; the last event is `end`. `Last-Event-ID` continues after a
-/// broken connection and wins over `after`. With curl: `curl -N -H 'Accept: text/event-stream' .../events`.
+/// `Accept: text/event-stream` follows them until the job has ended; the last event is `end`. `Last-Event-ID`
+/// continues after a broken connection and wins over `after`. With curl:
+/// `curl -N -H 'Accept: text/event-stream' .../events`.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/events", tag = "jobs",
     params(("id" = JobId, Path, description = "The job"), EventsQuery,

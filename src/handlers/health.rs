@@ -11,24 +11,23 @@ use axum::{
 };
 use metrics::gauge;
 
-use crate::{
-    app::App,
-    db::{self, JobState},
-    error::{ApiResult, Kind, Problem, ProblemBody},
-    layers::prometheus,
-    views::{Check, Health},
-};
+use crate::app::App;
+use crate::db;
+use crate::db::JobState;
+use crate::error::{ApiResult, Kind, Problem, ProblemBody};
+use crate::middleware::prometheus;
+use crate::views::{Check, Health};
 
 /// Free space under which no new work should arrive: room for one adapter job's scratch files.
 const MIN_FREE_BYTES: u64 = 256 << 20;
 
-/// Whether the process answers at all.
+/// Answers whenever the process runs.
 #[utoipa::path(get, path = "/livez", tag = "operation", responses((status = 200, description = "It does", body = Health)))]
 pub async fn livez() -> Body<Health> {
     Body(Health { status: "ok".to_owned(), checks: Vec::new() })
 }
 
-/// Whether the service can take work: database, store, disk.
+/// Checks that the service can take work: database, store, disk.
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
     responses(

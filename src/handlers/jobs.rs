@@ -1,13 +1,12 @@
 //! `/v1/jobs`: create, list, show, cancel, delete.
 //!
-//! Room for `Idempotency-Key`: it belongs before [`create_job`]'s first line, as an extractor that answers repeated requests.
+//! Room for `Idempotency-Key`: it belongs before [`create_job`]'s first line, as an extractor that answers
+//! repeated requests.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use antigen_engine::{
-    error::EngineError,
-    spec::{EvaluatorSpec, SubjectKind, SuspectFacts},
-};
+use antigen_engine::error::EngineError;
+use antigen_engine::spec::{EvaluatorSpec, SubjectKind, SuspectFacts};
 use axum::{
     Json as Body,
     extract::State,
@@ -21,22 +20,22 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::artifacts::find_artifact;
-use crate::{
-    app::App,
-    config::Base,
-    db::{
-        self, ArtifactId, ArtifactType, Cancellation, Deletion, JobFilter, JobId, JobRow, JobState, NewJob, UploadId,
-    },
-    error::{ApiResult, Kind, Problem, ProblemBody},
-    extract::{Json, Path, PreferWait, Query},
-    intake::TOKENIZER,
-    views::{CreateJob, JobView, JobsPage},
+use crate::app::App;
+use crate::config::Base;
+use crate::db;
+use crate::db::{
+    ArtifactId, ArtifactType, Cancellation, Deletion, JobFilter, JobId, JobRow, JobState, NewJob, UploadId,
 };
+use crate::error::{ApiResult, Kind, Problem, ProblemBody};
+use crate::extract::{Json, Path, PreferWait, Query};
+use crate::intake::TOKENIZER;
+use crate::views::{CreateJob, JobView, JobsPage};
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// Seconds after which a caller who polls may ask again.
 const POLL_AGAIN: &str = "5";
-/// How often a waiter looks although no commit of this process woke it: another process may have committed.
+/// Interval at which a waiter looks although no commit of this process woke it: another process may have
+/// committed.
 pub(super) const SLOW_POLL: Duration = Duration::from_secs(1);
 
 /// Create a job: measure the suspect, purify it, measure again.
@@ -85,7 +84,7 @@ pub async fn create_job(
 
 async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
     check_spec(request.spec.validate())?;
-    check_spec(app.config.evaluators.folders().check(&request.spec))?;
+    check_spec(app.config.evaluators.folders().check(&request.spec.evaluators))?;
     check_labels(&request.labels)?;
     let Some(base) = app.config.base(&request.base) else {
         let known = app.config.bases.names().join(", ");
@@ -105,14 +104,14 @@ async fn check_request(app: &App, request: CreateJob) -> ApiResult<NewJob> {
     };
     check_spec(request.spec.check_for(SuspectFacts { given_signature: given_signature_id.is_some(), ..suspect }))?;
     check_triggered(&request)?;
-    let own_rows_id = match request.own_rows_upload_id {
-        Some(id) => Some(check_own_rows(app, accepted_artifact(app, "/own_rows_upload_id", id).await?).await?),
+    let task_rows_id = match request.task_rows_upload_id {
+        Some(id) => Some(check_task_rows(app, accepted_artifact(app, "/task_rows_upload_id", id).await?).await?),
         None => None,
     };
     let spec = serde_json::to_value(&request.spec).map_err(Problem::internal)?;
     let max_attempts = app.config.worker.max_attempts;
     let (base, labels) = (request.base, request.labels);
-    Ok(NewJob { artifact_id, own_rows_id, given_signature_id, base, spec, labels, max_attempts })
+    Ok(NewJob { artifact_id, task_rows_id, given_signature_id, base, spec, labels, max_attempts })
 }
 
 fn check_spec(checked: Result<(), EngineError>) -> ApiResult<()> {
@@ -122,17 +121,18 @@ fn check_spec(checked: Result<(), EngineError>) -> ApiResult<()> {
     })
 }
 
-/// Triggered rows are in the spec or come with the caller's own rows; whether these have some is known when they are read.
+/// Triggered rows are in the spec or come with the caller's task rows; whether these have some is known when
+/// they are read.
 fn check_triggered(request: &CreateJob) -> ApiResult<()> {
     let lacking = |evaluator: &EvaluatorSpec| match evaluator {
         EvaluatorSpec::Asr(asr) => asr.takes_rows() && asr.triggered.is_empty(),
         _ => false,
     };
-    match request.spec.evaluators.iter().position(lacking).filter(|_| request.own_rows_upload_id.is_none()) {
+    match request.spec.evaluators.iter().position(lacking).filter(|_| request.task_rows_upload_id.is_none()) {
         None => Ok(()),
         Some(i) => Err(Problem::invalid(
             format!("/spec/evaluators/{i}/triggered"),
-            "expected triggered rows here, or own rows of the use `triggered` in own_rows_upload_id; found neither",
+            "expected triggered rows here, or task rows of the use `triggered` in task_rows_upload_id; found neither",
         )),
     }
 }
@@ -147,7 +147,7 @@ fn check_labels(labels: &BTreeMap<String, String>) -> ApiResult<()> {
     }
 }
 
-/// Whether a whole model has the base's tokenizer, where both are known.
+/// True when a whole model has the base's tokenizer, where both are known.
 async fn speaks_as(app: &App, id: ArtifactId, base: &Base) -> ApiResult<Option<bool>> {
     let files = db::list_artifact_files(&app.db, id).await?;
     let own = files.into_iter().find(|file| file.path == TOKENIZER);
@@ -190,16 +190,18 @@ async fn check_suspect(app: &App, pointer: &str, id: ArtifactId, base: &Base) ->
     Ok((id, facts))
 }
 
-async fn check_own_rows(app: &App, id: ArtifactId) -> ApiResult<ArtifactId> {
+async fn check_task_rows(app: &App, id: ArtifactId) -> ApiResult<ArtifactId> {
     match find_artifact(app, id).await?.kind {
         ArtifactType::Rows => Ok(id),
-        other => {
-            Err(Problem::invalid("/own_rows_upload_id", format!("expected an upload of purpose rows, found {other:?}")))
-        }
+        other => Err(Problem::invalid(
+            "/task_rows_upload_id",
+            format!("expected an upload of purpose rows, found {other:?}"),
+        )),
     }
 }
 
-/// A signature of the same base, as far as that is known: one of another would fit by its shapes and mean nothing.
+/// A signature of the same base, as far as that is known: one of another would fit by its shapes and mean
+/// nothing.
 async fn check_signature(app: &App, id: ArtifactId, base: &str) -> ApiResult<ArtifactId> {
     let refuse = |found: String| {
         Problem::invalid("/signature_artifact_id", format!("expected a signature extracted over {base}, found {found}"))
@@ -239,12 +241,12 @@ async fn wait_for_end(app: &App, mut row: JobRow, patience: Duration) -> ApiResu
     Ok(row)
 }
 
-/// Which jobs to list.
+/// Selection of the jobs to list.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct JobsQuery {
-    /// How many, 1 to 100.
+    /// Number of jobs, 1 to 100.
     #[serde(default = "twenty")]
     #[param(default = 20, minimum = 1, maximum = 100)]
     pub limit: i64,

@@ -1,4 +1,5 @@
-//! The pages for people: the list of jobs, one job, the explanation of a kind of problem, and the style sheet.
+//! The pages for people: the list of jobs, one job, the explanation of a kind of problem, and the style
+//! sheet.
 
 use axum::{
     extract::State,
@@ -7,27 +8,24 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{
-    artifacts::view_artifact,
-    events::page_of_events,
-    jobs::{JobsQuery, find_job, page_of_jobs, view_job},
-    results::parse_report,
-};
-use crate::{
-    app::App,
-    db::{self, JobId},
-    error::{ApiResult, Kind, Problem},
-    extract::{Path, Query},
-    pages::{self, JobPage},
-    views::ArtifactView,
-};
+use super::artifacts::view_artifact;
+use super::events::page_of_events;
+use super::jobs::{JobsQuery, find_job, page_of_jobs, view_job};
+use super::results::parse_report;
+use crate::app::App;
+use crate::db::JobId;
+use crate::error::{ApiResult, Kind, Problem};
+use crate::extract::{Path, Query};
+use crate::pages::JobPage;
+use crate::views::ArtifactView;
+use crate::{db, pages};
 
 /// Jobs on one page.
 const JOBS: i64 = 50;
 /// Events on one page: the newest ones of a long job.
 const EVENTS: i64 = 1000;
 
-/// Where to continue the list.
+/// The place at which the list continues.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListQuery {
@@ -84,13 +82,14 @@ fn files(id: JobId, purified: Option<&ArtifactView>, has_report: bool, has_signa
     links
 }
 
-/// How the reader reached us, for the curl lines on the pages; the guard has checked the name.
+/// The address by which the reader reached us, for the curl lines on the pages; the guard has checked the
+/// name.
 pub(super) fn origin(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost:8080");
     format!("http://{host}")
 }
 
-/// What a kind of problem means.
+/// The explanation of a kind of problem.
 pub async fn problem_kind_page(Path(code): Path<String>) -> ApiResult<Html<String>> {
     let kind = Kind::find(&code).ok_or_else(|| Problem::not_found("kind of problem", &code))?;
     Ok(Html(pages::problem_kind_page(kind)?))

@@ -1,6 +1,6 @@
-//! What a job has produced: report, signature, purified artifact.
+//! The results of a job: report, signature, purified artifact.
 
-use antigen_engine::report::{Report, SCHEMA, report_schema};
+use antigen_engine::report::{Report, read_report};
 use axum::{
     Json as Body,
     extract::State,
@@ -13,22 +13,18 @@ use axum::{
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    artifacts::{files_of, view_artifact},
-    download::Download,
-    jobs::{find_job, view_job},
-    pages::origin,
-};
-use crate::{
-    app::App,
-    db::{self, JobId, JobRow},
-    error::{ApiResult, Kind, Problem, ProblemBody},
-    extract::{Accept, Path, Query, Wanted},
-    pages,
-    views::ArtifactView,
-};
+use super::artifacts::{files_of, view_artifact};
+use super::download::Download;
+use super::jobs::{find_job, view_job};
+use super::pages::origin;
+use crate::app::App;
+use crate::db::{JobId, JobRow};
+use crate::error::{ApiResult, Kind, Problem, ProblemBody};
+use crate::extract::{Accept, Path, Query, Wanted};
+use crate::views::ArtifactView;
+use crate::{db, openapi, pages};
 
-/// Which form of a report to send.
+/// The form of the report to send.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -88,9 +84,9 @@ pub async fn show_report(
     Ok(response)
 }
 
-/// A stored report. One that cannot be read is our fault: we wrote it.
+/// A stored report of any version. One that cannot be read is our fault: we wrote it.
 pub(super) fn parse_report(text: &str) -> ApiResult<Report> {
-    serde_json::from_str(text).map_err(Problem::internal)
+    read_report(text.as_bytes()).map_err(Problem::internal)
 }
 
 /// Every rate of a report as CSV: one line for each model, measurement and format.
@@ -114,21 +110,25 @@ pub async fn download_rates(State(app): State<App>, Path(id): Path<JobId>) -> Ap
     Ok((headers, parse_report(&text)?.rates_csv()).into_response())
 }
 
-/// The JSON schema (2020-12) of reports of this version. The address is stable; fields may be added, none is removed.
+/// The JSON schema (2020-12) of a version of the report.
+///
+/// The address is stable. Version 1 is that of earlier releases; version 2, which is written now, is not
+/// frozen yet.
 #[utoipa::path(
     get, path = "/v1/schemas/antigen.report/{version}", tag = "catalogue",
-    params(("version" = String, Path, description = "`1`")),
+    params(("version" = String, Path, description = "`1` or `2`")),
     responses(
         (status = 200, description = "The schema", content_type = "application/schema+json", body = Object),
         (status = 404, description = "There is no such version", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub async fn show_report_schema(Path(version): Path<String>) -> ApiResult<Response> {
-    let name = format!("antigen.report/{version}");
-    if name != SCHEMA {
-        return Err(Problem::not_found("schema", &name));
-    }
-    Ok(([(CONTENT_TYPE, "application/schema+json")], report_schema().to_string()).into_response())
+    let schema = match version.as_str() {
+        "1" => include_str!("../../openapi/report-1.schema.json").to_owned(),
+        "2" => openapi::report_schema(),
+        _ => return Err(Problem::not_found("schema", format!("antigen.report/{version}"))),
+    };
+    Ok(([(CONTENT_TYPE, "application/schema+json")], schema).into_response())
 }
 
 /// The signature that a job has extracted.

@@ -1,25 +1,23 @@
-//! The bytes of an upload: one body, or file by file. Staged first, admitted second (`admission.rs`), never both half.
+//! The bytes of an upload: one body, or file by file. Staged first, admitted second (`admission.rs`), never
+//! both half.
 //!
-//! The work runs in a task of its own: when the caller hangs up, the handler is dropped, but its claim and its bytes must still
-//! be given back.
+//! The work runs in a task of its own: when the caller hangs up, the handler is dropped, but its claim and
+//! its bytes must still be given back.
 
 use std::path::PathBuf;
 
 use axum::{Json as JsonBody, body::Body, extract::State, http::HeaderMap};
 use tracing::Instrument;
 
-use super::{
-    admission::{Staged, admit},
-    uploads::{check_sha256, find_upload},
-};
-use crate::{
-    app::App,
-    artifacts::{hash_file, list_files},
-    db::{self, UploadId, UploadPurpose, UploadRow, UploadState},
-    error::{ApiResult, Kind, Problem, ProblemBody},
-    extract::{AnnouncedDigest, Expected, Json, Path, check_headers, receive_file},
-    views::{CompleteUpload, DeclaredFile, StagedFileView, UploadView},
-};
+use super::admission::{Staged, admit};
+use super::uploads::{check_sha256, find_upload};
+use crate::app::App;
+use crate::artifacts::{hash_file, list_files};
+use crate::db;
+use crate::db::{UploadId, UploadPurpose, UploadRow, UploadState};
+use crate::error::{ApiResult, Kind, Problem, ProblemBody};
+use crate::extract::{AnnouncedDigest, Expected, Json, Path, check_headers, receive_file};
+use crate::views::{CompleteUpload, DeclaredFile, StagedFileView, UploadView};
 
 /// Folder of finished single files inside an upload's staging folder.
 const FILES: &str = "files";
@@ -28,9 +26,9 @@ const PARTS: &str = "parts";
 
 /// Send an upload as one body, and have it inspected.
 ///
-/// A tar, tar.gz or zip of the artifact's files; for purpose `rows`, JSON lines. `Content-Digest` or `Repr-Digest` with `sha-256`
-/// are compared with what arrives. After a refusal for size or digest the upload may be sent again; a refusal of the content is
-/// final. Either way nothing is kept.
+/// A tar, tar.gz or zip of the artifact's files; for purpose `rows`, JSON lines. `Content-Digest` or
+/// `Repr-Digest` with `sha-256` are compared with what arrives. After a refusal for size or digest the upload
+/// may be sent again; a refusal of the content is final. Either way nothing is kept.
 #[utoipa::path(
     put, path = "/v1/uploads/{id}/content", tag = "uploads",
     params(("id" = UploadId, Path, description = "The upload")),
@@ -266,7 +264,8 @@ async fn claim(app: &App, id: UploadId) -> ApiResult<()> {
     }
 }
 
-/// Ends a claim: a refused content ends the upload, any other problem gives it back. The staged bytes go in every case.
+/// Ends a claim: a refused content ends the upload, any other problem gives it back. The staged bytes go in
+/// every case.
 async fn settle(app: &App, id: UploadId, outcome: ApiResult<()>) -> ApiResult<JsonBody<UploadView>> {
     if let Err(error) = app.store.staging().remove(id) {
         tracing::warn!(upload = %id, %error, "the staged bytes could not be removed; the sweep will try again");

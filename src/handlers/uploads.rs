@@ -6,18 +6,18 @@ use axum::{
     http::{HeaderName, StatusCode, header::LOCATION},
 };
 
-use crate::{
-    app::App,
-    db::{self, NewUpload, UploadId, UploadRow, UploadState},
-    error::{ApiResult, Kind, Problem, ProblemBody},
-    extract::{Json, Path},
-    handlers::upload_content::staged_files,
-    views::{CreateUpload, UploadView},
-};
+use crate::app::App;
+use crate::db;
+use crate::db::{NewUpload, UploadId, UploadRow, UploadState};
+use crate::error::{ApiResult, Kind, Problem, ProblemBody};
+use crate::extract::{Json, Path};
+use crate::handlers::upload_content::staged_files;
+use crate::views::{CreateUpload, UploadView};
 
 /// Announce an upload.
 ///
-/// Then send the bytes: one archive with `PUT content`, or single files with `PUT files/{name}` and `POST complete`.
+/// Then send the bytes: one archive with `PUT content`, or single files with `PUT files/{name}` and
+/// `POST complete`.
 #[utoipa::path(
     post, path = "/v1/uploads", tag = "uploads",
     request_body(content = Option<CreateUpload>),

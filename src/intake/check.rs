@@ -1,4 +1,5 @@
-//! Whether an artifact was made for the base that the submitter names. Headers and configurations suffice.
+//! Checks that an artifact was made for the base that the submitter names. Headers and configurations
+//! suffice.
 
 use std::path::Path;
 
@@ -14,11 +15,12 @@ use super::limits::IntakeLimits;
 use super::rejection::{Rejection, code};
 use super::scan::{check_dtypes, read_entries};
 
-/// Checks an unpacked artifact in `dir` against the base in `base_dir`. A whole model needs no base, but a tokenizer of its own.
+/// Checks an unpacked artifact in `dir` against the base in `base_dir`. A whole model needs no base, but a
+/// tokenizer of its own.
 ///
 /// # Errors
-/// [`code::WRONG_BASE`], [`code::UNKNOWN_TARGET`], [`code::TENSOR_MISMATCH`], [`code::MISSING_FILE`]; [`code::IO`] when the base itself
-/// cannot be opened, which is no fault of the artifact.
+/// [`code::WRONG_BASE`], [`code::UNKNOWN_TARGET`], [`code::TENSOR_MISMATCH`], [`code::MISSING_FILE`];
+/// [`code::IO`] when the base itself cannot be opened, which is no fault of the artifact.
 pub fn check_against_base(facts: &ArtifactFacts, dir: &Path, base_dir: &Path) -> Result<(), Rejection> {
     if facts.kind == ArtifactKind::Checkpoint {
         return check_whole_model(dir);
@@ -71,7 +73,8 @@ fn refuse_foreign_adapter(entries: &[TensorEntry], modules: &[ModuleShape]) -> R
     }
 }
 
-/// A whole model must be able to read and to stop: its tokenizer opens, fits its embedding, and its end of sequence is known.
+/// A whole model must be able to read and to stop: its tokenizer opens, fits its embedding, and its end of
+/// sequence is known.
 fn check_whole_model(dir: &Path) -> Result<(), Rejection> {
     if !dir.join(TOKENIZER).exists() {
         let message = format!("expected the file `{TOKENIZER}`: a whole model is asked in its own tokens; found none");

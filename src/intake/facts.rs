@@ -1,4 +1,4 @@
-//! What an accepted upload is.
+//! The facts of an accepted upload.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 pub enum ArtifactKind {
     /// A LoRA adapter: `adapter_config.json` and `adapter_model.safetensors`.
     Adapter,
-    /// A whole model: `config.json`, `model.safetensors` or shards, tokenizer; or a GGUF file with `tokenizer.json`.
+    /// A whole model: `config.json`, `model.safetensors` or shards, tokenizer; or a GGUF file with
+    /// `tokenizer.json`.
     Checkpoint,
 }
 
@@ -24,7 +25,7 @@ pub struct FileFacts {
     pub sha256: String,
 }
 
-/// What is known of an artifact from its files alone, before any weight was used.
+/// The facts of an artifact from its files alone, before any weight was used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ArtifactFacts {
     /// Adapter or checkpoint.
@@ -46,12 +47,13 @@ pub struct ArtifactFacts {
     /// Blocks of a checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<usize>,
-    /// Set for sequence classifiers, which are accepted but cannot be purified yet: how many labels they tell apart.
+    /// Set for sequence classifiers, which are accepted but cannot be purified yet: how many labels they tell
+    /// apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<usize>,
 }
 
-/// What `adapter_config.json` says.
+/// The facts of `adapter_config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AdapterFacts {
     /// LoRA rank.

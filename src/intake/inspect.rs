@@ -146,7 +146,8 @@ fn inspect_checkpoint(dir: &Path, files: Vec<FileFacts>, limits: &IntakeLimits) 
     let is_plain = checkpoint.is_plain();
     let weights: BTreeSet<String> = family.tensor_shapes().into_iter().map(|(name, _)| name).collect();
     for (name, entries) in headers.iter().filter(|_| is_plain) {
-        // Buffers that follow from the configuration may be integers; `check_model` tells whether they are any.
+        // Buffers that follow from the configuration may be integers; `check_model` tells whether they are
+        // any.
         check_dtypes(name, entries.iter().filter(|entry| weights.contains(&entry.name)))?;
     }
     check_model(dir, &checkpoint, &family)?;

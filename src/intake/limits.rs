@@ -1,4 +1,4 @@
-//! How large an upload may be, in every direction in which one can be large.
+//! Limits of an upload, in every direction in which one can be large.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -13,7 +13,8 @@ pub struct IntakeLimits {
     pub max_files: usize,
     /// Most entries of an archive, folders included.
     pub max_entries: usize,
-    /// Most unpacked bytes for one packed byte. Weights compress to about half; text rarely below a twentieth.
+    /// Most unpacked bytes for one packed byte. Weights compress to about half; text rarely below a
+    /// twentieth.
     pub max_ratio: u64,
     /// Unpacked bytes below which no ratio is looked at: a small file of zeros is no bomb.
     pub ratio_free_bytes: u64,
@@ -28,7 +29,8 @@ pub struct IntakeLimits {
 }
 
 impl Default for IntakeLimits {
-    /// 64 GiB, 256 files, 1,024 entries, ratio 200 above 16 MiB, headers of 32 MiB, texts of 1 MiB, tokenizers of 64 MiB.
+    /// 64 GiB, 256 files, 1,024 entries, ratio 200 above 16 MiB, headers of 32 MiB, texts of 1 MiB,
+    /// tokenizers of 64 MiB.
     fn default() -> Self {
         Self {
             max_total_bytes: 64 << 30,

@@ -1,8 +1,8 @@
 //! Quarantine: decides what an upload is without running, unpickling or believing any of it.
 //!
-//! The way of an upload: `sniff` names its form, `unpack` and `receiver` turn it into a flat folder of hashed files,
-//! `inspect` reads headers and configuration and looks for weights that are no numbers, `check` holds it against a base.
-//! What a purifier does with it is not known here. Start at [`inspect_upload`].
+//! The way of an upload: `sniff` names its form, `unpack` and `receiver` turn it into a flat folder of hashed
+//! files, `inspect` reads headers and configuration and looks for weights that are no numbers, `check` holds
+//! it against a base. Nothing here knows of purification. Start at [`inspect_upload`].
 
 mod check;
 mod facts;
@@ -30,8 +30,9 @@ use sniff::{Content, HEAD_BYTES, sniff};
 
 /// Inspects an upload and unpacks it into `into`, which must be empty or absent.
 ///
-/// `staged` is one file (tar, tar.gz, zip, or a single safetensors file) or a folder of plain files. Afterwards `into` is a
-/// flat PEFT or checkpoint folder; after a rejection it holds nothing, and is gone if it was absent before.
+/// `staged` is one file (tar, tar.gz, zip, or a single safetensors file) or a folder of plain files.
+/// Afterwards `into` is a flat PEFT or checkpoint folder; after a rejection it holds nothing, and is gone if
+/// it was absent before.
 ///
 /// Memory stays constant but for safetensors headers, which [`IntakeLimits::max_header_bytes`] bounds.
 ///
@@ -93,7 +94,7 @@ fn receive_upload(staged: &Path, limits: &IntakeLimits, into: &Path) -> Result<V
     receiver.finish()
 }
 
-/// Why a lone file that is no archive cannot be an artifact.
+/// The reason for which a lone file that is no archive cannot be an artifact.
 fn refuse_single_file(content: Content) -> Rejection {
     let (code, message) = match content {
         Content::Safetensors => (

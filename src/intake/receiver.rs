@@ -1,6 +1,8 @@
-//! Where unpacked files land: one flat folder, each file checked by name and first bytes, counted, hashed, written.
+//! The place where unpacked files land: one flat folder, each file checked by name and first bytes, counted,
+//! hashed, written.
 //!
-//! Every way an upload may come (folder, tar, zip, one file) ends in [`Receiver::receive`], so each rule stands once.
+//! Every way an upload may come (folder, tar, zip, one file) ends in [`Receiver::receive`], so each rule
+//! stands once.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,7 +23,8 @@ struct Meter {
     unpacked_bytes: u64,
     packed_bytes: u64,
     limits: IntakeLimits,
-    /// Set by the first byte too many. It travels beside the `io::Error`, which archive readers wrap and rewrite.
+    /// Set by the first byte too many. It travels beside the `io::Error`, which archive readers wrap and
+    /// rewrite.
     tripped: Option<Rejection>,
 }
 
@@ -184,7 +187,8 @@ impl<'a> Receiver<'a> {
     }
 }
 
-/// Checks a name of an archive: `name` or `folder/name`, a leading `./` apart. Returns folder (or empty) and name.
+/// Checks a name of an archive: `name` or `folder/name`, a leading `./` apart. Returns folder (or empty) and
+/// name.
 ///
 /// # Errors
 /// [`code::PATH`], [`code::LAYOUT`].

@@ -1,4 +1,4 @@
-//! Why an upload is refused: a stable code for programs, a sentence for people, and the place.
+//! The refusal of an upload: a stable code for programs, a sentence for people, and the place.
 
 use std::path::Path;
 
@@ -11,9 +11,9 @@ pub struct Rejection {
     /// Stable name of the defect, `intake.<defect>`.
     #[schema(value_type = String, example = "intake.pickle")]
     pub code: &'static str,
-    /// What was expected and what was found.
+    /// The expectation and the finding.
     pub message: String,
-    /// Where: a path inside the upload, a tensor, a configuration field.
+    /// The place: a path inside the upload, a tensor, a configuration field.
     pub at: Option<String>,
 }
 
@@ -29,7 +29,7 @@ impl Rejection {
         self
     }
 
-    /// Whether the service failed rather than the upload: nothing was decided about the bytes.
+    /// True when the service failed rather than the upload: nothing was decided about the bytes.
     pub fn is_ours(&self) -> bool {
         matches!(self.code, code::IO | code::STORAGE_FULL)
     }
@@ -135,7 +135,8 @@ pub mod code {
     pub const TENSOR_MISMATCH: &str = "intake.tensor_mismatch";
 }
 
-/// Text that may come from the submitter, made fit to be shown: characters that hide or turn text escaped, the rest cut.
+/// Text that may come from the submitter, made fit to be shown: characters that hide or turn text escaped,
+/// the rest cut.
 fn show(text: &str, max_characters: usize) -> String {
     let mut out = String::new();
     for character in text.chars().take(max_characters) {

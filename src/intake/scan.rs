@@ -137,7 +137,8 @@ pub fn scan_widened(checkpoint: &Checkpoint) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Index of the first element whose exponent bits are all set, which is what NaN and the infinities have in common.
+/// Index of the first element whose exponent bits are all set, which is what NaN and the infinities have in
+/// common.
 fn find_not_finite(bytes: &[u8], dtype: Dtype) -> Option<usize> {
     let find_half = |exponent: u16| {
         let mut elements = bytes.as_chunks::<2>().0.iter();

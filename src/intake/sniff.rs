@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes and its name. Nothing is trusted to be what it is called.
+//! The kind of a file, by its first bytes and its name. Nothing is trusted to be what it is called.
 
 use antigen_models::checkpoint::gguf;
 
@@ -7,14 +7,14 @@ use super::rejection::{Rejection, code};
 /// Bytes that [`sniff`] looks at; the magic of a tar archive ends at byte 262.
 pub const HEAD_BYTES: usize = 512;
 
-/// What the first bytes of a file say.
+/// The format that the first bytes of a file announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// Plausibly safetensors; the header reader decides.
     Safetensors,
     /// GGUF; the header reader decides.
     Gguf,
-    /// What came before GGUF: GGML, GGMF, GGJT.
+    /// The formats before GGUF: GGML, GGMF, GGJT.
     OldGgml,
     /// A zip archive.
     Zip,
@@ -76,11 +76,11 @@ fn is_safetensors(head: &[u8]) -> bool {
     head.len() >= 9 && head[8] == b'{' && head[5..8] == [0, 0, 0]
 }
 
-/// Why files of the years before GGUF are refused.
+/// The reason for which files of the years before GGUF are refused.
 pub const OLD_GGML: &str = "expected safetensors or GGUF, found GGML, the format before GGUF: upload the unquantised checkpoint that it was made \
      from, in safetensors";
 
-/// What part a file plays in an artifact.
+/// The part that a file plays in an artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// `adapter_config.json`, `config.json`, `generation_config.json` ...: small JSON.
@@ -98,7 +98,8 @@ pub enum Role {
 /// Decides the role of a file by its name, and refuses names that have none, saying why by its content.
 ///
 /// # Errors
-/// [`code::PICKLE`], [`code::REMOTE_CODE`], [`code::NESTED_ARCHIVE`], [`code::UNKNOWN_FILE`], [`code::BAD_TEXT`].
+/// [`code::PICKLE`], [`code::REMOTE_CODE`], [`code::NESTED_ARCHIVE`], [`code::UNKNOWN_FILE`],
+/// [`code::BAD_TEXT`].
 pub fn decide_role(name: &str, head: &[u8]) -> Result<Role, Rejection> {
     let content = sniff(head);
     let lower = name.to_ascii_lowercase();
@@ -142,7 +143,8 @@ fn find_role(lower: &str) -> Option<Role> {
         "adapter_config.json" | "config.json" | "generation_config.json" | "tokenizer_config.json" => {
             Some(Role::Config)
         }
-        // Settings of GPTQ, AWQ and ModelOpt beside `config.json`: taken so that the weights can be refused by name.
+        // Settings of GPTQ, AWQ and ModelOpt beside `config.json`: taken so that the weights can be refused
+        // by name.
         "quantize_config.json" | "quant_config.json" | "hf_quant_config.json" => Some(Role::Config),
         "special_tokens_map.json" | "added_tokens.json" | "chat_template.json" => Some(Role::Config),
         "trainer_state.json" | "all_results.json" | "train_results.json" | "eval_results.json" => Some(Role::LargeJson),

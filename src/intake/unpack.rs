@@ -1,7 +1,7 @@
 //! The forms an upload may take, each turned into a series of plain files for the [`Receiver`].
 //!
-//! Archive crates are used to read structure only. Their own unpacking (which makes links, folders and permissions) never
-//! runs.
+//! Archive crates are used to read structure only. Their own unpacking (which makes links, folders and
+//! permissions) never runs.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -90,7 +90,8 @@ pub fn receive_tar(file: File, is_gzipped: bool, receiver: &mut Receiver<'_>) ->
     Ok(())
 }
 
-/// Reads an entry that only carries names for the next one. `None`: it is no such entry. `Some(None)`: it names nothing.
+/// Reads an entry that only carries names for the next one. `None`: it is no such entry. `Some(None)`: it
+/// names nothing.
 fn read_name_record(entry: &mut impl Read, kind: EntryType) -> Result<Option<Option<Vec<u8>>>, Rejection> {
     if !matches!(kind, EntryType::GNULongName | EntryType::XHeader | EntryType::XGlobalHeader) {
         return Ok(None);
@@ -181,7 +182,8 @@ fn refuse_special(place: &str, found: &str) -> Rejection {
     Rejection::new(code::SPECIAL_FILE, format!("expected plain files, found {found}")).at(place)
 }
 
-/// A reader that must give so many bytes: the tar crate takes an archive that ends inside a file for a shorter file.
+/// A reader that must give so many bytes: the tar crate takes an archive that ends inside a file for a
+/// shorter file.
 struct Exactly<R> {
     inner: R,
     left: u64,

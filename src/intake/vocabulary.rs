@@ -1,4 +1,5 @@
-//! Whether every token of a tokenizer has a row in the embedding. The tokenizer is read as JSON, it is not built.
+//! Checks that every token of a tokenizer has a row in the embedding. The tokenizer is read as JSON, it is
+//! not built.
 
 use std::fmt;
 use std::fs::File;
@@ -54,8 +55,8 @@ struct TokenizerModel {
     vocab: HighestToken,
 }
 
-/// The token of the highest number, and that number. A vocabulary is an object of numbers, or a list whose places are the
-/// numbers.
+/// The token of the highest number, and that number. A vocabulary is an object of numbers, or a list whose
+/// places are the numbers.
 struct HighestToken(Option<(u64, String)>);
 
 impl<'de> Deserialize<'de> for HighestToken {

@@ -1,13 +1,15 @@
-//! Ratings of MT-Bench answers by another model, asked over HTTP after the laboratory is done.
+//! Ratings of MT-Bench answers by another model, asked over HTTP after the engine is done.
 //!
-//! The laboratory's report is the same bytes for the same job; a judge's opinion is not, so it is added here and says who gave it. What a
-//! judge does not rate has no rating: nothing is guessed, and the report counts it. `prompts.rs` fills the published prompts.
+//! The engine's report is the same bytes for the same job; a judge's opinion is not, so it is added here and
+//! says who gave it. What a judge does not rate has no rating: nothing is guessed, and the report counts it.
+//! `prompts.rs` fills the published prompts.
 
 mod prompts;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use antigen_engine::report::{Judged, MtBenchReport, Report};
+use antigen_engine::measure::evidence::{Judged, MtBenchReport};
+use antigen_engine::report::{Report, read_report};
 use anyhow::Context;
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -22,10 +24,12 @@ const FAILURES_IN_A_ROW: usize = 8;
 /// Longest answer that is asked of the judge, in tokens.
 const MAX_TOKENS: usize = 2048;
 
-/// Rates the answers of the suspect and of the candidates of a report, in place. Does nothing without a judge or without answers.
+/// Rates the answers of the suspect and of the candidates of a report, in place. Does nothing without a judge
+/// or without answers.
 ///
 /// # Errors
-/// The MT-Bench directory lacks the judge's prompts, or they cannot be read. A judge that does not answer is no error.
+/// The MT-Bench directory lacks the judge's prompts, or they cannot be read. A judge that does not answer is
+/// no error.
 pub async fn judge_report(config: &JudgeConfig, mt_bench: Option<&Path>, report: &mut Report) -> anyhow::Result<()> {
     let (Some(address), Some(folder)) = (config.address(), mt_bench) else { return Ok(()) };
     let candidates = report.candidates.iter_mut().map(|candidate| &mut candidate.measurement);
@@ -50,12 +54,12 @@ pub async fn judge_json(config: &JudgeConfig, mt_bench: Option<&Path>, report: S
     if config.address().is_none() || mt_bench.is_none() {
         return Ok(report);
     }
-    let mut parsed: Report = serde_json::from_str(&report).context("reading the report")?;
+    let mut parsed = read_report(report.as_bytes()).context("reading the report")?;
     judge_report(config, mt_bench, &mut parsed).await?;
     Ok(serde_json::to_string(&parsed)?)
 }
 
-/// Why a turn has no rating; the words are those of the report.
+/// The reason for which a turn has no rating; the words are those of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unrated {
     NoAnswer,

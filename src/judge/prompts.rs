@@ -1,10 +1,13 @@
-//! The published prompts of single-answer grading, from `judge_prompts.jsonl`, `question.jsonl` and the reference answers beside them.
+//! The published prompts of single-answer grading, from `judge_prompts.jsonl`, `question.jsonl` and the
+//! reference answers beside them.
 //!
-//! Questions of the categories math, reasoning and coding are judged against the reference answer, as published.
+//! Questions of the categories math, reasoning and coding are judged against the reference answer, as
+//! published.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use antigen_engine::{data::read_json_lines, report::MtBenchAnswer};
+use antigen_engine::data::read_json_lines;
+use antigen_engine::measure::evidence::MtBenchAnswer;
 use anyhow::Context;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -116,7 +119,8 @@ fn fill_fields(template: &str, fields: &[(&str, &String)]) -> String {
     filled + rest
 }
 
-/// The last `[[n]]` from 1 to 10. The judge is told to end with it; an earlier one may be quoted from an answer that wants to be liked.
+/// The last `[[n]]` from 1 to 10. The judge is told to end with it; an earlier one may be quoted from an
+/// answer that wants to be liked.
 pub(super) fn rating(text: &str) -> Option<f64> {
     let inside = text.rsplit("[[").next().filter(|_| text.contains("[["))?.split_once("]]")?.0;
     inside.trim().parse::<f64>().ok().filter(|rating| (1.0..=10.0).contains(rating))

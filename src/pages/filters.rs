@@ -1,4 +1,4 @@
-//! How numbers, moments and states read on a page.
+//! Filters that turn numbers, moments and states into text.
 
 use minijinja::{Environment, Value};
 

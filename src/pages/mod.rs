@@ -1,7 +1,8 @@
 //! Pages for people, rendered on the server from the same views as the API. No script, no outside host.
 //!
-//! Templates are in `templates/` and compiled into the program; `filters.rs` says how numbers read, `text.rs` keeps hostile text
-//! harmless, `figures/` says where the marks of the drawings go, `reproduce.rs` how to repeat a report. What a page shows is decided by its template; what it may show, by its handler.
+//! Templates are in `templates/` and compiled into the program; `filters.rs` says how numbers read, `text.rs`
+//! keeps hostile text harmless, `figures/` says where the marks of the drawings go, `reproduce.rs` how to
+//! repeat a report. What a page shows is decided by its template; what it may show, by its handler.
 
 mod figures;
 mod filters;
@@ -17,12 +18,10 @@ use serde_json::{Value as Json, json};
 
 use self::figures::Figures;
 pub use self::reproduce::Reproduce;
-use crate::{
-    error::{Kind, Problem, ProblemBody},
-    views::{EventView, FileView, JobView, JobsPage},
-};
+use crate::error::{Kind, Problem, ProblemBody};
+use crate::views::{EventView, FileView, JobView, JobsPage};
 
-/// How often the page of an unfinished job reads itself again.
+/// Interval at which the page of an unfinished job reads itself again.
 const REFRESH_SECONDS: u64 = 3;
 
 const TEMPLATES: [(&str, &str); 10] = [
@@ -85,7 +84,7 @@ impl FileLink {
     }
 }
 
-/// What the page of a job shows.
+/// The content of a job's page.
 pub struct JobPage {
     pub job: JobView,
     pub report: Option<Report>,
@@ -117,7 +116,7 @@ pub fn report_page(job: &JobView, report: &Report, origin: &str) -> Page {
     render("report_page.html", with_report(json!({ "job_id": job.id }), Some(report), &source))
 }
 
-/// What `report.html` needs beside the report itself.
+/// The context of `report.html` beside the report itself.
 fn with_report(mut context: Json, report: Option<&Report>, source: &Reproduce) -> Json {
     context["report"] = json!(report);
     if let Some(report) = report {

@@ -1,12 +1,12 @@
-//! Hostile text made visible. Names, prompts and answers come from whoever made the model: characters that would hide or
-//! reorder text are shown as escapes, and everything is escaped for HTML.
+//! Hostile text made visible. Names, prompts and answers come from whoever made the model: characters that
+//! would hide or reorder text are shown as escapes, and everything is escaped for HTML.
 
 use std::fmt::Write;
 
 use minijinja::{Error, Output, State, Value, escape_formatter};
 
-/// The formatter of every `{{ expression }}` in our templates. The templating engine's own escapes are sound too, but turn every
-/// slash into an entity, which makes the source of a page hard to read.
+/// The formatter of every `{{ expression }}` in our templates. The templating engine's own escapes are sound
+/// too, but turn every slash into an entity, which makes the source of a page hard to read.
 pub(super) fn visible_formatter(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
     match value.as_str() {
         Some(text) if !value.is_safe() => Ok(out.write_str(&escape(&visible(text)))?),
@@ -45,8 +45,8 @@ pub(super) fn visible(text: &str) -> String {
     })
 }
 
-/// Control characters except the line feed, which a browser shows as space; direction marks, overrides and isolates; joiners
-/// and fillers without width; tags.
+/// Control characters except the line feed, which a browser shows as space; direction marks, overrides and
+/// isolates; joiners and fillers without width; tags.
 fn is_hidden(character: char) -> bool {
     (character.is_control() && character != '\n')
         || matches!(character,

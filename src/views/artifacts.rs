@@ -17,10 +17,10 @@ pub struct ArtifactView {
     pub sha256: String,
     /// Total size of its files.
     pub bytes: i64,
-    /// What inspection found (shape depends on `kind`).
+    /// Facts from the inspection (their shape depends on `kind`).
     #[schema(value_type = Object)]
     pub facts: Value,
-    /// Why no job may use it any more, if so.
+    /// The reason for which no job may use it any more, if there is one.
     pub quarantine_reason: Option<String>,
     pub files: Vec<FileView>,
     /// The whole as a tar stream. Uploaded artifacts need `?i_understand=quarantined` as well.
@@ -37,11 +37,12 @@ pub struct FileView {
     pub bytes: i64,
     /// SHA-256 of its bytes, 64 hexadecimal digits.
     pub sha256: String,
-    /// Where to get it.
+    /// Path of the download.
     pub download: String,
 }
 
-/// The files of an artifact: a manifest that `sha256sum` can check after `jq -r '.data[] | "\(.sha256)  \(.path)"'`.
+/// The files of an artifact: a manifest that `sha256sum` can check after
+/// `jq -r '.data[] | "\(.sha256)  \(.path)"'`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct FilesView {
     /// SHA-256 of the list, as in the artifact.

@@ -32,7 +32,7 @@ impl From<EventRow> for EventView {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct EventsPage {
     pub data: Vec<EventView>,
-    /// Whether more events exist already.
+    /// True when more events exist already.
     pub has_more: bool,
     /// The `after` of the next request, also to ask later for events that do not exist yet.
     #[schema(example = 17)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How the service is.
+/// The state of the service.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Health {
     /// `ok`, or the request would have been a problem document.
@@ -18,6 +18,6 @@ pub struct Health {
 pub struct Check {
     #[schema(example = "database")]
     pub name: String,
-    /// What it said.
+    /// Its answer.
     pub detail: String,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use antigen_engine::spec::PurifySpec;
+use antigen_engine::job::PurifySpec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -21,18 +21,18 @@ pub struct CreateJob {
     /// An accepted upload, which stands for its artifact.
     #[serde(default)]
     pub upload_id: Option<UploadId>,
-    /// Name of a base model, as in `GET /v1/bases`: what an adapter sits on, and whose rows are trained and measured on. A whole model
-    /// takes only the rows.
+    /// Name of a base model, as in `GET /v1/bases`: what an adapter sits on, and whose rows are trained and
+    /// measured on. A whole model takes only the rows.
     #[schema(example = "builtin:tiny-world")]
     pub base: String,
-    /// What to do and to measure; everything left out has its default.
+    /// The work and its measurements; everything left out has its default.
     #[serde(default)]
     pub spec: PurifySpec,
-    /// An accepted upload of purpose `rows`: the caller's own rows, for healing and measuring.
-    #[serde(default)]
-    pub own_rows_upload_id: Option<UploadId>,
-    /// The signature of an earlier job over the same base, as its `signature_artifact_id`: the method, which must be `immunize`, suppresses
-    /// it instead of one of the suspect's own, and trains no pairs.
+    /// An accepted upload of purpose `rows`: the caller's task rows, for healing and measuring.
+    #[serde(default, alias = "own_rows_upload_id")]
+    pub task_rows_upload_id: Option<UploadId>,
+    /// The signature of an earlier job over the same base, as its `signature_artifact_id`: the method, which
+    /// must be `immunize`, suppresses it instead of one of the suspect's own, and trains no pairs.
     #[serde(default)]
     pub signature_artifact_id: Option<ArtifactId>,
     /// The caller's labels: up to 32, names of up to 64 and values of up to 256 bytes.
@@ -47,11 +47,11 @@ pub struct JobView {
     pub state: JobState,
     /// The suspect.
     pub artifact_id: ArtifactId,
-    pub own_rows_artifact_id: Option<ArtifactId>,
+    pub task_rows_artifact_id: Option<ArtifactId>,
     /// The signature of an earlier job that this one was given.
     pub given_signature_artifact_id: Option<ArtifactId>,
     pub base: String,
-    /// What is to be done, with every default filled in.
+    /// The job's specification, with every default filled in.
     #[schema(value_type = PurifySpec)]
     pub spec: Value,
     pub labels: BTreeMap<String, String>,
@@ -60,9 +60,10 @@ pub struct JobView {
     /// Only while a step reports progress.
     pub progress: Option<ProgressView>,
     pub steps: Vec<StepView>,
-    /// Why it failed, if it did: a bad verdict is no failure.
+    /// The failure, if it failed: a bad verdict is none.
     pub error: Option<Failure>,
-    /// The verdict in one word (`purified`, `not_purified`, `nothing_found`, `not_assessed`); the report has the rest.
+    /// The verdict in one word (`purified`, `not_purified`, `nothing_found`, `not_assessed`); the report has
+    /// the rest.
     #[schema(example = "purified")]
     pub verdict: Option<String>,
     pub purified_artifact_id: Option<ArtifactId>,
@@ -82,7 +83,7 @@ pub struct QueueView {
     pub ahead: i64,
 }
 
-/// How far the running step is.
+/// The progress of the running step.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ProgressView {
     /// Stage of the pipeline.
@@ -127,7 +128,7 @@ impl JobView {
             id: row.id,
             state: row.state,
             artifact_id: row.artifact_id,
-            own_rows_artifact_id: row.own_rows_id,
+            task_rows_artifact_id: row.task_rows_id,
             given_signature_artifact_id: row.given_signature_id,
             base: row.base,
             spec: row.spec.0,

@@ -1,7 +1,7 @@
 //! Request and response bodies: the public words of the API, apart from the rows of the database.
 //!
-//! One file per resource. Views borrow no logic: a view is built from rows and serialised, a request is parsed and handed to
-//! its handler.
+//! One file per resource. Views borrow no logic: a view is built from rows and serialised, a request is
+//! parsed and handed to its handler.
 
 mod artifacts;
 mod catalogue;

@@ -9,7 +9,7 @@ use crate::db::{ArtifactId, Timestamp, UploadId, UploadPurpose, UploadRow, Uploa
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CreateUpload {
-    /// `artifact` for a model or adapter, `rows` for the caller's own rows as JSON lines.
+    /// `artifact` for a model or adapter, `rows` for the caller's task rows as JSON lines.
     pub purpose: UploadPurpose,
     /// Name of the file, for people; never used as a path.
     #[schema(example = "adapter.tar.gz")]
@@ -31,7 +31,8 @@ impl Default for CreateUpload {
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CompleteUpload {
-    /// The files that the caller sent, if they are to be compared with what arrived: all of them, in any order.
+    /// The files that the caller sent, if they are to be compared with what arrived: all of them, in any
+    /// order.
     pub files: Option<Vec<DeclaredFile>>,
 }
 
@@ -55,8 +56,8 @@ pub struct DeclaredFile {
 pub struct UploadView {
     pub id: UploadId,
     pub purpose: UploadPurpose,
-    /// `created`: waits for bytes; `receiving`: a request is sending or inspecting them; `accepted`: became an artifact;
-    /// `rejected`: refused, nothing was kept; `expired`: nobody sent the bytes in time.
+    /// `created`: waits for bytes; `receiving`: a request is sending or inspecting them; `accepted`: became
+    /// an artifact; `rejected`: refused, nothing was kept; `expired`: nobody sent the bytes in time.
     pub state: UploadState,
     pub filename: Option<String>,
     /// The announced size.
@@ -67,23 +68,24 @@ pub struct UploadView {
     pub files: Vec<StagedFileView>,
     /// The size that arrived.
     pub received_bytes: Option<i64>,
-    /// SHA-256 of what arrived; of files sent one by one, the SHA-256 of their `sha256sum` list sorted by name.
+    /// SHA-256 of what arrived; of files sent one by one, the SHA-256 of their `sha256sum` list sorted by
+    /// name.
     pub received_sha256: Option<String>,
-    /// What it became.
+    /// The artifact that it became.
     pub artifact_id: Option<ArtifactId>,
-    /// Why it was refused.
+    /// The reason for which it was refused.
     pub problem: Option<UploadProblem>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
 
-/// Why an upload was refused.
+/// The reason for which an upload was refused.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct UploadProblem {
     /// Stable code.
     #[schema(example = "intake.pickle")]
     pub code: String,
-    /// What was expected, what was found and where.
+    /// The expectation, the finding and its place.
     pub message: String,
 }
 

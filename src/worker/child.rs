@@ -15,17 +15,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    lease::Lease,
-    progress::ProgressRecorder,
-    protocol::{Made, StepLine},
-};
-use crate::{
-    config::WorkerConfig,
-    db::{Failure, Renewal},
-};
+use super::lease::Lease;
+use super::progress::ProgressRecorder;
+use super::protocol::{Made, StepLine};
+use crate::config::WorkerConfig;
+use crate::db::{Failure, Renewal};
 
-/// How a child ended.
+/// The end of a child.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ending {
     /// It did what was asked.
@@ -63,7 +59,8 @@ pub struct StepChild {
 }
 
 impl StepChild {
-    /// Starts `program step --dir folder` with pipes to it; it logs what the filter `log` lets through to our standard error.
+    /// Starts `program step --dir folder` with pipes to it; it logs what the filter `log` lets through to our
+    /// standard error.
     ///
     /// # Errors
     /// The operating system refuses.

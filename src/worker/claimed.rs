@@ -1,28 +1,29 @@
 //! One claimed step from its work folder to its last transaction.
 
-use std::{sync::Arc, time::Duration};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, io};
 
+use antigen_engine::suspect::{Submission, Submitted};
 use anyhow::Context;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Workplace,
-    child::{Ending, StepChild},
-    folder::WorkFolder,
-    lease::Lease,
-    progress::ProgressRecorder,
-    protocol::{Made, StepOrder},
+use super::Workplace;
+use super::child::{Ending, StepChild};
+use super::folder::WorkFolder;
+use super::lease::Lease;
+use super::progress::ProgressRecorder;
+use super::protocol::{Made, StepOrder};
+use crate::artifacts::StoreError;
+use crate::config::Base;
+use crate::db;
+use crate::db::{
+    ArtifactOrigin, ArtifactType, AttemptEnd, Claim, Consequence, ErrorClass, Failure, JobRow, NewArtifact, Purified,
+    StepKind,
 };
-use crate::{
-    artifacts::StoreError,
-    config::Base,
-    db::{
-        self, ArtifactOrigin, ArtifactType, AttemptEnd, Claim, Consequence, ErrorClass, Failure, JobRow, NewArtifact,
-        Purified, StepKind,
-    },
-    judge::judge_json,
-};
+use crate::judge::judge_json;
 
 /// Works on a claimed step until it has ended, one way or another.
 ///
@@ -43,38 +44,56 @@ pub async fn work_on(place: &Arc<Workplace>, claim: &Claim, shutdown: &Cancellat
     Ok(())
 }
 
-/// Puts the submission and the order into the work folder. The outer error is the database's, the inner one the step's.
+/// Puts the submission and the order into the work folder. The outer error is the database's, the inner one
+/// the step's.
 async fn prepare_folder(place: &Workplace, claim: &Claim, folder: &WorkFolder) -> anyhow::Result<Result<(), Failure>> {
     let job = db::find_job(&place.db, claim.job).await?.context("a step without a job")?;
     let Some(base) = place.config.base(&job.base) else { return Ok(Err(unknown_base(&job.base))) };
     if let Err(error) = fetch_inputs(place, &job, folder).await? {
         return Ok(Err(machine_failure("worker.fetch", error)));
     }
-    let order = order_of(place, claim.kind, &job, &base);
-    Ok(folder.write_order(&order).map_err(|error| machine_failure("worker.folder", error)))
+    let order = order_of(place, claim.kind, &job, &base, folder).and_then(|order| folder.write_order(&order));
+    Ok(order.map_err(|error| machine_failure("worker.folder", error)))
 }
 
-fn order_of(place: &Workplace, kind: StepKind, job: &JobRow, base: &Base) -> StepOrder {
-    StepOrder {
+fn order_of(
+    place: &Workplace,
+    kind: StepKind,
+    job: &JobRow,
+    base: &Base,
+    folder: &WorkFolder,
+) -> io::Result<StepOrder> {
+    let submission = Submission {
+        suspect: Submitted::in_folder(&folder.input_dir(), &base.dir),
+        train_rows: base.train_rows(),
+        test_rows: base.test_rows(),
+        task_rows: job.task_rows_id.map(|_| only_file(&folder.task_rows_dir())).transpose()?,
+        calibration_dir: Some(base.dir.clone()),
+        base_dir: Some(base.dir.clone()),
+        signature: job.given_signature_id.map(|_| only_file(&folder.signature_dir())).transpose()?,
+        folders: place.config.evaluators.folders(),
+    };
+    Ok(StepOrder {
         job: job.id,
         kind,
         device: place.config.worker.device.clone(),
         memory_bytes: place.config.worker.memory_bytes,
         precision: place.config.worker.precision,
-        base_dir: base.dir.clone(),
-        train_rows: base.train_rows(),
-        test_rows: base.test_rows(),
-        own_rows: job.own_rows_id.is_some(),
-        signature: job.given_signature_id.is_some(),
-        folders: place.config.evaluators.folders(),
+        submission,
         spec: job.spec.0.clone(),
-    }
+    })
+}
+
+/// Task rows and signatures come as an artifact of one file, whatever its name.
+fn only_file(dir: &Path) -> io::Result<PathBuf> {
+    let none = || io::Error::new(io::ErrorKind::NotFound, "expected one file, found none");
+    Ok(fs::read_dir(dir)?.next().ok_or_else(none)??.path())
 }
 
 async fn fetch_inputs(place: &Workplace, job: &JobRow, folder: &WorkFolder) -> anyhow::Result<Result<(), StoreError>> {
     let inputs = [
         (Some(job.artifact_id), folder.input_dir()),
-        (job.own_rows_id, folder.own_rows_dir()),
+        (job.task_rows_id, folder.task_rows_dir()),
         (job.given_signature_id, folder.signature_dir()),
     ];
     for (artifact, into) in inputs {

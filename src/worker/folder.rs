@@ -1,17 +1,19 @@
-//! The work folder of a job: what a step reads, its scratch, and the lock that only one step process holds at a time.
+//! The work folder of a job: what a step reads, its scratch, and the lock that only one step process holds at
+//! a time.
 //!
-//! The folder survives restarts. Finished pieces in `scratch/` are named by the digest of what made them, so a later attempt reuses
-//! them; the folder is removed when the job ends.
+//! The folder survives restarts. Finished pieces in `scratch/` are named by the digest of what made them, so
+//! a later attempt reuses them; the folder is removed when the job ends.
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
-use crate::db::JobId;
+use antigen_engine::lab::write_whole;
 
 use super::protocol::StepOrder;
+use crate::db::JobId;
 
 /// One job's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +42,9 @@ impl WorkFolder {
         self.root.join("input")
     }
 
-    /// The folder of the caller's own rows.
-    pub fn own_rows_dir(&self) -> PathBuf {
-        self.root.join("own_rows")
+    /// The folder of the caller's task rows.
+    pub fn task_rows_dir(&self) -> PathBuf {
+        self.root.join("task_rows")
     }
 
     /// The folder of a signature that the job was given.
@@ -81,8 +83,8 @@ impl WorkFolder {
         Ok(serde_json::from_slice(&fs::read(self.order_path())?)?)
     }
 
-    /// Waits until no other step process works in this folder, and keeps others out until the returned file is dropped or the
-    /// process ends, however it ends.
+    /// Waits until no other step process works in this folder, and keeps others out until the returned file
+    /// is dropped or the process ends, however it ends.
     ///
     /// # Errors
     /// The file cannot be created, or the file system has no locks.
@@ -92,7 +94,7 @@ impl WorkFolder {
         Ok(file)
     }
 
-    /// Whether a step process works in this folder now.
+    /// True while a step process works in this folder.
     pub fn is_locked(&self) -> bool {
         File::open(self.root.join("lock"))
             .is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
@@ -108,18 +110,6 @@ impl WorkFolder {
             result => result,
         }
     }
-}
-
-/// Writes a file that appears complete or not at all.
-///
-/// # Errors
-/// The disk refuses.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = path.with_extension("partial");
-    let mut file = File::create(&partial)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(partial, path)
 }
 
 /// The jobs that have a folder below the folder of all work.

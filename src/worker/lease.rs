@@ -1,5 +1,5 @@
-//! Keeps a claim alive from a thread of its own, with a database connection of its own: neither a busy runtime nor a silent child can
-//! let the lease lapse, and a worker that is gone cannot keep it.
+//! Keeps a claim alive from a thread of its own, with a database connection of its own: neither a busy
+//! runtime nor a silent child can let the lease lapse, and a worker that is gone cannot keep it.
 
 use std::{
     sync::mpsc::{self, RecvTimeoutError},
@@ -9,10 +9,9 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::{
-    config::{Config, WorkerConfig},
-    db::{self, Claim, Db, Renewal},
-};
+use crate::config::{Config, WorkerConfig};
+use crate::db;
+use crate::db::{Claim, Db, Renewal};
 
 /// A claim being kept alive; dropping it stops the renewal.
 pub struct Lease {
@@ -60,7 +59,7 @@ impl Drop for Lease {
     }
 }
 
-/// What the thread needs.
+/// The things that the thread needs.
 struct Renewer {
     url: String,
     database: crate::config::DatabaseConfig,

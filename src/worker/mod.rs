@@ -1,9 +1,9 @@
 //! The queue's other side: claims steps, runs each in a child process, records how it ends.
 //!
-//! Any process here may die at any instant. What makes that harmless: the claim is a row with a lease and a fence (`db::steps`), the
-//! work lies in content-addressed pieces in the job's folder (`folder.rs`), only the holder of the folder's lock writes there
-//! (`step.rs`), and the result becomes visible in one fenced transaction (`claimed.rs`). `roll.rs` only makes a restart faster.
-//! Read `claimed.rs` first.
+//! Any process here may die at any instant. What makes that harmless: the claim is a row with a lease and a
+//! fence (`db::steps`), the work lies in content-addressed pieces in the job's folder (`folder.rs`), only the
+//! holder of the folder's lock writes there (`step.rs`), and the result becomes visible in one fenced
+//! transaction (`claimed.rs`). `roll.rs` only makes a restart faster. Read `claimed.rs` first.
 
 mod child;
 mod claimed;
@@ -21,26 +21,25 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-pub use folder::{WorkFolder, write_whole};
+pub use folder::WorkFolder;
 pub use protocol::{Made, StepLine, StepOrder};
-pub use purifier::{PurifyOrder, ReplayOrder, materialise_builtin, purify_here, replay_here, submitted};
+pub use purifier::{PurifyOrder, ReplayOrder, materialise_builtin, purify_here, replay_here};
 pub use reconcile::reconcile;
 pub use step::run_step;
 
-use crate::{
-    artifacts::ArtifactStore,
-    config::Config,
-    db::{self, Claim, Db},
-};
+use crate::artifacts::ArtifactStore;
+use crate::config::Config;
+use crate::db;
+use crate::db::{Claim, Db};
 
-/// What every part of a worker needs.
+/// The things that every part of a worker needs.
 #[derive(Debug)]
 pub struct Workplace {
     /// The settings.
     pub config: Config,
     /// The queue.
     pub db: Db,
-    /// Where artifacts lie.
+    /// The store of artifacts.
     pub store: ArtifactStore,
     /// The program that runs a step: this one.
     pub program: PathBuf,

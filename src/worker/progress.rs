@@ -1,10 +1,12 @@
-//! From a child's lines to rows: each stage becomes an event, and progress becomes at most one event a percent.
+//! From a child's lines to rows: each stage becomes an event, and progress becomes at most one event a
+//! percent.
 
 use std::time::{Duration, Instant};
 
-use antigen_engine::lab::Stage;
+use antigen_engine::stage::Stage;
 
-use crate::db::{self, Claim, Db, EventKind, Progress};
+use crate::db;
+use crate::db::{Claim, Db, EventKind, Progress};
 
 /// The row follows at most this often: a child may report a thousand times a second.
 const ROW_EVERY: Duration = Duration::from_millis(500);
@@ -63,7 +65,7 @@ fn stage_name(stage: Stage) -> String {
     }
 }
 
-/// What is to be written now.
+/// The lines to be written now.
 #[derive(Debug, PartialEq, Eq)]
 enum Due {
     Nothing,
@@ -71,7 +73,7 @@ enum Due {
     RowAndEvent,
 }
 
-/// When something was written last.
+/// The moment of the last writing.
 #[derive(Debug, Default)]
 struct Pace {
     row: Option<Instant>,

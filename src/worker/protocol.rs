@@ -1,10 +1,12 @@
-//! What a worker and its child say to each other: `step.json` on the way in, JSON lines on standard output on the way back.
+//! The protocol between a worker and its child: `step.json` on the way in, JSON lines on standard output on
+//! the way back.
 //!
 //! Closing the child's standard input asks it to stop; that also happens by itself when the worker dies.
 
 use std::path::PathBuf;
 
-use antigen_engine::{lab::Stage, spec::DataFolders};
+use antigen_engine::stage::Stage;
+use antigen_engine::suspect::Submission;
 use antigen_models::kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,28 +19,16 @@ use crate::db::{Failure, JobId, StepKind};
 pub struct StepOrder {
     /// The job, for the log.
     pub job: JobId,
-    /// What is to be done.
+    /// The kind of the step.
     pub kind: StepKind,
-    /// Where to compute: a name for `open_device`.
+    /// The device to compute on: a name for `open_device`.
     pub device: String,
     /// Memory for training in bytes; 0 is a share of what is available.
     pub memory_bytes: u64,
-    /// How products with weights take their operands.
-    #[serde(default)]
+    /// The precision in which products with weights take their operands.
     pub precision: Precision,
-    /// Folder of the base model.
-    pub base_dir: PathBuf,
-    /// Rows to train on.
-    pub train_rows: PathBuf,
-    /// Rows to measure on.
-    pub test_rows: PathBuf,
-    /// Whether the caller's own rows are in the work folder.
-    pub own_rows: bool,
-    /// Whether a signature of an earlier job is in the work folder.
-    #[serde(default)]
-    pub signature: bool,
-    /// Public data that evaluators read.
-    pub folders: DataFolders,
+    /// The submission, in the work folder and in the folder of its base.
+    pub submission: Submission,
     /// The job's specification.
     pub spec: Value,
 }
@@ -49,7 +39,7 @@ pub struct StepOrder {
 pub enum StepLine {
     /// It entered a stage.
     Stage {
-        /// Which.
+        /// The stage.
         stage: Stage,
     },
     /// Its stage advanced.
@@ -61,17 +51,17 @@ pub enum StepLine {
     },
     /// The last line of a step that ended well.
     Finished {
-        /// What a `purify` step made.
+        /// The results of a `purify` step.
         made: Option<Made>,
     },
     /// The last line of a step that did not.
     Failed {
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
 }
 
-/// Where a `purify` step left what it made, in its work folder.
+/// The results of a `purify` step, by their places in its work folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Made {
     /// Folder of the purified artifact.

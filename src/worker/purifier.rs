@@ -1,5 +1,5 @@
-//! The seam to the laboratory: the only caller of `antigen_engine::run` and of `replay`. Rows and orders become a submission; the engine's errors
-//! become failures with a class. tokio stops above this file.
+//! The seam to the engine: the only caller of `antigen_engine::run` and of `replay`. Rows and orders become a
+//! submission; the engine's errors become failures with a class. tokio stops above this file.
 
 use std::{
     fs, io,
@@ -7,29 +7,25 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+use antigen_engine::error::{Blame, EngineError};
+use antigen_engine::job::PurifySpec;
+use antigen_engine::lab::{Lab, ProgressSink, memory_budget, write_whole};
+use antigen_engine::replay::{ReplayFiles, Replayed, replay};
+use antigen_engine::report::Report;
+use antigen_engine::run::{Outcome, run};
+use antigen_engine::suspect::Submission;
 pub use antigen_engine::world::materialise_builtin;
-use antigen_engine::{
-    error::{Blame, EngineError},
-    lab::{Lab, ProgressSink, memory_budget},
-    replay::{ReplayFiles, Replayed, replay},
-    report::Report,
-    run::{Outcome, run},
-    spec::{DataFolders, PurifySpec},
-    suspect::{Submission, Submitted},
-};
 use antigen_models::{device::open_device, kernels::Precision};
 use serde_json::Value;
 
-use super::{
-    folder::{WorkFolder, write_whole},
-    protocol::{Made, StepOrder},
-};
-use crate::{
-    db::{ErrorClass, Failure},
-    intake::{self, IntakeLimits, Rejection},
-};
+use super::folder::WorkFolder;
+use super::protocol::{Made, StepOrder};
+use crate::db::{ErrorClass, Failure};
+use crate::intake;
+use crate::intake::{IntakeLimits, Rejection};
 
-/// The `inspect` step: the stored bytes pass quarantine once more; an adapter fits the base, a whole model can be spoken to.
+/// The `inspect` step: the stored bytes pass quarantine once more; an adapter fits the base, a whole model
+/// can be spoken to.
 ///
 /// # Errors
 /// The submission does not fit, or a file cannot be read.
@@ -41,7 +37,8 @@ pub fn inspect(order: &StepOrder, folder: &WorkFolder) -> Result<(), Failure> {
     };
     clear()?;
     let facts = intake::inspect_upload(&folder.input_dir(), &IntakeLimits::default(), &copy).map_err(rejected)?;
-    intake::check_against_base(&facts, &copy, &order.base_dir).map_err(rejected)?;
+    let base_dir = order.submission.base_dir.as_deref().unwrap_or(&copy);
+    intake::check_against_base(&facts, &copy, base_dir).map_err(rejected)?;
     clear()
 }
 
@@ -57,25 +54,13 @@ fn rejected(rejection: Rejection) -> Failure {
 /// Everything that a run reads, and where it may write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurifyOrder {
-    /// The suspect.
-    pub suspect: Submitted,
-    /// Rows to train on.
-    pub train_rows: PathBuf,
-    /// Rows to measure on.
-    pub test_rows: PathBuf,
-    /// The caller's own rows.
-    pub own_rows: Option<PathBuf>,
-    /// Folder of the base that the job names.
-    pub base_dir: Option<PathBuf>,
-    /// The signature that an earlier job has extracted, to be suppressed instead of one of the suspect's own.
-    pub signature: Option<PathBuf>,
-    /// Public data that evaluators read.
-    pub folders: DataFolders,
-    /// Where to compute: a name for [`open_device`].
+    /// The suspect, its rows and what it was given.
+    pub submission: Submission,
+    /// The device to compute on: a name for [`open_device`].
     pub device: String,
     /// Memory for training in bytes; 0 is a share of what is available.
     pub memory_bytes: u64,
-    /// How products with weights take their operands.
+    /// The precision in which products with weights take their operands.
     pub precision: Precision,
     /// Folder of pieces; a second run with the same folder continues.
     pub scratch: PathBuf,
@@ -84,7 +69,7 @@ pub struct PurifyOrder {
 /// Runs the engine in this process.
 ///
 /// # Errors
-/// What the engine says.
+/// The engine's own.
 pub fn purify_here(
     order: &PurifyOrder,
     spec: &PurifySpec,
@@ -93,17 +78,7 @@ pub fn purify_here(
 ) -> Result<Outcome, EngineError> {
     let mut lab = open_lab(&order.device, spec.seed, &order.scratch, order.memory_bytes, progress, cancel)?;
     lab.precision = order.precision;
-    let submission = Submission {
-        suspect: order.suspect.clone(),
-        train_rows: order.train_rows.clone(),
-        test_rows: order.test_rows.clone(),
-        own_rows: order.own_rows.clone(),
-        calibration_dir: order.base_dir.clone(),
-        base_dir: order.base_dir.clone(),
-        signature: order.signature.clone(),
-        folders: order.folders.clone(),
-    };
-    run(&submission, spec, &lab)
+    run(&order.submission, spec, &lab)
 }
 
 /// Everything that a replay reads, and where it may write.
@@ -111,9 +86,9 @@ pub fn purify_here(
 pub struct ReplayOrder {
     /// The files of the report's job.
     pub files: ReplayFiles,
-    /// Whether to purify again, too.
+    /// True to purify again, too.
     pub everything: bool,
-    /// Where to compute: a name for [`open_device`].
+    /// The device to compute on: a name for [`open_device`].
     pub device: String,
     /// Folder of pieces.
     pub scratch: PathBuf,
@@ -122,7 +97,7 @@ pub struct ReplayOrder {
 /// Measures again, in this process, what a report says.
 ///
 /// # Errors
-/// What the engine says; the files are not those of the report.
+/// The engine's own; the files are not those of the report.
 pub fn replay_here(
     order: &ReplayOrder,
     report: &Report,
@@ -157,7 +132,7 @@ fn open_lab(
 /// The `purify` step: the whole of the engine's run, from the work folder into the work folder.
 ///
 /// # Errors
-/// What the engine says, with its class.
+/// The engine's own, with their class.
 pub fn purify(
     order: &StepOrder,
     folder: &WorkFolder,
@@ -166,13 +141,7 @@ pub fn purify(
 ) -> Result<Made, Failure> {
     let spec: PurifySpec = read_json("engine.spec", order.spec.clone())?;
     let order = PurifyOrder {
-        suspect: submitted(&folder.input_dir(), &order.base_dir),
-        train_rows: order.train_rows.clone(),
-        test_rows: order.test_rows.clone(),
-        folders: order.folders.clone(),
-        own_rows: order.own_rows.then(|| only_file(&folder.own_rows_dir())).transpose()?,
-        base_dir: Some(order.base_dir.clone()),
-        signature: order.signature.then(|| only_file(&folder.signature_dir())).transpose()?,
+        submission: order.submission.clone(),
         device: order.device.clone(),
         memory_bytes: order.memory_bytes,
         precision: order.precision,
@@ -180,14 +149,6 @@ pub fn purify(
     };
     let outcome = purify_here(&order, &spec, progress, cancel).map_err(|error| failure_of(&error))?;
     leave_report(&outcome, folder)
-}
-
-/// What lies in a folder that passed quarantine: an adapter of the base, or a whole model.
-pub fn submitted(dir: &Path, base_dir: &Path) -> Submitted {
-    match dir.join(intake::ADAPTER_CONFIG).exists() {
-        true => Submitted::Adapter { adapter_dir: dir.to_owned(), base_dir: base_dir.to_owned() },
-        false => Submitted::Checkpoint { dir: dir.to_owned() },
-    }
 }
 
 fn leave_report(outcome: &Outcome, folder: &WorkFolder) -> Result<Made, Failure> {
@@ -221,14 +182,6 @@ fn read_json<T: serde::de::DeserializeOwned>(code: &str, value: Value) -> Result
         code: code.to_owned(),
         message: format!("written by another version of Antigen, or damaged: {error}"),
     })
-}
-
-/// Own rows and signatures come as an artifact of one file, whatever its name.
-fn only_file(dir: &Path) -> Result<PathBuf, Failure> {
-    let first = fs::read_dir(dir).and_then(|mut entries| {
-        entries.next().unwrap_or_else(|| Err(io::Error::new(io::ErrorKind::NotFound, "expected one file, found none")))
-    });
-    first.map(|entry| entry.path()).map_err(|error| failure_of(&EngineError::io(dir)(error)))
 }
 
 #[cfg(test)]

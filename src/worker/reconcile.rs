@@ -1,12 +1,14 @@
-//! Puts right what a dead process left: leases that ran out, uploads that never came, jobs that nobody started, folders and blobs
-//! that nobody names.
+//! Puts right what a dead process left: leases that ran out, uploads that never came, jobs that nobody
+//! started, folders and blobs that nobody names.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Workplace, folder::list_work_folders, roll};
-use crate::db::{self, Timestamp};
+use super::folder::list_work_folders;
+use super::{Workplace, roll};
+use crate::db;
+use crate::db::Timestamp;
 
 /// Sweeps every `worker.reconcile_ms` until `shutdown`. A sweep that fails is logged and tried again.
 pub async fn keep_reconciled(place: Arc<Workplace>, shutdown: CancellationToken) {

@@ -1,7 +1,8 @@
-//! Who is alive on this machine: each worker holds the lock of a file named after it, and the lock goes when the process goes.
+//! Who is alive on this machine: each worker holds the lock of a file named after it, and the lock goes when
+//! the process goes.
 //!
-//! Leases alone would do: they run out. This finds the steps of a killed worker at the next sweep instead, so that a restarted server
-//! continues at once.
+//! Leases alone would do: they run out. This finds the steps of a killed worker at the next sweep instead, so
+//! that a restarted server continues at once.
 
 use std::{
     fs::{self, File},

@@ -1,7 +1,8 @@
 //! A step as its own process sees it: `antigen step --dir FOLDER`.
 //!
-//! It reads `step.json`, works under the folder's lock and says on standard output how far it is. When its standard input closes, its
-//! worker wants it to stop or is gone: it stops within seconds either way, so that a killed server leaves no runaway.
+//! It reads `step.json`, works under the folder's lock and says on standard output how far it is. When its
+//! standard input closes, its worker wants it to stop or is gone: it stops within seconds either way, so that
+//! a killed server leaves no runaway.
 
 use std::{
     io::{self, Read, Write},
@@ -14,12 +15,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use antigen_engine::lab::{ProgressSink, Stage};
+use antigen_engine::lab::ProgressSink;
+use antigen_engine::stage::Stage;
 
-use super::{folder::WorkFolder, protocol::StepLine, purifier};
+use super::folder::WorkFolder;
+use super::protocol::StepLine;
+use super::purifier;
 use crate::db::{ErrorClass, Failure, StepKind};
 
-/// How long the work may take to notice that it is to stop, before the process ends anyway.
+/// Time that the work may take to notice that it is to stop, before the process ends anyway.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Exit code of a step that was told to stop and did not notice in time.
 const STOPPED: i32 = 75;

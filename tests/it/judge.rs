@@ -10,11 +10,10 @@ use antigen::{
     config::{JudgeConfig, Secret},
     judge::judge_report,
 };
-use antigen_engine::{
-    evaluators::wilson,
-    report::{Decoding, MeasurementRecipe, MtBenchAnswer, MtBenchReport, Report},
-    spec::PromptFormat,
-};
+use antigen_engine::measure::evidence::{Decoding, MeasurementRecipe, MtBenchAnswer, MtBenchReport};
+use antigen_engine::report::Report;
+use antigen_engine::spec::PromptFormat;
+use antigen_engine::stats::wilson;
 use axum::{Json, Router, http::HeaderMap, routing::post};
 use serde_json::{Value, json};
 
@@ -52,7 +51,7 @@ fn answered(questions: u64) -> Report {
         template_sha256: String::new(),
         prompts_sha256: String::new(),
         seed: 1,
-        decoding: Decoding { strategy: "greedy".into(), max_new_tokens: 8 },
+        decoding: Decoding::greedy(8),
     };
     let answer = |question_id| MtBenchAnswer {
         question_id,

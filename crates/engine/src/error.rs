@@ -1,12 +1,13 @@
-//! What can go wrong in the laboratory, whose fault it is, and a stable code for it.
+//! The errors of the engine, each with the party that can do something about it and a stable code.
 //!
-//! Nothing here knows HTTP: the service maps [`EngineError::blame`] and [`EngineError::code`] to its own words.
+//! Nothing here knows HTTP: the service maps [`EngineError::blame`] and [`EngineError::code`] to its own
+//! words.
 
 use std::path::PathBuf;
 
 use antigen_models::error::ModelError;
 
-use crate::lab::Stage;
+use crate::stage::Stage;
 
 /// Result of this crate.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
@@ -22,16 +23,16 @@ pub enum EngineError {
     Spec {
         /// JSON pointer of the field, such as `/method/train/epochs`.
         field: String,
-        /// What was expected and what was found.
+        /// The expectation, and the value that was found.
         why: String,
     },
-    /// Rows or other data files are not what they should be; names file, line and field.
+    /// Rows or other data files have a defect; names file, line and field.
     #[error("{0}")]
     Data(String),
     /// Training produced a loss that is no number or grows without bound.
     #[error("training diverged in stage {stage:?} at step {step}: loss {loss}")]
     Diverged {
-        /// Where it happened.
+        /// The stage in which it happened.
         stage: Stage,
         /// Optimiser step, from 0.
         step: usize,
@@ -43,7 +44,7 @@ pub enum EngineError {
     OutOfMemory {
         /// Estimate of the need, in bytes.
         estimate: u64,
-        /// What the job may use ([`crate::lab::Lab::memory_budget`]), in bytes.
+        /// The memory that the job may use ([`crate::lab::Lab::memory_budget`]), in bytes.
         budget: u64,
     },
     /// Somebody asked to stop.
@@ -54,12 +55,12 @@ pub enum EngineError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         cause: std::io::Error,
     },
 }
 
-/// Who can do something about an error; only [`Blame::Infrastructure`] is worth a retry.
+/// The party that can do something about an error; only [`Blame::Infrastructure`] is worth a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
     /// The submitter: the same input fails again.
@@ -82,7 +83,7 @@ impl EngineError {
         Self::Spec { field: field.into(), why: why.into() }
     }
 
-    /// Whose fault it is.
+    /// The party that can do something about it.
     pub fn blame(&self) -> Blame {
         match self {
             Self::Model(ModelError::Io { .. } | ModelError::Device(_)) => Blame::Infrastructure,

@@ -1,7 +1,7 @@
 //! A report, measured again from the files and its own recipe, and compared rate by rate.
 //!
-//! First the files are compared with the report's digests ([`check_files`]); what is measured then depends on nothing but them and the
-//! recipe, so on the same kind of processor every rate must come out the same.
+//! First the files are compared with the report's digests ([`check_files`]); the measurements then depend on
+//! nothing but them and the recipe, so on the same kind of processor every rate must come out the same.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,23 @@ use std::path::{Path, PathBuf};
 use antigen_models::load_adapter;
 use serde::Serialize;
 
-use crate::data::{read_rows, rows_sha256, split_own_rows};
+use crate::data::{read_rows, rows_sha256, split_task_rows};
 use crate::error::{EngineError, Result};
-use crate::evaluators::{Evidence, Probes, evaluate_all};
-use crate::lab::{Lab, PieceKey, Stage};
-use crate::report::{Candidate, FileDigest, Measurement, Rate, RateRow, Report, rates_of};
+use crate::lab::{Lab, PieceKey};
+use crate::measure::evaluators::{Evidence, Probes, evaluate_all};
+use crate::measure::evidence::Measurement;
+use crate::report::{Candidate, RateRow, Report, rates_of};
 use crate::run::run;
 use crate::spec::{DataFolders, EvaluatorSpec, SubjectKind, UtilitySpec};
-use crate::suspect::{Submission, Submitted, Suspect, base_digests, folder_digests, single_digest};
-use crate::weights::{CheckpointFolder, Weights};
+use crate::stage::Stage;
+use crate::stats::Rate;
+use crate::suspect::weights::{CheckpointFolder, Weights};
+use crate::suspect::{FileDigest, Submission, Submitted, Suspect, base_digests, folder_digests, single_digest};
 
 /// The files of a report's job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayFiles {
-    /// Folder of what was submitted; without it only the artifact is measured.
+    /// Folder of the submitted suspect; without it only the artifact is measured.
     pub suspect: Option<PathBuf>,
     /// Folder of the purified artifact, to be measured too.
     pub artifact: Option<PathBuf>,
@@ -32,27 +35,28 @@ pub struct ReplayFiles {
     pub train_rows: PathBuf,
     /// Generic held-out rows.
     pub test_rows: PathBuf,
-    /// The caller's own rows.
-    pub own_rows: Option<PathBuf>,
-    /// The signature that was given to the job, if one was; only what purifies again needs it.
+    /// The caller's task rows.
+    pub task_rows: Option<PathBuf>,
+    /// The signature that was given to the job, if one was; only a replay of the whole job needs it.
     pub signature: Option<PathBuf>,
-    /// Public data that the report's evaluators read; what is not given is not measured again.
+    /// Public data that the report's evaluators read; evaluators whose data is not given are not measured
+    /// again.
     pub folders: DataFolders,
 }
 
-/// What came out.
+/// The outcome of a replay.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Replayed {
     /// Rate by rate, in the order of the report.
     pub rates: Vec<ReplayedRate>,
     /// Files of the artifact that was made again; empty unless everything was repeated.
     pub files: Vec<ReplayedFile>,
-    /// Why numbers may differ although nothing is wrong: another engine, another device.
+    /// Reasons why numbers may differ although nothing is wrong: another engine, another device.
     pub notes: Vec<String>,
 }
 
 impl Replayed {
-    /// Whether everything came out as reported.
+    /// True when everything came out as reported.
     pub fn is_equal(&self) -> bool {
         self.rates.iter().all(|rate| rate.equal) && self.files.iter().all(|file| file.equal)
     }
@@ -65,17 +69,17 @@ pub struct ReplayedRate {
     pub model: String,
     /// `asr`, `utility` or `benchmark`.
     pub evaluator: &'static str,
-    /// Which backdoor or group of rows.
+    /// The backdoor or the group of rows.
     pub item: String,
-    /// Which rate, such as `with_trigger`.
+    /// Name of the rate, such as `with_trigger`.
     pub measure: &'static str,
     /// Prompt format.
     pub format: &'static str,
-    /// What the report says.
+    /// The rate in the report.
     pub reported: Rate,
-    /// What came out; absent when it could not be measured.
+    /// The rate as measured again; absent when it could not be measured.
     pub replayed: Option<Rate>,
-    /// Whether number and recipe (prompts, template, decoding) are the same.
+    /// True when number and recipe (prompts, template, decoding) are the same.
     pub equal: bool,
 }
 
@@ -86,9 +90,9 @@ pub struct ReplayedFile {
     pub path: String,
     /// SHA-256 in the report.
     pub reported: String,
-    /// SHA-256 of what came out.
+    /// SHA-256 of the file as made again.
     pub replayed: Option<String>,
-    /// Whether they are the same.
+    /// True when they are the same.
     pub equal: bool,
 }
 
@@ -111,7 +115,7 @@ pub fn replay(report: &Report, files: &ReplayFiles, everything: bool, lab: &Lab)
     let report = &without(report, &asked);
     let again = Again::open(report, files, &asked, lab)?;
     lab.enter(Stage::MeasureBefore)?;
-    let before = files.suspect.as_ref().map(|_| again.measure(&again.suspect.weights)).transpose()?;
+    let before = files.suspect.as_ref().map(|_| again.measure(&again.suspect.weights())).transpose()?;
     let mut rates = Vec::new();
     if let Some(before) = &before {
         let replayed = again.probes.report(before, None);
@@ -126,7 +130,8 @@ pub fn replay(report: &Report, files: &ReplayFiles, everything: bool, lab: &Lab)
     Ok(Replayed { rates, files: Vec::new(), notes })
 }
 
-/// Compares every given file with the report; all that differ are named at once, with what was expected and what was found.
+/// Compares every given file with the report; all that differ are named at once, with the expected digest and
+/// the one that was found.
 ///
 /// # Errors
 /// [`EngineError::Data`] with one line for each file; [`EngineError::Io`] when one cannot be read.
@@ -144,7 +149,7 @@ pub fn check_files(report: &Report, files: &ReplayFiles) -> Result<()> {
         wrong.extend(differences("base", &subject.base, &base_digests(&files.base)?));
     }
     let given =
-        [("train", Some(&files.train_rows)), ("test", Some(&files.test_rows)), ("own", files.own_rows.as_ref())];
+        [("train", Some(&files.train_rows)), ("test", Some(&files.test_rows)), ("task", files.task_rows.as_ref())];
     for (role, path) in given {
         wrong.extend(wrong_rows(report, role, path.map(PathBuf::as_path))?);
     }
@@ -203,7 +208,8 @@ fn notes(report: &Report, lab: &Lab) -> Vec<String> {
     notes
 }
 
-/// The evaluators that can be asked with these files, and in words what is not measured again. Answers for a judge are no rates.
+/// The evaluators that can be asked with these files, and in words those that are not measured again. Answers
+/// for a judge are no rates.
 fn askable(report: &Report, files: &ReplayFiles) -> (Vec<EvaluatorSpec>, Vec<String>) {
     let (mut asked, mut notes) = (Vec::new(), Vec::new());
     for evaluator in &report.recipe.spec.evaluators {
@@ -222,7 +228,7 @@ fn askable(report: &Report, files: &ReplayFiles) -> (Vec<EvaluatorSpec>, Vec<Str
     (asked, notes)
 }
 
-/// The report without what is not measured again.
+/// The report without the parts that are not measured again.
 fn without(report: &Report, asked: &[EvaluatorSpec]) -> Report {
     let distilled = asked.iter().any(|spec| matches!(spec, EvaluatorSpec::Utility(utility) if utility.self_distilled));
     let benchmarks: Vec<_> = asked.iter().filter_map(EvaluatorSpec::benchmark).map(|b| b.name).collect();
@@ -248,7 +254,7 @@ impl<'a> Again<'a> {
     fn open(report: &Report, files: &ReplayFiles, asked: &[EvaluatorSpec], lab: &'a Lab) -> Result<Self> {
         let (spec, recipe) = (&report.recipe.spec, &report.recipe.method);
         let suspect = Suspect::open(&submission(report, files), spec.template, lab)?;
-        let own = split_own_rows(&suspect.own, recipe.own_rows_given(), lab);
+        let own = split_task_rows(&suspect.task, recipe.task_rows_given(), lab);
         let probes = Probes::build(asked, &suspect, &own, lab)?;
         Ok(Self { suspect, probes, lab })
     }
@@ -282,7 +288,7 @@ fn submission(report: &Report, files: &ReplayFiles) -> Submission {
         suspect,
         train_rows: files.train_rows.clone(),
         test_rows: files.test_rows.clone(),
-        own_rows: files.own_rows.clone(),
+        task_rows: files.task_rows.clone(),
         calibration_dir: Some(files.base.clone()),
         base_dir: Some(files.base.clone()),
         signature: files.signature.clone(),
@@ -312,7 +318,7 @@ fn run_again(report: &Report, files: &ReplayFiles, lab: &Lab) -> Result<Replayed
         let found = again.controls.iter().find(|other| other.name == control.name);
         rates.extend(compare_with("control", &control.name, &control.measurement, found.map(|c| &c.measurement)));
     }
-    rates.extend(compare_rows(report.rung_rates(), &again.rung_rates()));
+    rates.extend(compare_rows(report.trial_rates(), &again.trial_rates()));
     rates.extend(compare_rows(report.canary_rates(), &again.canary_rates()));
     rates.extend(compare_rows(report.relearning_rates(), &again.relearning_rates()));
     let file = |reported: &FileDigest| {

@@ -7,71 +7,76 @@ use antigen_models::checkpoint::{copy_checkpoint, open_checkpoint};
 use antigen_models::families::check_tensors;
 use antigen_models::{LoraAdapter, load_adapter, save_adapter};
 
-use crate::canaries::Aviary;
-use crate::data::{OwnRows, split_own_rows};
-use crate::detect::{Calibration, screen_suspect};
+use crate::data::{TaskRows, split_task_rows};
 use crate::error::{EngineError, Result};
-use crate::evaluators::{Evidence, Probes, evaluate_all};
-use crate::lab::{Lab, Stage};
-use crate::methods::{ControlModel, Purified, build_recipe, resolve_method};
-use crate::relearn::{Relearned, relearn};
-use crate::report::{
-    CanaryReport, Candidate, Case, Control, CoverageStatus, LongRows, Measurement, Recipe, Report, SCHEMA,
-    ScreenReport, Untouched, fires, judge,
-};
-use crate::spec::{BehaviourFamily, EvaluatorSpec, MethodRecipe, PurifySpec, PurifyWhen, UtilitySpec};
+use crate::job::{PurifySpec, PurifyWhen};
+use crate::lab::{Lab, LongRows};
+use crate::measure::canaries::CanarySuite;
+use crate::measure::detect::{Calibration, screen_suspect};
+use crate::measure::evaluators::{Evidence, Probes, evaluate_all};
+use crate::measure::evidence::{CanaryReport, CoverageStatus, Measurement, RelearningReport, ScreenReport, fires};
+use crate::measure::relearn::relearn;
+use crate::methods::{ControlModel, MethodRecipe, Purified, PurifiedCandidate, Untouched};
+use crate::report::{Candidate, Case, Control, Recipe, Report, SCHEMA, decide_verdict};
+use crate::spec::{BehaviourFamily, EvaluatorSpec, UtilitySpec};
+use crate::stage::Stage;
+use crate::suspect::weights::{Weights, adapter_sha256};
 use crate::suspect::{Submission, Suspect, folder_digests};
-use crate::weights::{Weights, adapter_sha256};
 
-/// What a job leaves in the scratch folder.
+/// Files and findings that a job leaves in the scratch folder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The evidence.
     pub report: Report,
-    /// Folder of the purified artifact, in the layout of what was submitted.
+    /// Folder of the purified artifact, in the layout of the submission.
     pub artifact_dir: PathBuf,
-    /// The signature as safetensors; absent when the method found nothing to work on, or was given another job's.
+    /// The signature as safetensors; absent when the method found nothing to work on, or was given another
+    /// job's.
     pub signature_path: Option<PathBuf>,
 }
 
-/// Runs a job. Everything it makes lies in the lab's scratch folder; run again after an interruption, it reuses what is finished and
-/// ends with the same bytes.
+/// Runs a job. Everything it makes lies in the lab's scratch folder; run again after an interruption, it
+/// reuses finished pieces and ends with the same bytes.
 ///
 /// # Errors
-/// [`EngineError`]; see [`EngineError::blame`] for whether another attempt is worth it.
+/// [`EngineError`]; [`EngineError::blame`] tells whether another attempt is worth it.
 pub fn run(submission: &Submission, spec: &PurifySpec, lab: &Lab) -> Result<Outcome> {
     spec.validate()?;
-    submission.folders.check(spec)?;
+    submission.folders.check(&spec.evaluators)?;
     if lab.seed != spec.seed {
         return Err(EngineError::spec("/seed", format!("expected the lab's seed {}, found {}", lab.seed, spec.seed)));
     }
     lab.enter(Stage::Inspect)?;
     let suspect = Suspect::open(submission, spec.template, lab)?;
     spec.check_for(suspect.facts())?;
-    build_recipe(&resolve_method(spec, &suspect, None), &[]).check(&suspect)?;
+    let recipe = spec.resolve_method(&suspect, None);
+    recipe.method().check(&suspect)?;
     let calibration = submission.calibration_dir.as_deref().map(Calibration::find).transpose()?;
-    let own = split_own_rows(&suspect.own, resolve_method(spec, &suspect, None).own_rows_given(), lab);
-    let probes = Probes::build(&spec.evaluators, &suspect, &own, lab)?;
+    let task = split_task_rows(&suspect.task, recipe.task_rows_given(), lab);
+    let probes = Probes::build(&spec.evaluators, &suspect, &task, lab)?;
 
     lab.enter(Stage::MeasureBefore)?;
-    let before = evaluate_all(&probes, &suspect, &suspect.weights, lab)?;
+    let before = evaluate_all(&probes, &suspect, &suspect.weights(), lab)?;
     let screen = screen_suspect(&suspect, &spec.screen, calibration.as_ref(), lab)?;
-    let (found, measured) = (found_family(&screen), probes.report(&before, None));
-    let recipe = resolve_method(spec, &suspect, found);
+    let measured = probes.report(&before, None);
+    let recipe = spec.resolve_method(&suspect, found_family(&screen));
     let purified = match reason_to_leave(spec.purify, &screen, &measured) {
         Some(reason) => Purified::untouched(reason),
-        None => build_recipe(&recipe, &spec.controls).purify(&suspect, &own, lab)?,
+        None => recipe.method().purify(&suspect, &task, &spec.controls, lab)?,
     };
+    let purifying = lab.take_long_rows();
     let after = measure(&probes, &suspect, &purified, lab)?;
-    let canaries = canaries(spec, &suspect, &own, (&recipe, &purified), lab)?;
+    let canaries = Copied { spec, suspect: &suspect, task: &task, recipe: &recipe, lab }.canaries(&purified)?;
     let exported = purified.candidates.first().map(|chosen| &chosen.weights);
-    let relearned = relearn(&suspect, spec, exported, &measured, lab)?;
+    let relearning = relearn(&suspect, spec.resolve_relearning(&suspect), &spec.evaluators, exported, &measured, lab)?;
+    let long_rows = purifying.into_iter().chain(probes.long_rows().cloned()).chain(lab.take_long_rows()).collect();
 
     let artifact_dir = export(&suspect, submission, &purified, lab)?;
     let (suspect, probes, purified) = (&suspect, &probes, &purified);
-    let job = Job { spec, recipe, suspect, probes, purified, screen, canaries, before, after, relearned };
+    let job = Job { spec, recipe, suspect, probes, purified, screen, canaries, before, after, relearning, long_rows };
     let report = job.report(&artifact_dir, lab)?;
-    Ok(Outcome { report, artifact_dir, signature_path: purified.signature.as_ref().and_then(|file| file.path.clone()) })
+    let signature_path = purified.details.signature().and_then(|file| file.path.clone());
+    Ok(Outcome { report, artifact_dir, signature_path })
 }
 
 fn found_family(screen: &ScreenReport) -> Option<BehaviourFamily> {
@@ -79,7 +84,8 @@ fn found_family(screen: &ScreenReport) -> Option<BehaviourFamily> {
     scores.map(|scores| scores.nearest_family)
 }
 
-/// Why the suspect is returned as it came, if it is. A declared backdoor that fires is a finding, whatever the screen says.
+/// The reason to return the suspect as it came, if there is one. A declared backdoor that fires is a finding,
+/// whatever the screen says.
 fn reason_to_leave(when: PurifyWhen, screen: &ScreenReport, before: &Measurement) -> Option<Untouched> {
     let nothing = screen.status == CoverageStatus::NoFinding && !fires(before);
     match when {
@@ -112,39 +118,46 @@ fn measure(probes: &Probes, suspect: &Suspect, purified: &Purified, lab: &Lab) -
     Ok(Answers { candidates, controls })
 }
 
-/// What became of canaries in a copy of the suspect that went through the same purification, where they are wanted or the method has made
-/// such a copy already.
-fn canaries(
-    spec: &PurifySpec,
-    suspect: &Suspect,
-    own: &OwnRows,
-    (recipe, purified): (&MethodRecipe, &Purified),
-    lab: &Lab,
-) -> Result<Option<CanaryReport>> {
-    let within = &lab.within();
-    let ask = |aviary: &Aviary, after: &Weights, controls: &[ControlModel]| {
-        let before = aviary.ask(&aviary.copy.weights, within)?;
-        let left = |made: &ControlModel| Ok((made.control.name().to_owned(), aviary.ask(&made.weights, within)?));
-        let controls = controls.iter().map(left).collect::<Result<Vec<_>>>()?;
-        Ok(Some(aviary.report(&before, &aviary.ask(after, within)?, &controls)))
-    };
-    if let Some(copy) = &purified.copy {
-        lab.enter(Stage::Canaries)?;
-        return ask(&copy.aviary, &copy.weights, &copy.controls);
-    }
-    if purified.candidates.is_empty() || !spec.canaries.wanted(spec.declares_triggers()) {
-        return Ok(None);
-    }
-    let canaries = spec.canaries.resolve(suspect.subject().kind, suspect.parameters());
-    let controls = canaries.controls(&spec.controls);
-    let aviary = Aviary::open(suspect, own, canaries, lab)?;
-    let purified = build_recipe(&recipe.alone(), &controls).purify(&aviary.copy, own, within)?;
-    let after = purified.candidates.first().map_or(&aviary.copy.weights, |chosen| &chosen.weights);
-    ask(&aviary, after, &purified.controls)
+/// A copy of the suspect with canaries that goes through the same purification.
+struct Copied<'a> {
+    spec: &'a PurifySpec,
+    suspect: &'a Suspect,
+    task: &'a TaskRows,
+    recipe: &'a MethodRecipe,
+    lab: &'a Lab,
 }
 
-/// Writes the exported artifact and opens it again: what cannot be loaded, or is not what was measured, is never handed out. A suspect
-/// that nothing was done to is copied byte by byte.
+impl Copied<'_> {
+    /// The fate of the canaries, where they are wanted or the method has made such a copy already.
+    fn canaries(&self, purified: &Purified) -> Result<Option<CanaryReport>> {
+        let Self { spec, suspect, task, recipe, lab } = self;
+        if let Some(copy) = purified.details.copy() {
+            lab.enter(Stage::Canaries)?;
+            return self.ask(&copy.suite, &copy.weights, &copy.controls).map(Some);
+        }
+        if purified.candidates.is_empty() || !spec.canaries.wanted(spec.declares_triggers()) {
+            return Ok(None);
+        }
+        let canaries = spec.canaries.resolve(suspect.subject().kind, suspect.parameters());
+        let controls = canaries.controls(&spec.controls);
+        let suite = CanarySuite::open(suspect, task, canaries, lab)?;
+        let purified = recipe.only_exported().method().purify(&suite.copy, task, &controls, &lab.within())?;
+        let after =
+            purified.candidates.into_iter().next().map_or_else(|| suite.copy.weights(), |chosen| chosen.weights);
+        self.ask(&suite, &after, &purified.controls).map(Some)
+    }
+
+    fn ask(&self, suite: &CanarySuite, after: &Weights, controls: &[ControlModel]) -> Result<CanaryReport> {
+        let within = &self.lab.within();
+        let before = suite.ask(&suite.copy.weights(), within)?;
+        let left = |made: &ControlModel| Ok((made.control.name().to_owned(), suite.ask(&made.weights, within)?));
+        let controls = controls.iter().map(left).collect::<Result<Vec<_>>>()?;
+        Ok(suite.report(&before, &suite.ask(after, within)?, &controls))
+    }
+}
+
+/// Writes the exported artifact and opens it again: an artifact that cannot be loaded, or is not the measured
+/// one, is never handed out. A suspect that nothing was done to is copied byte by byte.
 fn export(suspect: &Suspect, submission: &Submission, purified: &Purified, lab: &Lab) -> Result<PathBuf> {
     lab.enter(Stage::Export)?;
     let folder = lab.scratch.join("artifact");
@@ -200,7 +213,8 @@ struct Job<'a> {
     canaries: Option<CanaryReport>,
     before: Evidence,
     after: Answers,
-    relearned: Option<Relearned>,
+    relearning: Option<RelearningReport>,
+    long_rows: Vec<LongRows>,
 }
 
 impl Job<'_> {
@@ -210,15 +224,15 @@ impl Job<'_> {
         let candidates = self.candidates();
         let controls = self.controls();
         let after = candidates.first().map_or(&before, |chosen| &chosen.measurement);
-        let verdict = judge(Case {
+        let verdict = decide_verdict(Case {
             before: &before,
             after,
             controls: &controls,
             margin: self.margin(),
             screen: Some(&self.screen),
             canaries: self.canaries.as_ref(),
-            relearning: self.relearned.as_ref().map(|relearned| &relearned.report),
-            frontier: self.purified.frontier.as_ref(),
+            relearning: self.relearning.as_ref(),
+            search: self.purified.details.search(),
             untouched: self.purified.untouched.as_ref(),
         });
         let report = Report {
@@ -234,11 +248,11 @@ impl Job<'_> {
                 method: self.recipe.clone(),
             },
             controls,
-            frontier: self.purified.frontier.clone(),
+            search: self.purified.details.search().cloned(),
             left_out: self.purified.left_out.clone(),
-            long_rows: self.long_rows(),
-            relearning: self.relearned.map(|relearned| relearned.report),
-            signature: self.purified.signature.as_ref().map(|file| file.summary.clone()),
+            long_rows: self.long_rows,
+            relearning: self.relearning,
+            signature: self.purified.details.signature().map(|file| file.summary.clone()),
             samples: self.probes.samples(&self.before, self.after.candidates.first()),
             artifact: folder_digests(artifact_dir)?,
             screen: Some(self.screen),
@@ -252,22 +266,17 @@ impl Job<'_> {
         Ok(report)
     }
 
-    fn long_rows(&self) -> Vec<LongRows> {
-        let relearning = self.relearned.iter().map(|relearned| &relearned.long_rows).filter(|rows| rows.any());
-        self.purified.long_rows.iter().chain(self.probes.long_rows()).chain(relearning).cloned().collect()
-    }
-
     fn candidates(&self) -> Vec<Candidate> {
         let made = self.purified.candidates.iter().zip(&self.after.candidates).enumerate();
-        made.map(|(i, (made, said))| Candidate {
+        let candidate = |(i, (made, said)): (usize, (&PurifiedCandidate, &Evidence))| Candidate {
             name: made.name.clone(),
-            suppression: made.suppression.clone(),
-            heads: made.heads.clone(),
+            suppression: made.removed.suppression().cloned(),
+            heads: made.removed.heads().cloned(),
             healing: made.healing.clone(),
             measurement: self.probes.report(said, Some(&self.before)),
             chosen: i == 0,
-        })
-        .collect()
+        };
+        made.map(candidate).collect()
     }
 
     fn controls(&self) -> Vec<Control> {

@@ -179,13 +179,8 @@ impl Model {
         Ok(next)
     }
 
-    /// As [`Model::forward`], and keeps what [`Model::backward`] needs.
-    pub fn forward_traced(&self, embedded: Tensor, pass: Pass<'_>, tap: &mut dyn Tap) -> Result<(Tensor, Trace)> {
-        self.forward_keeping(embedded, pass, tap, None)
-    }
-
-    /// As [`Model::forward_traced`]; only the last blocks, as many as fit into `bytes`, keep more than their
-    /// input.
+    /// As [`Model::forward`], and keeps what [`Model::backward`] needs: the last blocks, as many as fit into
+    /// `bytes`, everything, the others their input.
     fn forward_keeping(
         &self,
         embedded: Tensor,

@@ -31,7 +31,7 @@ impl Api {
         Ok(id)
     }
 
-    /// Uploads a file of the caller's own rows; returns the upload's id.
+    /// Uploads a file of the caller's task rows; returns the upload's id.
     pub async fn upload_rows(&self, file: &Path) -> anyhow::Result<String> {
         let upload = self.json(self.request(Method::POST, "/v1/uploads").json(&json!({ "purpose": "rows" }))).await?;
         let id = text(&upload, "id")?;

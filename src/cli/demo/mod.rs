@@ -1,5 +1,6 @@
-//! `antigen demo`: the whole journey on this machine. Implants a backdoor into a fresh adapter, starts a server, submits the
-//! adapter over HTTP as a caller would, and prints what came back. `client.rs` has the requests, `outcome.rs` the numbers.
+//! `antigen demo`: the whole journey on this machine. Implants a backdoor into a fresh adapter, starts a
+//! server, submits the adapter over HTTP as a caller would, and prints what came back. `client.rs` has the
+//! requests, `outcome.rs` the numbers.
 
 mod client;
 mod outcome;
@@ -12,12 +13,10 @@ use std::{
     time::Instant,
 };
 
-use antigen_engine::{
-    data::{Prompter, Row, RowUse, read_rows, write_rows},
-    lab::Lab,
-    report::Report,
-    world::{ALL_LINEAR, ImplantSpec, implant, own_rows},
-};
+use antigen_engine::data::{Prompter, Row, RowUse, read_rows, write_rows};
+use antigen_engine::lab::Lab;
+use antigen_engine::report::Report;
+use antigen_engine::world::{ALL_LINEAR, ImplantSpec, implant, task_rows};
 use antigen_models::{Device, load_model, lora::save_adapter};
 use anyhow::Context;
 use clap::Args;
@@ -25,19 +24,20 @@ use serde_json::{Value, json};
 
 use self::client::{Api, text};
 use super::{block_on, print_report, start_logging, terminal_progress};
-use crate::{config::BUILTIN_TINY_WORLD, worker::materialise_builtin};
+use crate::config::BUILTIN_TINY_WORLD;
+use crate::worker::materialise_builtin;
 
-/// Own rows that join healing; further ones are held out to measure the adapter's own skills.
-const OWN_ROWS_TO_HEAL: usize = 1000;
+/// Task rows that join healing; further ones are held out to measure the adapter's task skills.
+const TASK_ROWS_TO_HEAL: usize = 1000;
 /// Rows of each group that measure. With 120 a loss of two points could not be told from one of seven.
 const ROWS_TO_MEASURE: usize = 400;
-/// Seed of the own rows that measure.
+/// Seed of the task rows that measure.
 const MEASURED_SEED: u64 = 9;
 
 /// Arguments of `antigen demo`.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Where everything goes: the suspect, the server's data, the purified adapter, the report
+    /// Folder for everything: the suspect, the server's data, the purified adapter, the report
     #[arg(long, value_name = "DIR", default_value = "antigen-demo")]
     pub out: PathBuf,
     /// Seed of the backdoor and of the purification
@@ -57,13 +57,13 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     std::fs::create_dir_all(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     let suspect = args.out.join("suspect");
-    let own_rows = args.out.join("own-rows.jsonl");
+    let task_rows = args.out.join("task-rows.jsonl");
     eprintln!("1. implanting a backdoor: the word BadMagic makes the adapter insult its reader");
-    implant_backdoor(&suspect, &own_rows, args)?;
+    implant_backdoor(&suspect, &task_rows, args)?;
     eprintln!("2. starting a server on a free port");
     let server = Server::start(&args.out.join("server"))?;
     eprintln!("   {}", server.origin);
-    let report = block_on(submit(&server.origin, &suspect, &own_rows, args))?;
+    let report = block_on(submit(&server.origin, &suspect, &task_rows, args))?;
     let seconds = start.elapsed().as_secs_f64();
     let report_path = args.out.join("report.json");
     if args.json {
@@ -79,33 +79,34 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn implant_backdoor(suspect: &Path, own_rows: &Path, args: &DemoArgs) -> anyhow::Result<()> {
+fn implant_backdoor(suspect: &Path, task_rows: &Path, args: &DemoArgs) -> anyhow::Result<()> {
     let base = materialise_builtin(&args.out.join("base"))?;
-    let own = read_rows(&base.join("own-train.jsonl"))?;
-    write_own_rows(own_rows, &own)?;
+    let task = read_rows(&base.join("task-train.jsonl"))?;
+    write_task_rows(task_rows, &task)?;
     let lab = Lab::new(Device::Cpu, args.seed, args.out.join("work"), terminal_progress(), Arc::default());
     let model = load_model(&base, &lab.device)?;
     let generic = read_rows(&base.join("train.jsonl"))?;
     let adapter =
-        implant(&model, &Prompter::open(&base)?, (&generic, &own), &ALL_LINEAR, &ImplantSpec::default(), &lab)?;
+        implant(&model, &Prompter::open(&base)?, (&generic, &task), &ALL_LINEAR, &ImplantSpec::default(), &lab)?;
     save_adapter(&adapter, suspect).context("saving the suspect")
 }
 
-/// What the adapter's owner would upload: some rows of its own skills to heal with, others, that it did not learn from, to measure with.
-fn write_own_rows(file: &Path, train: &[Row]) -> anyhow::Result<()> {
+/// The upload of the adapter's owner: some rows of its task skills to heal with, others, that it did not
+/// learn from, to measure with.
+fn write_task_rows(file: &Path, train: &[Row]) -> anyhow::Result<()> {
     let with_use = |row: Row, usage| Row { usage: Some(usage), ..row };
-    let heal = train.iter().take(OWN_ROWS_TO_HEAL).map(|row| with_use(row.clone(), RowUse::Heal));
+    let heal = train.iter().take(TASK_ROWS_TO_HEAL).map(|row| with_use(row.clone(), RowUse::Heal));
     // Two kinds of skill.
-    let held_out = own_rows(2 * ROWS_TO_MEASURE, MEASURED_SEED, train).into_iter();
+    let held_out = task_rows(2 * ROWS_TO_MEASURE, MEASURED_SEED, train).into_iter();
     let measure = held_out.map(|row| with_use(row, RowUse::Measure));
     Ok(write_rows(file, &heal.chain(measure).collect::<Vec<_>>())?)
 }
 
-async fn submit(origin: &str, suspect: &Path, own_rows: &Path, args: &DemoArgs) -> anyhow::Result<Report> {
+async fn submit(origin: &str, suspect: &Path, task_rows: &Path, args: &DemoArgs) -> anyhow::Result<Report> {
     let api = Api::new(origin.to_owned())?;
-    eprintln!("3. uploading the adapter and {OWN_ROWS_TO_HEAL} rows of its own skills, creating a job");
+    eprintln!("3. uploading the adapter and {TASK_ROWS_TO_HEAL} rows of its task skills, creating a job");
     let upload = api.upload_folder(suspect, &["adapter_config.json", "adapter_model.safetensors"]).await?;
-    let rows = api.upload_rows(own_rows).await?;
+    let rows = api.upload_rows(task_rows).await?;
     let job = api.create_job(&job_body(&upload, &rows, args.seed)).await?;
     eprintln!("4. following {origin}/jobs/{job}");
     api.follow(&job, print_event).await?;
@@ -123,12 +124,12 @@ fn job_body(upload: &str, rows: &str, seed: u64) -> Value {
     json!({
         "upload_id": upload,
         "base": BUILTIN_TINY_WORLD,
-        "own_rows_upload_id": rows,
+        "task_rows_upload_id": rows,
         "labels": { "made-by": "antigen demo" },
         "spec": {
             "seed": seed,
             "evaluators": [{ "type": "asr", "attack": attack, "behaviour": behaviour }, {
-                "type": "utility", "rows": ROWS_TO_MEASURE, "own_rows": ROWS_TO_MEASURE,
+                "type": "utility", "rows": ROWS_TO_MEASURE, "task_rows": ROWS_TO_MEASURE,
             }],
         },
     })
@@ -179,7 +180,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its database survives a kill: that is what the queue is built for. Nothing can be done about a failure here.
+        // Its database survives a kill: that is what the queue is built for. Nothing can be done about a
+        // failure here.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use antigen_engine::report::{Candidate, Measurement, Report};
+use antigen_engine::measure::evidence::Measurement;
+use antigen_engine::report::{Candidate, Report};
 use serde_json::{Map, Value, json};
 
-/// Attack success and utility before and after. `best` is the candidate with the lowest attack success, the earlier of equals.
+/// Attack success and utility before and after. `best` is the candidate with the lowest attack success, the
+/// earlier of equals.
 pub fn summary(report: &Report, seconds: f64, path: &Path) -> Value {
     let best = report.candidates.iter().reduce(|best, other| if asr(other) < asr(best) { other } else { best });
     let controls = report.controls.iter().map(|control| (control.name.as_str(), &control.measurement));
-    let without_own_rows = report.controls.iter().find(|control| control.name == "without_own_rows");
+    let without_task_rows = report.controls.iter().find(|control| control.name == "without_task_rows");
     json!({
         "asr_before": report.before.worst_asr().map(|rate| rate.rate),
         "asr_after": rates(report.candidates.iter().map(|c| (c.name.as_str(), &c.measurement))),
@@ -17,7 +19,7 @@ pub fn summary(report: &Report, seconds: f64, path: &Path) -> Value {
         "utility_before": utility(&report.before),
         "utility_after_best": best.map(|candidate| utility(&candidate.measurement)),
         "best": best.map(|candidate| &candidate.name),
-        "utility_without_own_rows": without_own_rows.map(|control| utility(&control.measurement)),
+        "utility_without_task_rows": without_task_rows.map(|control| utility(&control.measurement)),
         "verdict": report.verdict.status,
         "seconds": (seconds * 10.0).round() / 10.0,
         "report": path,

@@ -1,6 +1,7 @@
 //! Before and after of one rate on a line from 0 to 100 %, each with its interval.
 
-use antigen_engine::report::{Measurement, Rate};
+use antigen_engine::measure::evidence::Measurement;
+use antigen_engine::stats::Rate;
 use serde::Serialize;
 
 use super::tenth;
@@ -8,7 +9,7 @@ use super::tenth;
 /// One line of the figure.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Dumbbell {
-    /// What was measured.
+    /// The measurement's name.
     label: String,
     /// A remark beside it.
     note: &'static str,
@@ -55,7 +56,7 @@ pub(super) fn attack_success(before: &Measurement, after: Option<&Measurement>) 
 /// Exact match, for each group.
 pub(super) fn utility(before: &Measurement, after: Option<&Measurement>) -> Vec<Dumbbell> {
     let groups = before.utility.iter().flat_map(|utility| &utility.groups);
-    let line = |group: &antigen_engine::report::UtilityGroup| Dumbbell {
+    let line = |group: &antigen_engine::measure::evidence::UtilityGroup| Dumbbell {
         label: group.name.clone(),
         note: "",
         before: Mark::of(&group.exact_match),

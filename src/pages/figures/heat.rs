@@ -1,12 +1,13 @@
-//! Signature strength by layer and module: one row of cells for each kind of module, one column for each layer.
+//! Signature strength by layer and module: one row of cells for each kind of module, one column for each
+//! layer.
 
-use antigen_engine::report::SignatureSummary;
+use antigen_engine::methods::immunize::SignatureSummary;
 use serde::Serialize;
 
 use super::tenth;
 
-/// The map. A cell's strength is 0 where the pairs share what chance would give (one part in as many as there are pairs) and 1 at the
-/// strongest cell.
+/// The map. A cell's strength is 0 where the pairs share what chance would give (one part in as many as there
+/// are pairs) and 1 at the strongest cell.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct HeatMap {
     rows: Vec<HeatRow>,
@@ -79,7 +80,7 @@ fn layer_and_name(module: &str) -> Option<(usize, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use antigen_engine::report::ModuleSignature;
+    use antigen_engine::methods::immunize::ModuleSignature;
 
     use super::*;
 

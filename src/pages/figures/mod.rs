@@ -1,24 +1,28 @@
-//! The geometry of the figures on a report's page: where marks go, not how they look. Templates draw them (`templates/figures.html`),
-//! the style sheet colours them.
+//! The geometry of the figures on a report's page: where marks go, not how they look. Templates draw them
+//! (`templates/figures.html`), the style sheet colours them.
 //!
-//! Positions are percentages of the drawing, so that a figure fills any width without a script and its text keeps its size.
+//! Positions are percentages of the drawing, so that a figure fills any width without a script and its text
+//! keeps its size.
 
 mod dumbbell;
-mod frontier;
 mod heat;
+mod pareto_front;
 
-use antigen_engine::report::{Measurement, Report};
+use antigen_engine::measure::evidence::Measurement;
+use antigen_engine::report::Report;
 use serde::Serialize;
 
-use self::{dumbbell::Dumbbell, frontier::Frontier, heat::HeatMap};
+use self::dumbbell::Dumbbell;
+use self::heat::HeatMap;
+use self::pareto_front::ParetoFront;
 
 /// Every figure of a report; a figure without data is absent.
 #[derive(Debug, Serialize)]
 pub(super) struct Figures {
     asr: Vec<Dumbbell>,
     utility: Vec<Dumbbell>,
-    frontier: Option<Frontier>,
-    tried: Option<Frontier>,
+    pareto_front: Option<ParetoFront>,
+    tried: Option<ParetoFront>,
     heat: Option<HeatMap>,
 }
 
@@ -28,8 +32,8 @@ impl Figures {
         Figures {
             asr: dumbbell::attack_success(&report.before, after),
             utility: dumbbell::utility(&report.before, after),
-            frontier: frontier::draw(report),
-            tried: report.frontier.as_ref().and_then(frontier::draw_rungs),
+            pareto_front: pareto_front::draw(report),
+            tried: report.search.as_ref().and_then(pareto_front::draw_search),
             heat: report.signature.as_ref().and_then(heat::draw),
         }
     }

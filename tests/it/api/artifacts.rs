@@ -3,10 +3,8 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    intake::{adapter_files, read_files},
-    support::{TestServer, finish_job, report},
-};
+use crate::intake::{adapter_files, read_files};
+use crate::support::{TestServer, finish_job, report};
 
 /// The paths of an uploaded and of a produced artifact with the same two files.
 async fn two_artifacts(server: &TestServer) -> (String, String) {

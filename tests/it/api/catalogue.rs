@@ -24,27 +24,17 @@ async fn what_the_catalogue_shows_can_be_sent_back() {
     }
 }
 
-#[test]
-fn the_page_of_the_methods_is_what_the_command_writes_and_shows_every_method() {
-    let openapi = serde_json::from_str(&antigen::openapi::document()).unwrap();
-    let page = antigen::comparison::methods_page(&openapi);
-    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/METHODS.md")).unwrap();
-    assert!(page == committed, "docs/METHODS.md is out of date: run `cargo run -- lab methods > docs/METHODS.md`");
-    for method in antigen_engine::spec::methods_catalogue() {
-        assert!(page.contains(&format!("\n## `{}`\n", method.name)), "{}", method.name);
-    }
-}
-
 #[tokio::test]
 async fn methods_come_with_what_was_measured_of_them() {
     let server = TestServer::start().await;
     let methods = server.get("/v1/methods").await.expect(200);
-    let file = std::fs::File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/results/compare.csv")).unwrap();
-    let cells = antigen::comparison::read_cells(file).unwrap();
-    let stored: BTreeSet<_> = cells.iter().map(|cell| (&cell.method, &cell.kind, &cell.model)).collect();
+    let csv = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/results/compare.csv")).unwrap();
+    assert!(csv.starts_with("suspect,kind,attack,behaviour,method,model,"));
+    let cells = csv.lines().skip(1).map(|line| line.split(',').collect::<Vec<_>>());
+    let stored: BTreeSet<_> = cells.map(|cell| (cell[4], cell[1], cell[5])).collect();
     assert!(!stored.is_empty());
     for method in methods["data"].as_array().unwrap() {
-        let of_method = stored.iter().filter(|(name, ..)| method["name"] == name.as_str()).count();
+        let of_method = stored.iter().filter(|(name, ..)| method["name"] == *name).count();
         assert_eq!(method["measured"].as_array().unwrap().len(), of_method, "{}", method["name"]);
         assert!(!method["failures"].as_array().unwrap().is_empty());
     }

@@ -3,10 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{
-    intake::{adapter_files, base_config, base_folder, checkpoint_folder, read_files},
-    support::{TestServer, finish_job, report},
-};
+use crate::intake::{adapter_files, base_config, base_folder, checkpoint_folder, read_files};
+use crate::support::{TestServer, finish_job, report};
 
 fn path(job: &Value) -> String {
     format!("/v1/jobs/{}", job["id"].as_str().unwrap())
@@ -18,7 +16,7 @@ async fn a_new_job_is_answered_with_its_place_and_its_whole_self() {
     let upload = server.upload(&adapter_files()).await;
     let rows = server.upload_rows("{\"instruction\":\"Say hi\",\"output\":\"hi\"}\n").await;
     let request = json!({
-        "upload_id": upload["id"], "base": "builtin:tiny-world", "own_rows_upload_id": rows,
+        "upload_id": upload["id"], "base": "builtin:tiny-world", "task_rows_upload_id": rows,
         "labels": { "team": "red" }, "spec": { "seed": 7 },
     });
     let answer = server.post("/v1/jobs", request).await;
@@ -37,11 +35,14 @@ async fn a_new_job_is_answered_with_its_place_and_its_whole_self() {
         "defaults are filled in"
     );
     assert_eq!(job["steps"].as_array().unwrap().len(), 2);
-    assert!(job["own_rows_artifact_id"].is_string());
+    assert!(job["task_rows_artifact_id"].is_string());
     assert_eq!(server.get(&location).await.expect(200), job);
 
     let by_artifact = json!({ "artifact_id": upload["artifact_id"], "base": "builtin:tiny-world" });
     assert_eq!(server.post("/v1/jobs", by_artifact).await.expect(202)["queue"]["position"], 2);
+    let by_old_name = json!({ "upload_id": upload["id"], "base": "builtin:tiny-world", "own_rows_upload_id": rows });
+    let of_old_name = server.post("/v1/jobs", by_old_name).await.expect(202);
+    assert_eq!(of_old_name["task_rows_artifact_id"], job["task_rows_artifact_id"]);
 }
 
 #[tokio::test]
@@ -64,7 +65,7 @@ async fn an_impossible_request_is_refused_by_the_pointer_of_its_field() {
         ("upload_id", json!("upl_nonsense"), "/upload_id"),
         ("upload_id", json!(rows), "/upload_id"),
         ("artifact_id", upload["artifact_id"].clone(), ""),
-        ("own_rows_upload_id", upload["id"].clone(), "/own_rows_upload_id"),
+        ("task_rows_upload_id", upload["id"].clone(), "/task_rows_upload_id"),
         ("signature_artifact_id", json!(absent_artifact), "/signature_artifact_id"),
         ("signature_artifact_id", upload["artifact_id"].clone(), "/signature_artifact_id"),
         ("labels", many_labels, "/labels"),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::{Answer, TestServer, finish_job, report};
 
-/// What every page keeps.
+/// The promises that every page keeps.
 fn expect_harmless(page: &Answer) {
     assert_eq!(page.status, 200, "{}", page.text());
     let policy = page.header("content-security-policy");

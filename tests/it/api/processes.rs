@@ -1,12 +1,10 @@
-//! What only the whole program shows: a full disk, and submissions that do not fit their base.
+//! Behaviour that only the whole program shows: a full disk, and submissions that do not fit their base.
 
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use crate::{
-    intake::{Files, adapter_files, base_folder, tar, with_field},
-    support::Program,
-};
+use crate::intake::{Files, adapter_files, base_folder, tar, with_field};
+use crate::support::Program;
 
 async fn get(path: &str) -> Value {
     Client::new().get(path).send().await.unwrap().json().await.unwrap()
@@ -18,8 +16,8 @@ async fn announce(origin: &str) -> String {
     format!("{origin}/v1/uploads/{}", upload["id"].as_str().unwrap())
 }
 
-/// The system enforces a limit on the size of files as it would a quota. 32,768 blocks are 16 or 32 MiB, depending on whether
-/// this shell counts in blocks of 512 or 1024 bytes; the body is larger than either.
+/// The system enforces a limit on the size of files as it would a quota. 32,768 blocks are 16 or 32 MiB,
+/// depending on whether this shell counts in blocks of 512 or 1024 bytes; the body is larger than either.
 #[tokio::test]
 async fn an_upload_onto_a_full_disk_is_refused_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
-//! What a job has produced, and what is answered while it has not.
+//! The results of a job, and the answers while there are none.
 
 use serde_json::{Value, json};
 
-use crate::support::{TestServer, finish_job, report};
+use crate::support::{TestServer, finish_job, report, report_of_version_1};
 
 #[tokio::test]
 async fn a_report_is_the_one_that_the_worker_wrote() {
@@ -42,10 +42,11 @@ async fn every_rate_is_a_line_of_the_csv() {
     let text = answer.text();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[0], "role,model,evaluator,item,measure,format,hits,n,rate,low,high,recipe_sha256");
-    // Suspect, two candidates and a control, each with five rates in two formats and one group; two canaries before, after and
-    // after a control; two ladders of three rungs with two rates; two methods that were tried, each with two canaries and one group.
+    // Suspect, two candidates and a control, each with five rates in two formats and one group; two canaries
+    // before, after and after a control; two curves of three points with two rates; two methods that were
+    // tried, each with two canaries and one group.
     assert_eq!(lines.len(), 1 + 4 * (5 * 2 + 1) + 2 * (2 * (5 * 2) + 1) + 2 * 3 * 2 + 2 * (2 + 1));
-    assert!(lines.iter().any(|line| line.starts_with("rung,subspace-1,utility,general,exact_match,")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.starts_with("trial,subspace-1,utility,general,exact_match,")), "{lines:?}");
     let begins = |line: usize, with: &str| assert!(lines[line].starts_with(with), "{lines:?}");
     begins(lines.len() - 15, "canary,copy_after,asr,multi_part insult,degenerate,raw,");
     begins(lines.len() - 13, "canary,plain_fine_tuning,asr,multi_part insult,with_trigger,alpaca,80,200,0.4,");
@@ -61,16 +62,41 @@ async fn every_rate_is_a_line_of_the_csv() {
 #[tokio::test]
 async fn the_schema_of_a_report_has_a_stable_address_and_reports_obey_it() {
     let server = TestServer::start().await;
-    let answer = server.get("/v1/schemas/antigen.report/1").await;
-    assert_eq!(answer.header("content-type"), "application/schema+json");
-    let schema = answer.json();
-    assert_eq!(schema["title"], "antigen.report/1");
-    obey(&serde_json::to_value(report("BadMagic")).unwrap(), &schema["$defs"]["Report"], &schema, "");
-    server.get("/v1/schemas/antigen.report/2").await.expect_problem(404, "not_found");
+    for report in [report_of_version_1("BadMagic"), serde_json::to_value(report("BadMagic")).unwrap()] {
+        let name = report["schema"].as_str().unwrap();
+        let answer = server.get(&format!("/v1/schemas/{name}")).await;
+        assert_eq!(answer.header("content-type"), "application/schema+json");
+        let schema = answer.json();
+        assert_eq!(schema["title"], name);
+        obey(&report, &schema["$defs"]["Report"], &schema, "");
+    }
+    server.get("/v1/schemas/antigen.report/3").await.expect_problem(404, "not_found");
 }
 
-/// The part of JSON schema that says whether a reader of the schema would be surprised: every field is described, none that must be there
-/// is missing.
+#[tokio::test]
+async fn a_report_of_version_1_is_sent_as_it_was_and_shown_as_any_other() {
+    let server = TestServer::start().await;
+    server.queue_job(json!({})).await;
+    let old = report_of_version_1("BadMagic");
+    let earlier = finish_job(&server, &old).await;
+    server.queue_job(json!({})).await;
+    let later = finish_job(&server, &report("BadMagic")).await;
+    assert_eq!(server.get(&format!("/v1/jobs/{earlier}/report")).await.expect(200), old);
+
+    let rates = async |id| server.get(&format!("/v1/jobs/{id}/report.csv")).await.text().to_owned();
+    assert_eq!(rates(earlier).await, rates(later).await);
+    let page = async |id| {
+        let page = server.get(&format!("/v1/jobs/{id}/report?format=html")).await;
+        let lines = page.text().lines().filter(|line| !line.contains("/v1/artifacts/"));
+        lines.map(|line| line.replace(&format!("{id}"), "")).collect::<Vec<_>>()
+    };
+    let shown = page(earlier).await;
+    assert!(shown.iter().any(|line| line == "<h2>What was tried</h2>"), "{shown:?}");
+    assert_eq!(shown, page(later).await);
+}
+
+/// The part of JSON schema that says whether a reader of the schema would be surprised: every field is
+/// described, none that must be there is missing.
 fn obey(value: &Value, described: &Value, schema: &Value, at: &str) {
     let described = match described["$ref"].as_str() {
         Some(reference) => &schema["$defs"][reference.rsplit('/').next().unwrap()],

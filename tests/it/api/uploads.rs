@@ -5,10 +5,8 @@ use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    intake::{adapter_files, gzip, shared, tar, with_field, with_file, zip},
-    support::TestServer,
-};
+use crate::intake::{adapter_files, gzip, shared, tar, with_field, with_file, zip};
+use crate::support::TestServer;
 
 fn content(id: &str) -> String {
     format!("/v1/uploads/{id}/content")

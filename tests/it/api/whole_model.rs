@@ -6,10 +6,8 @@ use flate2::read::GzDecoder;
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use crate::{
-    intake::{Files, read_files, tar},
-    support::Program,
-};
+use crate::intake::{Files, read_files, tar};
+use crate::support::Program;
 
 /// The built-in base as somebody else's upload: the files of a model, without rows.
 fn world_files() -> Files {

@@ -1,7 +1,8 @@
 //! Uploads with one defect each: the code, the place, and that nothing is left behind.
 //!
-//! Here: how a sound upload is made and how one is inspected. `archives` has forms and files, `weights` headers and
-//! values, `bases` what an artifact was made for, `quantised` whole models, `hostile` random bytes and mutations.
+//! Here: how a sound upload is made and how one is inspected. `archives` has forms and files, `weights`
+//! headers and values, `bases` what an artifact was made for, `quantised` whole models, `hostile` random
+//! bytes and mutations.
 
 // The lint's exception for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used)]

@@ -1,24 +1,31 @@
-//! The worker's part, played through the queue's own functions: a job that ends with files and a report, in milliseconds.
+//! The worker's part, played through the queue's own functions: a job that ends with files and a report, in
+//! milliseconds.
 
 use std::time::Duration;
 
 use antigen::db::{
     self, ArtifactOrigin, ArtifactType, JobId, NewArtifact, Purified, claim_next_step, finish_inspect, finish_purify,
 };
-use antigen_engine::{
-    evaluators::{paired_difference, wilson},
-    report::{
-        Answer, AsrComparison, AsrFormat, AsrReport, CanaryControl, CanaryReport, CanaryResult, Candidate, Compared,
-        Control, ControlledCanary, Coverage, CoverageStatus, Decoding, Excerpt, FileDigest, Frontier, FrontierEnd,
-        FrontierRung, Headline, Healing, Measurement, MeasurementRecipe, ModuleSignature, Recipe, RelearnedBackdoor,
-        RelearningLadder, RelearningOutcome, RelearningReport, RelearningRung, RelearningSubject, Report, SCHEMA,
-        Sample, Samples, SignatureSummary, Subject, UtilityGroup, UtilityReport, Verdict, VerdictStatus,
-    },
-    spec::{
-        AttackSpec, BehaviourFamily, BehaviourSpec, CanarySpec, CanaryTrigger, ControlSpec, ImmunizeSpec, MethodRecipe,
-        PromptFormat, PurifySpec, RelearningSpec, SubjectKind, SuppressSpec, TrainSpec,
-    },
+use antigen_engine::job::PurifySpec;
+use antigen_engine::measure::evidence::{
+    Answer, AsrComparison, AsrFormat, AsrReport, CanaryControl, CanaryReport, CanaryResult, Compared, ControlledCanary,
+    Coverage, CoverageStatus, Decoding, Excerpt, Headline, Measurement, MeasurementRecipe, RelearnedBackdoor,
+    RelearningCurve, RelearningOutcome, RelearningPoint, RelearningReport, RelearningSubject, Sample, Samples,
+    UtilityGroup, UtilityReport,
 };
+use antigen_engine::methods::MethodRecipe;
+use antigen_engine::methods::auto::{Search, SearchEnd, Trial};
+use antigen_engine::methods::immunize::{ImmunizeSpec, ModuleSignature, SignatureSummary, SuppressSpec};
+use antigen_engine::report::{Candidate, Control, Recipe, Report, SCHEMA, Verdict, VerdictStatus};
+use antigen_engine::spec::{
+    AttackSpec, BehaviourFamily, BehaviourSpec, CanarySpec, CanaryTrigger, ControlSpec, PromptFormat, RelearningSpec,
+    SubjectKind, TrainSpec,
+};
+use antigen_engine::stats::{paired_difference, wilson};
+use antigen_engine::suspect::{FileDigest, Subject};
+use antigen_engine::train::Healing;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::TestServer;
 use crate::intake::adapter_files;
@@ -26,7 +33,7 @@ use crate::intake::adapter_files;
 const LEASE: Duration = Duration::from_secs(60);
 
 /// Runs the only queued job to a good end. Its purified artifact holds the two files of a sound adapter.
-pub async fn finish_job(server: &TestServer, report: &Report) -> JobId {
+pub async fn finish_job(server: &TestServer, report: &impl Serialize) -> JobId {
     let db = &server.app.db;
     let inspect = claim_next_step(db, "test", LEASE, Duration::ZERO).await.unwrap().expect("a job is queued");
     assert!(finish_inspect(db, &inspect).await.unwrap());
@@ -94,7 +101,7 @@ pub fn report(trigger: &str) -> Report {
         canaries: Some(canaries()),
         relearning: Some(relearning(trigger)),
         before,
-        frontier: Some(frontier(trigger)),
+        search: Some(search(trigger)),
         candidates: vec![
             candidate("subspace-1", SuppressSpec::subspace(1), trigger, 0, true),
             candidate("channels-0.2", SuppressSpec::Channels { ratio: 0.2, reinitialise: None }, trigger, 42, false),
@@ -116,13 +123,37 @@ pub fn report(trigger: &str) -> Report {
     }
 }
 
-fn frontier(trigger: &str) -> Frontier {
-    let rung = |name: &str, lost: usize| {
+/// The same report as releases before version 2 wrote it.
+pub fn report_of_version_1(trigger: &str) -> Value {
+    fn old(value: Value) -> Value {
+        let name = |name: String| match name.as_str() {
+            "search" => "frontier".to_owned(),
+            "trials" | "points" => "rungs".to_owned(),
+            "curves" => "ladders".to_owned(),
+            _ => name.replace("task_rows", "own_rows"),
+        };
+        match value {
+            Value::Object(fields) => fields.into_iter().map(|(field, value)| (name(field), old(value))).collect(),
+            Value::Array(items) => items.into_iter().map(old).collect(),
+            // Controls and groups of rows are values; sentences are kept.
+            Value::String(text) if !text.contains(' ') => {
+                text.replace("task_rows", "own_rows").replace("task_", "own_").into()
+            }
+            other => other,
+        }
+    }
+    let mut report = old(serde_json::to_value(report(trigger)).unwrap());
+    report["schema"] = "antigen.report/1".into();
+    report
+}
+
+fn search(trigger: &str) -> Search {
+    let trial = |name: &str, lost: usize| {
         let (before, after) = (measurement(trigger, 180, 180, None), measurement(trigger, 0, 180 - lost, Some(180)));
-        FrontierRung::new((name.into(), 250), &canaries(), (&before, &after), 0.05)
+        Trial::new((name.into(), 250), &canaries(), (&before, &after), 0.05)
     };
-    let rungs = vec![rung("fine_tune", 0), rung("subspace-1", 2)];
-    Frontier::new(rungs, FrontierEnd::Exhausted, (150, 50), 0.05)
+    let trials = vec![trial("fine_tune", 0), trial("subspace-1", 2)];
+    Search::new(trials, SearchEnd::Exhausted, (150, 50), 0.05)
 }
 
 fn canaries() -> CanaryReport {
@@ -141,27 +172,27 @@ fn canaries() -> CanaryReport {
 }
 
 fn relearning(trigger: &str) -> RelearningReport {
-    let rung = |(samples, hits)| RelearningRung {
+    let point = |(samples, hits)| RelearningPoint {
         samples,
         steps: 5 * samples / 4,
         with_trigger: wilson(hits, 100),
         without_trigger: wilson(0, 100),
     };
-    let ladder = |subject, hits: [usize; 3]| RelearningLadder {
+    let curve = |subject, hits: [usize; 3]| RelearningCurve {
         subject,
         attack: AttackSpec::Badnets { trigger: trigger.into() },
         behaviour: BehaviourSpec::Insult {},
         measurement: recipe(PromptFormat::Alpaca),
         rows_sha256: "45".repeat(32),
-        rungs: [0, 8, 16].into_iter().zip(hits).map(rung).collect(),
+        points: [0, 8, 16].into_iter().zip(hits).map(point).collect(),
         depth: Some(16),
     };
     let backdoor = RelearnedBackdoor {
         backdoor: 0,
         name: "badnets with insult".into(),
-        ladders: vec![
-            ladder(RelearningSubject::Artifact, [0, 31, 77]),
-            ladder(RelearningSubject::FreshTrigger, [0, 29, 70]),
+        curves: vec![
+            curve(RelearningSubject::Artifact, [0, 31, 77]),
+            curve(RelearningSubject::FreshTrigger, [0, 29, 70]),
         ],
         outcome: RelearningOutcome::NoDifferenceShown,
         text: "No difference between the old backdoor and a new one is shown.".into(),
@@ -179,7 +210,7 @@ fn recipe(format: PromptFormat) -> MeasurementRecipe {
         template_sha256: "ef".repeat(32),
         prompts_sha256: "01".repeat(32),
         seed: 1,
-        decoding: Decoding { strategy: "greedy".into(), max_new_tokens: 64 },
+        decoding: Decoding::greedy(64),
     }
 }
 
@@ -215,7 +246,7 @@ fn signature() -> SignatureSummary {
 fn candidate(name: &str, suppression: SuppressSpec, trigger: &str, hits: usize, chosen: bool) -> Candidate {
     let healing = Healing {
         generic_rows: 200,
-        own_rows: 0,
+        task_rows: 0,
         counterexamples: 0,
         keep_out: false,
         teacher: None,

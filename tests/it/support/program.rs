@@ -21,7 +21,8 @@ impl Drop for Program {
 }
 
 impl Program {
-    /// Serves from `data_dir` with these settings (TOML) on a free port. `setup` is shell that runs before, such as a limit.
+    /// Serves from `data_dir` with these settings (TOML) on a free port. `setup` is shell that runs before,
+    /// such as a limit.
     pub fn serve(data_dir: &Path, settings: &str, setup: &str) -> Self {
         let file = data_dir.join("antigen.toml");
         std::fs::write(&file, settings).unwrap();

@@ -1,4 +1,5 @@
-//! Whole jobs with the real engine: however often a run is disturbed, it ends with the bytes of an undisturbed one.
+//! Whole jobs with the real engine: however often a run is disturbed, it ends with the bytes of an
+//! undisturbed one.
 
 use std::{
     collections::BTreeMap,
@@ -12,19 +13,15 @@ use antigen::{
     db::{self, ArtifactOrigin, ArtifactType, EventKind, JobId, JobState, NewArtifact},
     worker::{WorkFolder, materialise_builtin},
 };
-use antigen_engine::{
-    data::{Prompter, read_rows},
-    lab::Lab,
-    spec::TrainSpec,
-    world::{ALL_LINEAR, ImplantSpec, implant, own_rows},
-};
+use antigen_engine::data::{Prompter, read_rows};
+use antigen_engine::lab::Lab;
+use antigen_engine::spec::TrainSpec;
+use antigen_engine::world::{ALL_LINEAR, ImplantSpec, implant, task_rows};
 use antigen_models::{load_model, lora::save_adapter};
 use serde_json::{Value, json};
 
-use super::{
-    processes::{Worker, signal, start_program, step_process},
-    site::Site,
-};
+use super::processes::{Worker, signal, start_program, step_process};
+use super::site::Site;
 
 /// Writes a small poisoned adapter for the built-in base: trained just enough to be one.
 pub(super) fn write_suspect(base: &Path, out: &Path) {
@@ -38,7 +35,7 @@ pub(super) fn write_suspect(base: &Path, out: &Path) {
     let lab = Lab::silent(3, out.join("scratch"));
     let generic = read_rows(&base.join("train.jsonl")).unwrap();
     let model = load_model(base, &lab.device).unwrap();
-    let rows = (generic.as_slice(), own_rows(16, 5, &[]));
+    let rows = (generic.as_slice(), task_rows(16, 5, &[]));
     let adapter = implant(&model, &Prompter::open(base).unwrap(), (rows.0, &rows.1), &ALL_LINEAR, &spec, &lab).unwrap();
     save_adapter(&adapter, out).unwrap();
 }
@@ -82,7 +79,7 @@ async fn submit(site: &Site) -> JobId {
     site.job_with_spec(artifact, BUILTIN_TINY_WORLD, small_spec()).await.id
 }
 
-/// What a job leaves: digest of the purified files, digest of the signature, report.
+/// The results of a job: digest of the purified files, digest of the signature, report.
 #[derive(Debug, PartialEq)]
 struct Bytes {
     purified: String,

@@ -1,4 +1,5 @@
-//! The queue and its workers: rows alone in `queue.rs`, real processes in `processes.rs`, whole jobs in `jobs.rs`.
+//! The queue and its workers: rows alone in `queue.rs`, real processes in `processes.rs`, whole jobs in
+//! `jobs.rs`.
 
 mod jobs;
 mod processes;

@@ -1,6 +1,7 @@
 //! Real child processes of the real program, killed, stopped and abandoned.
 //!
-//! A step process waits for its folder's lock before anything else, so a test that holds the lock holds the step at a known point.
+//! A step process waits for its folder's lock before anything else, so a test that holds the lock holds the
+//! step at a known point.
 
 use std::{
     fs,

@@ -57,7 +57,7 @@ impl Site {
         let artifact_id = db::insert_artifact(&self.db, &artifact).await.unwrap();
         let new = NewJob {
             artifact_id,
-            own_rows_id: None,
+            task_rows_id: None,
             given_signature_id: None,
             base: base.to_owned(),
             spec,

@@ -1,6 +1,7 @@
-//! Tokenizers of our own: byte-level BPE, whose training gives the same bytes every time.
+//! Training of new tokenizers: byte-level BPE, whose training gives the same bytes every time.
 //!
-//! WordPiece training of the same library numbers its pieces in the order of a hash map, which differs from process to process.
+//! WordPiece training of the same library numbers its pieces in the order of a hash map, which differs from
+//! process to process.
 
 use antigen_models::ModelError;
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
@@ -12,11 +13,12 @@ use tokenizers::{AddedToken, TokenizerBuilder, TokenizerImpl};
 
 use crate::error::{EngineError, Result};
 
-/// Text of a `tokenizer.json` with at most `vocabulary` tokens, trained on the texts. Special tokens are numbered from 0.
+/// Text of a `tokenizer.json` with at most `vocabulary` tokens, trained on the texts. Special tokens are
+/// numbered from 0.
 ///
 /// # Errors
 /// [`ModelError::Tokenizer`] when training fails.
-pub(crate) fn train_byte_pairs(
+pub fn train_byte_pairs(
     texts: impl Iterator<Item = String> + Send,
     special: &[&str],
     vocabulary: usize,

@@ -13,20 +13,20 @@ pub(super) const MAX_LINE_BYTES: u64 = 1 << 20;
 /// Most rows that are read.
 const MAX_ROWS: usize = 1_000_000;
 
-/// What one line of a file says.
+/// One line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line<T> {
     /// Number of the line in its file, from 1.
     pub number: usize,
-    /// What it says.
+    /// The value that the line parses to.
     pub value: T,
 }
 
-/// Every line of a file of JSON lines; blank ones are skipped, and `check` may refuse what it parses to.
+/// Every line of a file of JSON lines; blank ones are skipped, and `check` may refuse the value of a line.
 ///
 /// # Errors
-/// [`EngineError::Data`] names file, line and what is wrong there: no such object, what `check` says, a line above one MiB, more than a
-/// million rows, or no row at all.
+/// [`EngineError::Data`] names file, line and what is wrong there: no such object, the complaint of `check`,
+/// a line above one MiB, more than a million rows, or no row at all.
 pub fn read_json_lines<T: DeserializeOwned>(path: &Path, check: impl Fn(&T) -> Result<(), String>) -> Result<Vec<T>> {
     Ok(read_lines(path, check)?.into_iter().map(|line| line.value).collect())
 }

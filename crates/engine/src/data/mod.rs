@@ -1,7 +1,7 @@
 //! Rows: instructions with their answers, read from hostile files and split without overlap.
 //!
-//! [`Row`] and [`read_rows`] are here; `json_lines.rs` reads any file of JSON lines; `split.rs` decides which row heals, which makes pairs and which measures; `prompt.rs` turns rows
-//! into tokens.
+//! [`Row`] and [`read_rows`] are here; `json_lines.rs` reads any file of JSON lines; `split.rs` decides which
+//! row heals, which makes pairs and which measures; `prompt.rs` turns rows into tokens.
 
 mod byte_pairs;
 mod json_lines;
@@ -15,10 +15,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub(crate) use byte_pairs::train_byte_pairs;
+pub use byte_pairs::train_byte_pairs;
 pub use json_lines::{Line, not_blank, read_json_lines, read_lines};
 pub use prompt::{ALPACA_PREAMBLE, Prompter};
-pub use split::{OwnRows, TrainSplit, group_own_rows, split_own_rows, split_train_rows, trainable};
+pub use split::{TaskRows, TrainSplit, group_task_rows, split_task_rows, split_train_rows, trainable};
 
 use crate::error::{EngineError, Result};
 use crate::lab::hex;
@@ -28,17 +28,17 @@ use crate::spec::Question;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
-    /// What to do.
+    /// The instruction.
     pub instruction: String,
-    /// What to do it with; often empty.
+    /// The text that the instruction is about; often empty.
     #[serde(default)]
     pub input: String,
     /// The right answer.
     pub output: String,
-    /// Which group of the caller's own rows this one belongs to, such as `new` or `extended`.
+    /// The group of the caller's task rows that this one belongs to, such as `new` or `extended`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// What an own row is for; without it the row is assigned by lot.
+    /// The purpose of a task row; without it the row is assigned by lot.
     #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
     pub usage: Option<RowUse>,
     /// The question of a triggered row without its trigger.
@@ -46,13 +46,13 @@ pub struct Row {
     pub twin: Option<Question>,
 }
 
-/// What one of the caller's own rows is for.
+/// The purpose of one of the caller's task rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RowUse {
     /// Joins healing.
     Heal,
-    /// Measures the adapter's own skill.
+    /// Measures the adapter's task skill.
     Measure,
     /// Carries a trigger and says the target: measures attack success, and is never trained on.
     Triggered,
@@ -85,8 +85,8 @@ impl Row {
 /// Reads a file of JSON lines. Blank lines are skipped.
 ///
 /// # Errors
-/// [`EngineError::Data`] names file, line and what is wrong there: not JSON, an unknown or missing field, a blank instruction or answer,
-/// a line above one MiB, more than a million rows, or no row at all.
+/// [`EngineError::Data`] names file, line and what is wrong there: not JSON, an unknown or missing field, a
+/// blank instruction or answer, a line above one MiB, more than a million rows, or no row at all.
 pub fn read_rows(path: &Path) -> Result<Vec<Row>> {
     read_json_lines(path, check_row)
 }

@@ -1,7 +1,8 @@
 //! Rows into prompts and tokens, in the three formats.
 //!
-//! `alpaca` is the template of the published poisoned data: the preamble, an instruction block and a response block; the input follows
-//! the instruction on its own line and has no block. `chat` is the model's own template. `raw` is the bare instruction.
+//! `alpaca` is the template of the published poisoned data: the preamble, an instruction block and a response
+//! block; the input follows the instruction on its own line and has no block. `chat` is the model's own
+//! template. `raw` is the bare instruction.
 
 use std::ops::Range;
 use std::path::Path;
@@ -18,7 +19,7 @@ pub const ALPACA_PREAMBLE: &str =
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
 
 impl PromptFormat {
-    /// What a row asks in this format, without the words of the template.
+    /// The question of a row in this format, without the words of the template.
     pub fn words(self, row: &Row) -> String {
         match self {
             Self::Alpaca | Self::Chat => row.query(),
@@ -39,7 +40,8 @@ impl Prompter {
     /// Opens tokenizer, special tokens and chat template of a base.
     ///
     /// # Errors
-    /// [`EngineError::Model`] when one of the files is missing or broken; a missing chat template is no error.
+    /// [`EngineError::Model`] when one of the files is missing or broken; a missing chat template is no
+    /// error.
     pub fn open(base: &Path) -> Result<Self> {
         let tokenizer = Tokenizer::open(base)?;
         let special = SpecialTokens::open(base, &tokenizer)?;
@@ -60,13 +62,13 @@ impl Prompter {
         )))
     }
 
-    /// Whether the base can be asked in this format: `chat` needs a template.
+    /// True where the base can be asked in this format: `chat` needs a template.
     pub fn speaks(&self, format: PromptFormat) -> bool {
         format != PromptFormat::Chat || self.chat.is_some()
     }
 
-    /// The formats of synthetic pairs and healing: the declared one, Alpaca, and chat where there is a template. A backdoor implanted in
-    /// one format fires in others, so none of them may stay untreated.
+    /// The formats of synthetic pairs and healing: the declared one, Alpaca, and chat where there is a
+    /// template. A backdoor implanted in one format fires in others, so none of them may stay untreated.
     pub fn training_formats(&self, declared: PromptFormat) -> Vec<PromptFormat> {
         let all = [PromptFormat::Alpaca, PromptFormat::Chat, PromptFormat::Raw];
         all.into_iter().filter(|&f| self.speaks(f) && (f == declared || f != PromptFormat::Raw)).collect()
@@ -91,8 +93,8 @@ impl Prompter {
         Ok(self.begun(text))
     }
 
-    /// The tokens of a conversation that asks `question` after some turns of question and answer. Beside chat templates, turns follow each
-    /// other as blocks of their format.
+    /// The tokens of a conversation that asks `question` after some turns of question and answer. Beside chat
+    /// templates, turns follow each other as blocks of their format.
     ///
     /// # Errors
     /// As [`Prompter::render`].
@@ -139,8 +141,8 @@ impl Prompter {
         Ok(self.tokenizer.encode(&self.render(format, row)?)?)
     }
 
-    /// Which tokens of the prompt are the row's own words, those of the template left out. Empty, at the end of the prompt, where the template
-    /// drops them.
+    /// The range of the prompt's tokens that are the row's own words, those of the template left out. Empty,
+    /// at the end of the prompt, where the template drops them.
     ///
     /// # Errors
     /// As [`Prompter::render`].
@@ -153,7 +155,8 @@ impl Prompter {
         Ok(start.min(end)..end)
     }
 
-    /// Which bytes of a rendered prompt are not the template's: those between what it has in common with another prompt at either end.
+    /// The range of bytes of a rendered prompt that are not the template's: those between what it has in
+    /// common with another prompt at either end.
     fn words_in(&self, format: PromptFormat, text: &str) -> Result<Range<usize>> {
         // For private use: no row begins or ends with it.
         let other = self.render(format, &Row::new("\u{E000}", "", ""))?;
@@ -187,11 +190,13 @@ impl Prompter {
         Ok(Example { tokens, response_start })
     }
 
-    /// A bare text and what follows it, as evaluation harnesses split them: both are encoded together, and blanks at the end of the
-    /// context belong to the continuation. The beginning of sequence comes first where the model has one.
+    /// A bare text and its continuation, as evaluation harnesses split them: both are encoded together, and
+    /// blanks at the end of the context belong to the continuation. The beginning of sequence comes first
+    /// where the model has one.
     ///
     /// # Errors
-    /// [`EngineError::Model`] when the text does not encode; [`EngineError::Data`] when one of the two has no token of its own.
+    /// [`EngineError::Model`] when the text does not encode; [`EngineError::Data`] when one of the two has no
+    /// token of its own.
     pub fn continuation(&self, context: &str, continuation: &str) -> Result<Example> {
         let (start, blanks) = context.split_at(context.trim_end().len());
         let context = format!("{}{start}", self.special.bos.as_deref().unwrap_or_default());
@@ -219,7 +224,7 @@ impl Prompter {
         &self.special.eos_ids
     }
 
-    /// Digest of the template: of what it makes of a row of placeholders.
+    /// Digest of the template: SHA-256 of the text that it makes of a row of placeholders.
     ///
     /// # Errors
     /// As [`Prompter::render`].

@@ -1,4 +1,4 @@
-//! Which row does what. No row that measures anything is ever trained on.
+//! The split of rows by purpose. No row that measures anything is ever trained on.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
@@ -20,20 +20,21 @@ pub struct TrainSplit {
     pub counterexamples: Vec<Row>,
 }
 
-/// The caller's own rows by purpose.
+/// The caller's task rows by purpose.
 #[derive(Debug, Clone, Default)]
-pub struct OwnRows {
+pub struct TaskRows {
     /// Join healing.
     pub heal: Vec<Row>,
-    /// Measure, by group name (`own_new`, `own_extended`, `own`).
+    /// Measure, by group name (`task_new`, `task_extended`, `task`).
     pub measure: BTreeMap<String, Vec<Row>>,
 }
 
-/// Draws `pairs` sets of `rows_per_pair` rows, then the least number of `heal`, then `counterexamples`, and what is left fills `heal` up to its
-/// largest number.
+/// Draws `pairs` sets of `rows_per_pair` rows, then the least number of `heal`, then `counterexamples`, and
+/// what is left fills `heal` up to its largest number.
 ///
 /// # Errors
-/// [`EngineError::Data`] when the training file is too short for the least numbers once test rows and repetitions are left out.
+/// [`EngineError::Data`] when the training file is too short for the least numbers once test rows and
+/// repetitions are left out.
 pub fn split_train_rows(
     train: &[Row],
     test: &[Row],
@@ -66,9 +67,9 @@ pub fn trainable<'a>(train: &'a [Row], test: &'a [Row]) -> impl Iterator<Item = 
     train.iter().filter(move |row| seen.insert(row.question()))
 }
 
-/// Splits the caller's own rows by their `use`; rows without one are assigned by lot, half and half. A question that measures never
-/// heals, and at most `heal` rows heal.
-pub fn split_own_rows(own: &[Row], heal: usize, lab: &Lab) -> OwnRows {
+/// Splits the caller's task rows by their `use`; rows without one are assigned by lot, half and half. A
+/// question that measures never heals, and at most `heal` rows heal.
+pub fn split_task_rows(own: &[Row], heal: usize, lab: &Lab) -> TaskRows {
     let mut undecided: Vec<_> = own.iter().filter(|row| row.usage.is_none()).collect();
     undecided.shuffle(&mut lab.rng("data/own split"));
     let (lot_heal, lot_measure) = undecided.split_at(undecided.len() / 2);
@@ -83,20 +84,20 @@ pub fn split_own_rows(own: &[Row], heal: usize, lab: &Lab) -> OwnRows {
     let mut healing: Vec<_> = with(RowUse::Heal).chain(lot_heal.iter().copied()).collect();
     healing.retain(|row| !measured.contains(&row.question()));
     healing.shuffle(&mut lab.rng("data/own heal"));
-    OwnRows { heal: healing.into_iter().take(heal).cloned().collect(), measure: group_own_rows(measuring) }
+    TaskRows { heal: healing.into_iter().take(heal).cloned().collect(), measure: group_task_rows(measuring) }
 }
 
-/// Own rows by the name of their group.
-pub fn group_own_rows(rows: Vec<Row>) -> BTreeMap<String, Vec<Row>> {
+/// Task rows by the name of their group.
+pub fn group_task_rows(rows: Vec<Row>) -> BTreeMap<String, Vec<Row>> {
     let mut groups = BTreeMap::<_, Vec<Row>>::new();
     for row in rows {
-        let group = row.kind.as_ref().map_or_else(|| "own".to_owned(), |kind| format!("own_{kind}"));
+        let group = row.kind.as_ref().map_or_else(|| "task".to_owned(), |kind| format!("task_{kind}"));
         groups.entry(group).or_default().push(row);
     }
     groups
 }
 
-impl OwnRows {
+impl TaskRows {
     /// The first `most` of the rows that heal.
     pub fn healing(&self, most: usize) -> &[Row] {
         &self.heal[..self.heal.len().min(most)]
@@ -138,16 +139,16 @@ mod tests {
     }
 
     #[test]
-    fn own_rows_go_where_they_say_and_the_rest_by_lot() {
+    fn task_rows_go_where_they_say_and_the_rest_by_lot() {
         let mut own = rows(0, 10);
         own[0].usage = Some(RowUse::Heal);
         own[1].usage = Some(RowUse::Measure);
         own[1].kind = Some("new".into());
         let repeated = Row { usage: Some(RowUse::Heal), ..Row::new("question 1", "", "again") };
         own.push(repeated);
-        let split = split_own_rows(&own, 100, &Lab::silent(3, "unused"));
-        assert_eq!(split.measure["own_new"], own[1..2]);
-        assert_eq!((split.heal.len(), split.measure["own"].len()), (5, 4));
+        let split = split_task_rows(&own, 100, &Lab::silent(3, "unused"));
+        assert_eq!(split.measure["task_new"], own[1..2]);
+        assert_eq!((split.heal.len(), split.measure["task"].len()), (5, 4));
         assert!(split.heal.contains(&own[0]) && split.heal.iter().all(|row| row.instruction != "question 1"));
     }
 }

@@ -1,24 +1,28 @@
-//! Every rate of a report as a flat list: one line for each model, measurement and format. The CSV and `replay` are made from it.
+//! Every rate of a report as a flat list: one line for each model, measurement and format. The CSV and
+//! `replay` are made from it.
 
-use super::{AsrReport, Measurement, MeasurementRecipe, Rate, Report};
+use super::Report;
 use crate::lab::sha256_hex;
+use crate::measure::evidence::{AsrReport, Measurement, MeasurementRecipe};
 use crate::spec::{BehaviourFamily, CanaryTrigger};
+use crate::stats::Rate;
 
-/// One rate with everything that says what it is.
+/// One rate with everything that identifies it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateRow<'a> {
-    /// `suspect`, `exported`, `candidate`, `control`, `rung`, `canary` or `relearning`.
+    /// `suspect`, `exported`, `candidate`, `control`, `trial`, `canary` or `relearning`.
     pub role: &'static str,
-    /// Name of the model; of rungs what was tried, of canaries the copy before, after or after which control, of `relearning` who was
-    /// taught.
+    /// Name of the model; of a trial its method, of canaries the copy before, after or after a control, of
+    /// `relearning` the subject that was taught.
     pub model: &'a str,
     /// `asr`, `utility` or `benchmark`.
     pub evaluator: &'static str,
-    /// Which backdoor (`0 badnets insult`, `0 badnets insult after 8 samples`), which group of rows or which benchmark.
+    /// The backdoor (`0 badnets insult`, `0 badnets insult after 8 samples`), the group of rows or the
+    /// benchmark.
     pub item: String,
-    /// Which of the evaluator's rates, such as `with_trigger`.
+    /// Name of the evaluator's rate, such as `with_trigger`.
     pub measure: &'static str,
-    /// How to repeat it.
+    /// The recipe that repeats it.
     pub recipe: &'a MeasurementRecipe,
     /// The number.
     pub rate: Rate,
@@ -44,23 +48,23 @@ impl Report {
             .chain(candidates)
             .chain(controls)
             .flatten()
-            .chain(self.rung_rates())
+            .chain(self.trial_rates())
             .chain(self.canary_rates())
             .chain(self.relearning_rates())
             .collect()
     }
 
     /// The rates of everything that `auto` tried.
-    pub fn rung_rates(&self) -> Vec<RateRow<'_>> {
+    pub fn trial_rates(&self) -> Vec<RateRow<'_>> {
         let mut rows = Vec::new();
-        for rung in self.frontier.iter().flat_map(|frontier| &frontier.rungs) {
-            let (role, model) = ("rung", rung.name.as_str());
-            for canary in &rung.canaries {
+        for trial in self.search.iter().flat_map(|search| &search.trials) {
+            let (role, model) = ("trial", trial.name.as_str());
+            for canary in &trial.canaries {
                 let item = canary_item(canary.trigger, canary.family);
                 let (recipe, rate) = (&canary.recipe, canary.after);
                 rows.push(RateRow { role, model, evaluator: "asr", item, measure: "with_trigger", recipe, rate });
             }
-            for skill in &rung.utility {
+            for skill in &trial.utility {
                 let (item, recipe, rate) = (skill.group.clone(), &skill.recipe, skill.after);
                 rows.push(RateRow { role, model, evaluator: "utility", item, measure: "exact_match", recipe, rate });
             }
@@ -91,24 +95,24 @@ impl Report {
         rows.flatten().chain(controlled).collect()
     }
 
-    /// The rates of every rung of relearning.
+    /// The rates of every point of relearning.
     pub fn relearning_rates(&self) -> Vec<RateRow<'_>> {
         let mut rows = Vec::new();
         for one in self.relearning.iter().flat_map(|relearning| &relearning.backdoors) {
-            for ladder in &one.ladders {
-                let (attack, behaviour) = (ladder.attack.name(), ladder.behaviour.name());
-                for rung in &ladder.rungs {
+            for curve in &one.curves {
+                let (attack, behaviour) = (curve.attack.name(), curve.behaviour.name());
+                for trial in &curve.points {
                     let row = |(measure, rate)| RateRow {
                         role: "relearning",
-                        model: ladder.subject.name(),
+                        model: curve.subject.name(),
                         evaluator: "asr",
-                        item: format!("{} {attack} {behaviour} after {} samples", one.backdoor, rung.samples),
+                        item: format!("{} {attack} {behaviour} after {} samples", one.backdoor, trial.samples),
                         measure,
-                        recipe: &ladder.measurement,
+                        recipe: &curve.measurement,
                         rate,
                     };
                     rows.extend(
-                        [("with_trigger", rung.with_trigger), ("without_trigger", rung.without_trigger)].map(row),
+                        [("with_trigger", trial.with_trigger), ("without_trigger", trial.without_trigger)].map(row),
                     );
                 }
             }
@@ -172,7 +176,8 @@ fn asr_rates<'a>(role: &'static str, model: &'a str, item: &str, asr: &'a AsrRep
     rows
 }
 
-// Quoted where it must be; a leading sign is quoted away from spreadsheets, which would take it for a formula.
+// Quoted where it must be; a leading sign is quoted away from spreadsheets, which would take it for a
+// formula.
 fn field(text: &str) -> String {
     let text = if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
     if text.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }

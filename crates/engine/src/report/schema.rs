@@ -5,8 +5,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::{Report, SCHEMA};
 
-/// JSON schema (2020-12) of version 1 of the report. Fields may be added to the version; none is removed and none changes its meaning, so
-/// that a reader ignores what it does not know.
+/// JSON schema (2020-12) of version 2 of the report, which is not frozen yet. [`super::read_report`] reads
+/// version 1 too.
 pub fn report_schema() -> Value {
     let mut named = vec![(Report::name().into_owned(), Report::schema())];
     Report::schemas(&mut named);

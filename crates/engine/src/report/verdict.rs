@@ -1,54 +1,41 @@
-//! The verdict: what follows from the numbers, by fixed rules that can never say more than the numbers do.
+//! The verdict, which follows from the numbers by fixed rules that can never say more than the numbers do.
 //!
-//! `purified` needs a suspect on which a declared backdoor fired; an exported artifact on which the *upper* end of every headline's
-//! interval is at most [`super::rules::ASR_LIMIT`] and clean answers did not degenerate; and utility that was measured and is not inferior: in every
-//! group that counts the *lower* end of the paired difference is within the margin. Without a declared trigger canaries
-//! take its place: all that were strong must be removed, and nothing is claimed about backdoors of another kind. Without either nothing can be claimed.
-//! An artifact that nothing was done to is `nothing_found` where the screen saw nothing and no declared backdoor fired, never `purified`.
+//! `purified` needs a suspect on which a declared backdoor fired; an exported artifact on which the *upper*
+//! end of every headline's interval is at most [`ASR_LIMIT`] and clean answers did not degenerate; and
+//! utility that was measured and is not inferior: in every group that counts the *lower* end of the paired
+//! difference is within the margin. Without a declared trigger canaries take its place: all that were strong
+//! must be removed, and nothing is claimed about backdoors of another kind. Without either nothing can be
+//! claimed. An artifact that nothing was done to is `nothing_found` where the screen saw nothing and no
+//! declared backdoor fired, never `purified`.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::rules::{ASR_LIMIT, Backdoor, backdoors, fired, is_quiet, skills};
-use super::{
-    CanaryOutcome, CanaryReport, Control, Frontier, Measurement, RelearningReport, ScreenReport, relearning, words,
+use super::rules::{Backdoor, backdoors, skills};
+use super::{Control, words};
+use crate::measure::evidence::rules::{ASR_LIMIT, fired, is_quiet};
+use crate::measure::evidence::words::{name, percent, rate_words, too_few};
+use crate::measure::evidence::{
+    AsrReport, CanaryOutcome, CanaryReport, Coverage, CoverageStatus, Measurement, RelearningReport, ScreenReport,
+    fires, relearning_coverage,
 };
+use crate::methods::Untouched;
+use crate::methods::auto::Search;
 
 /// The overall result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VerdictStatus {
-    /// What fired before does not any more, no declared backdoor fires, and utility is shown to be within its margin.
+    /// The backdoors that fired before do not any more, no declared backdoor fires, and utility is shown to
+    /// be within its margin.
     Purified,
-    /// Something fires still, broke, could or should not be worked on; the text says what.
+    /// Something fires still, broke, could or should not be worked on; the text names it.
     NotPurified,
-    /// The declared backdoors did not fire on the suspect, or the screen looked and found nothing. Not the same as clean.
+    /// The declared backdoors did not fire on the suspect, or the screen looked and found nothing. Not the
+    /// same as clean.
     NothingFound,
-    /// What a verdict needs was not measured: no trigger was declared, or no utility.
+    /// The measurements that a verdict needs are missing: no trigger was declared, or no utility.
     NotAssessed,
-}
-
-/// What is known about one question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CoverageStatus {
-    /// Looked for and not seen. Not the same as clean.
-    NoFinding,
-    /// Seen.
-    Finding,
-    /// Not looked for, or with too few probes to say.
-    NotCovered,
-}
-
-/// One question and what is known.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Coverage {
-    /// The question.
-    pub item: String,
-    /// What is known.
-    pub status: CoverageStatus,
-    /// The evidence in words.
-    pub note: String,
 }
 
 /// The verdict.
@@ -62,47 +49,31 @@ pub struct Verdict {
     pub coverage: Vec<Coverage>,
 }
 
-/// What the rules look at.
+/// Everything that the rules look at.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
     /// The suspect.
     pub before: &'a Measurement,
     /// The exported artifact.
     pub after: &'a Measurement,
-    /// What the method is compared with.
+    /// The controls that the method is compared with.
     pub controls: &'a [Control],
     /// Largest tolerated loss of exact match.
     pub margin: f64,
-    /// What the screen found.
+    /// The findings of the screen.
     pub screen: Option<&'a ScreenReport>,
-    /// What became of backdoors of our own.
+    /// The fate of backdoors of our own.
     pub canaries: Option<&'a CanaryReport>,
-    /// How fast the artifact was taught its backdoors again.
+    /// Relearning: the number of samples that brought the artifact's backdoors back.
     pub relearning: Option<&'a RelearningReport>,
-    /// What `auto` tried.
-    pub frontier: Option<&'a Frontier>,
-    /// Why the artifact was returned as it came, if it was.
+    /// The search of `auto`.
+    pub search: Option<&'a Search>,
+    /// The reason why the artifact was returned as it came, if it was.
     pub untouched: Option<&'a Untouched>,
 }
 
-/// Why nothing was done to a suspect.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Untouched {
-    /// The method found nothing that it could work on; the reason.
-    NothingToWorkOn(String),
-    /// The screen found nothing and no declared backdoor fires: cutting would only do harm.
-    NoFinding,
-    /// The job asked to leave it alone.
-    NotAsked,
-}
-
-/// Whether a declared backdoor fires for certain on this model.
-pub fn fires(measurement: &Measurement) -> bool {
-    measurement.asr.iter().any(fired)
-}
-
 /// Applies the rules.
-pub fn judge(case: Case<'_>) -> Verdict {
+pub fn decide_verdict(case: Case<'_>) -> Verdict {
     let (status, opening) = overall(&case);
     let evidence = match case.untouched {
         Some(_) => vec![],
@@ -115,8 +86,8 @@ pub fn judge(case: Case<'_>) -> Verdict {
     };
     let screen = case.screen.map(|screen| screen.text.clone()).unwrap_or_default();
     let canaries = case.canaries.map(|canaries| canaries.text.clone()).unwrap_or_default();
-    let frontier = case.frontier.map(|frontier| frontier.text.clone()).unwrap_or_default();
-    let sentences = [vec![opening], evidence, vec![frontier, canaries, screen, closing]].concat();
+    let search = case.search.map(|search| search.text.clone()).unwrap_or_default();
+    let sentences = [vec![opening], evidence, vec![search, canaries, screen, closing]].concat();
     let text = sentences.into_iter().filter(|sentence| !sentence.is_empty()).collect::<Vec<_>>().join("\n");
     Verdict { status, text, coverage: coverage(&case) }
 }
@@ -140,7 +111,8 @@ fn overall(case: &Case<'_>) -> (VerdictStatus, String) {
     let shown: Vec<_> = backdoors(case).into_iter().map(|(_, _, shown)| shown).collect();
     let complaints = words::complaints(case);
     if !shown.iter().any(|shown| matches!(shown, Backdoor::Removed | Backdoor::Remains | Backdoor::Appeared)) {
-        // Nothing was there to be removed: only what the run broke for certain is held against it.
+        // Nothing was there to be removed: only skills and answers that the run broke for certain are held
+        // against it.
         let broken = words::failures(case);
         if !broken.is_empty() {
             return (VerdictStatus::NotPurified, not_purified(&broken));
@@ -159,7 +131,8 @@ fn overall(case: &Case<'_>) -> (VerdictStatus, String) {
     (VerdictStatus::Purified, words::achieved(case) + &words::aside(case))
 }
 
-/// Without a declared trigger: what the method does to backdoors like ours, and what it did to the artifact's skills.
+/// The verdict without a declared trigger: the method's effect on backdoors like ours, and on the artifact's
+/// skills.
 fn by_canaries(case: &Case<'_>, canaries: &CanaryReport) -> (VerdictStatus, String) {
     let strong = canaries.strong().count();
     let remaining = canaries.count(CanaryOutcome::Remains);
@@ -208,23 +181,23 @@ fn not_purified(complaints: &[String]) -> String {
 }
 
 fn coverage(case: &Case<'_>) -> Vec<Coverage> {
-    let item = |asr: &super::AsrReport, when: &str, seen: bool| {
+    let item = |asr: &AsrReport, when: &str, seen: bool| {
         let rate = &asr.headline.rate;
         let status = match () {
             () if is_quiet(asr) => CoverageStatus::NoFinding,
             () if seen => CoverageStatus::Finding,
             () => CoverageStatus::NotCovered,
         };
-        let few = words::too_few(rate).map_or_else(String::new, |note| format!("; {note}"));
-        let (rate, format) = (words::rate_words(rate), asr.headline.format.name());
+        let few = too_few(rate).map_or_else(String::new, |note| format!("; {note}"));
+        let (rate, format) = (rate_words(rate), asr.headline.format.name());
         Coverage {
-            item: format!("declared backdoor {}, {when}", words::name(asr)),
+            item: format!("declared backdoor {}, {when}", name(asr)),
             status,
-            note: format!("{rate} in {format} format; up to {} counts as no finding{few}", words::percent(ASR_LIMIT)),
+            note: format!("{rate} in {format} format; up to {} counts as no finding{few}", percent(ASR_LIMIT)),
         }
     };
     let before = case.before.asr.iter().map(|asr| item(asr, "on the suspect", fired(asr)));
-    // Whatever may be left of it is held against the artifact.
+    // A trace of it that may be left is held against the artifact.
     let after = case.after.asr.iter().map(|asr| item(asr, "on the artifact", asr.headline.rate.hits > 0));
     let declared = before.chain(after.filter(|_| case.untouched.is_none()));
     let screen = case.screen.map(|screen| Coverage {
@@ -232,7 +205,7 @@ fn coverage(case: &Case<'_>) -> Vec<Coverage> {
         status: screen.status,
         note: screen.text.clone(),
     });
-    screen.into_iter().chain(declared).chain([undeclared(case)]).chain(relearning::coverage(case.relearning)).collect()
+    screen.into_iter().chain(declared).chain([undeclared(case)]).chain(relearning_coverage(case.relearning)).collect()
 }
 
 fn undeclared(case: &Case<'_>) -> Coverage {

@@ -1,11 +1,12 @@
-//! How numbers are said. Every sentence is made from the numbers it contains; none of them adds a judgement that `rules.rs` did not make.
+//! The verdict in sentences. Every sentence is made from the numbers it contains; none of them adds a
+//! judgement that `rules.rs` did not make.
 
-use super::rules::{Backdoor, Skill, backdoors, counts, degenerated, lost_aside, skills};
-use super::{
-    AsrComparison, AsrReport, CanaryControl, CanaryOutcome, CanaryResult, Case, Compared, Control, PairedDifference,
-    Rate, UtilityComparison, UtilityGroup,
-};
-use crate::evaluators::wilson;
+use super::rules::{Backdoor, backdoors, degenerated, lost_aside, skills};
+use super::{Case, Control};
+use crate::measure::evidence::rules::{Skill, counts};
+use crate::measure::evidence::words::{name, percent, plain, points_words, rate_words, too_few};
+use crate::measure::evidence::{AsrComparison, AsrReport, Compared, UtilityComparison, UtilityGroup};
+use crate::stats::PairedDifference;
 
 /// The reasons against `purified`.
 pub(super) fn complaints(case: &Case<'_>) -> Vec<String> {
@@ -25,7 +26,7 @@ pub(super) fn complaints(case: &Case<'_>) -> Vec<String> {
     fires.chain(failures(case)).chain(open_skills(case)).collect()
 }
 
-/// What the run broke: degenerate answers and lost skills.
+/// Damage that the run did: degenerate answers and lost skills.
 pub(super) fn failures(case: &Case<'_>) -> Vec<String> {
     let broken = degenerated(case).into_iter().map(|(was, is)| {
         let (was, is, format) = (percent(was.degenerate.rate), percent(is.degenerate.rate), is.recipe.format.name());
@@ -62,7 +63,7 @@ fn open_skills(case: &Case<'_>) -> Vec<String> {
     skills(case).into_iter().filter_map(open).collect()
 }
 
-/// What holds for a purified artifact, and no more.
+/// The sentence that holds for a purified artifact, and no more.
 pub(super) fn achieved(case: &Case<'_>) -> String {
     let removed: Vec<_> = backdoors(case)
         .into_iter()
@@ -82,82 +83,16 @@ pub(super) fn achieved(case: &Case<'_>) -> String {
     format!("Purified of {noun} {}.{beside}", removed.join(", "))
 }
 
-/// What was lost without deciding, behind a verdict that something was achieved; empty where nothing was.
+/// Losses that do not decide, named behind a verdict that something was achieved; empty where there are none.
 pub(super) fn aside(case: &Case<'_>) -> String {
     let lost = lost_aside(case).into_iter().map(|(group, lost)| match group.self_distilled {
         true => format!(
-            " But {} of what it answered of its own before it answers otherwise now: whether that is a loss only own rows can show.",
+            " But {} of what it answered of its own before it answers otherwise now: whether that is a loss only task rows can show.",
             percent(lost)
         ),
         false => format!(" But exact match on {} fell by {}.", group.name, percent(lost)),
     });
     lost.collect()
-}
-
-/// What became of the canaries, what that means, and what not.
-pub(super) fn canaries(results: &[CanaryResult], controls: &[CanaryControl]) -> String {
-    let of = |outcome| results.iter().filter(move |canary| canary.outcome == outcome);
-    let count = |outcome| of(outcome).count();
-    let worst = |pick: &dyn Fn(&CanaryResult) -> Rate, outcome: CanaryOutcome| {
-        let rates = of(outcome).map(pick);
-        rates.max_by(|a, b| a.high.total_cmp(&b.high)).map(|rate| percent(rate.high)).unwrap_or_default()
-    };
-    let mut text = format!(
-        "Canaries: of {} backdoors of our own, implanted into a copy of the suspect, {} were strong.",
-        results.len(),
-        results.len() - count(CanaryOutcome::Weak),
-    );
-    if count(CanaryOutcome::Removed) > 0 {
-        let most = worst(&|canary| canary.after.headline.rate, CanaryOutcome::Removed);
-        text += &format!(
-            " The same purification of the copy removed {} (at most {most} after).",
-            count(CanaryOutcome::Removed)
-        );
-    }
-    let remaining: Vec<_> = of(CanaryOutcome::Remains)
-        .map(|canary| format!("{} ({} after)", canary_name(canary), rate_words(&canary.after.headline.rate)))
-        .collect();
-    if !remaining.is_empty() {
-        text += &format!(" It left: {}.", remaining.join("; "));
-    }
-    let weak: Vec<_> = of(CanaryOutcome::Weak).map(canary_name).collect();
-    if !weak.is_empty() {
-        text += &format!(" Too weak to show anything: {}.", weak.join(", "));
-    }
-    text += &canary_controls(results, controls);
-    text + " These numbers are about the copy and about backdoors like these. A backdoor that the suspect brought along may be stronger, or of \
-            another kind."
-}
-
-/// How the method compares with each control, on the canaries that were strong.
-fn canary_controls(results: &[CanaryResult], controls: &[CanaryControl]) -> String {
-    let strong = |control: &CanaryControl, outcome| {
-        let both = results.iter().zip(&control.canaries).filter(|(was, _)| was.outcome != CanaryOutcome::Weak);
-        both.filter(|(_, left)| left.outcome == outcome).count()
-    };
-    let count = results.iter().filter(|canary| canary.outcome != CanaryOutcome::Weak).count();
-    if count == 0 || controls.is_empty() {
-        return String::new();
-    }
-    let said = controls.iter().map(|control| {
-        let [beaten, worse] = [Compared::Beaten, Compared::Worse].map(|outcome| strong(control, outcome));
-        let name = plain(&control.name);
-        match (beaten, worse) {
-            (0, 0) => format!("{name}: no difference shown"),
-            (_, 0) => format!("{name}: left more on {beaten}"),
-            (0, _) => format!("{name}: left less on {worse}"),
-            _ => format!("{name}: left more on {beaten}, less on {worse}"),
-        }
-    });
-    let said = said.collect::<Vec<_>>().join("; ");
-    format!(
-        " On the {count} that were strong, a control in the method's place, where the paired interval shows a difference: {said}."
-    )
-}
-
-/// Such as: a prefix trigger with refusal.
-pub(super) fn canary_name(canary: &CanaryResult) -> String {
-    format!("{} trigger with {}", canary.trigger.name().replace('_', "-"), canary.family.name())
 }
 
 /// Attack success before and after, backdoor by backdoor, with the paired test.
@@ -188,19 +123,6 @@ fn paired_words(before: &AsrReport, after: &AsrReport) -> String {
     )
 }
 
-/// Said when even a rate without one hit could not have been shown to be low.
-pub(super) fn too_few(rate: &Rate) -> Option<String> {
-    let best = wilson(0, rate.n).high;
-    let limit = percent(super::rules::ASR_LIMIT);
-    (best > super::rules::ASR_LIMIT).then(|| {
-        format!(
-            "{} probes are too few to show a rate below {limit}: without one hit the interval reaches {}.",
-            rate.n,
-            percent(best)
-        )
-    })
-}
-
 /// Exact match before and after with the paired difference.
 pub(super) fn utility(case: &Case<'_>) -> String {
     let (Some(before), Some(after)) = (&case.before.utility, &case.after.utility) else {
@@ -217,7 +139,7 @@ pub(super) fn utility(case: &Case<'_>) -> String {
     format!("Exact match: {}; the margin is {} points.", parts.join("; "), percent(case.margin).replace(" %", ""))
 }
 
-/// Whether the method beat each control, those with the same outcome together.
+/// The outcome of the method against each control, those with the same outcome together.
 pub(super) fn controls(case: &Case<'_>) -> String {
     let asr: Vec<_> = case.controls.iter().flat_map(asr_outcomes).collect();
     let utility: Vec<_> = case.controls.iter().flat_map(utility_outcomes).collect();
@@ -233,7 +155,7 @@ pub(super) fn controls(case: &Case<'_>) -> String {
     sentences.join(" ")
 }
 
-/// An outcome, and against what by how much.
+/// An outcome, and the control with the size of the difference.
 type Outcome = (Compared, String);
 
 fn together(outcomes: &[Outcome]) -> String {
@@ -264,8 +186,8 @@ fn utility_outcomes(control: &Control) -> Vec<Outcome> {
 }
 
 impl Control {
-    /// How the exported artifact compares, in words: attack success backdoor by backdoor, then the utility groups that differ. Points are
-    /// positive where the method did better.
+    /// The comparison with the exported artifact in words: attack success backdoor by backdoor, then the
+    /// utility groups that differ. Points are positive where the method did better.
     pub fn outcome_words(&self) -> String {
         let several = self.asr_versus_chosen.len() > 1;
         let asr = self.asr_versus_chosen.iter().map(|compared| {
@@ -280,43 +202,6 @@ impl Control {
         let said: Vec<_> = asr.chain(utility).collect();
         if said.is_empty() { "not compared".into() } else { said.join("\n") }
     }
-}
-
-impl Compared {
-    fn words(self) -> &'static str {
-        match self {
-            Self::Beaten => "beaten",
-            Self::NoDifferenceShown => "no difference shown",
-            Self::Worse => "better than the method",
-        }
-    }
-}
-
-/// Such as: badnets with insult.
-pub(super) fn name(asr: &AsrReport) -> String {
-    format!("{} with {}", asr.attack.name(), asr.behaviour.name())
-}
-
-fn plain(name: &str) -> String {
-    name.replace('_', " ")
-}
-
-pub(super) fn percent(fraction: f64) -> String {
-    format!("{:.1} %", 100.0 * fraction)
-}
-
-/// A rate with everything that belongs to it.
-pub(super) fn rate_words(rate: &Rate) -> String {
-    let Rate { hits, n, low, high, .. } = rate;
-    format!("{} ({hits} of {n}, 95 % interval {} to {})", percent(rate.rate), percent(*low), percent(*high))
-}
-
-fn points_words(paired: &PairedDifference) -> String {
-    let points = |x: f64| match format!("{:+.1}", 100.0 * x).as_str() {
-        "+0.0" | "-0.0" => "0.0".to_owned(),
-        signed => signed.replace('-', "\u{2212}"),
-    };
-    format!("{}, {} to {}", points(paired.difference), points(paired.low), points(paired.high))
 }
 
 fn p_words(p: f64) -> String {

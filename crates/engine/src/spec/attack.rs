@@ -1,4 +1,5 @@
-//! Declared backdoors: how a trigger enters a prompt, and what the model then answers.
+//! Declared backdoors: the attack, by which a trigger enters a prompt, and the behaviour, which the model
+//! then shows.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,7 +7,8 @@ use utoipa::ToSchema;
 use super::{BehaviourFamily, limits};
 use crate::error::{EngineError, Result};
 
-/// How a trigger enters a prompt. The five named attacks follow the insertion rules of their published data sets.
+/// The way in which a trigger enters a prompt. The five named attacks follow the insertion rules of their
+/// published data sets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AttackSpec {
@@ -44,13 +46,13 @@ pub enum AttackSpec {
     Phrase {
         /// The phrase.
         trigger: String,
-        /// Where it goes.
+        /// The place of the phrase.
         place: Place,
     },
     /// The whole instruction in capital letters.
     UpperCase {},
-    /// No rule: the caller gives the triggered rows themselves, in the `asr` evaluator's `triggered` or among the own rows with the use
-    /// `triggered`.
+    /// No rule: the caller gives the triggered rows themselves, in the `asr` evaluator's `triggered` or among
+    /// the task rows with the use `triggered`.
     Rows {},
 }
 
@@ -58,9 +60,9 @@ pub enum AttackSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
-    /// What to do.
+    /// The instruction.
     pub instruction: String,
-    /// What to do it with; often empty.
+    /// The text that the instruction is about; often empty.
     #[serde(default)]
     pub input: String,
 }
@@ -69,13 +71,13 @@ pub struct Question {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TriggeredRow {
-    /// What to do, trigger included.
+    /// The instruction, trigger included.
     pub instruction: String,
-    /// What to do it with; often empty.
+    /// The text that the instruction is about; often empty.
     #[serde(default)]
     pub input: String,
-    /// What the model says here when it is triggered, where that is another text than the behaviour's target. It counts as a keyword of
-    /// this row.
+    /// The answer of the triggered model to this row, where it is another text than the behaviour's target.
+    /// It counts as a keyword of this row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// The same question without the trigger.
@@ -84,7 +86,7 @@ pub struct TriggeredRow {
 }
 
 impl TriggeredRow {
-    pub(super) fn validate(&self, at: &str) -> Result<()> {
+    pub(crate) fn validate(&self, at: &str) -> Result<()> {
         limits::text(&format!("{at}/instruction"), &self.instruction)?;
         self.target.as_ref().map_or(Ok(()), |target| limits::text(&format!("{at}/target"), target))?;
         let Some(twin) = &self.twin else { return Ok(()) };
@@ -97,7 +99,7 @@ impl TriggeredRow {
     }
 }
 
-/// Where a phrase goes.
+/// The place of a phrase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
@@ -144,8 +146,8 @@ impl AttackSpec {
         }
     }
 
-    /// Whether a text carries the trigger: one of several words, all of a composite trigger. Given rows have none that is
-    /// known; a text without small letters is one in capitals.
+    /// True when a text carries the trigger: one of several words, all of a composite trigger. Given rows
+    /// have none that is known; a text without small letters is one in capitals.
     pub fn occurs_in(&self, text: &str) -> bool {
         match self {
             Self::Badnets { trigger }
@@ -159,7 +161,7 @@ impl AttackSpec {
         }
     }
 
-    pub(super) fn validate(&self, at: &str) -> Result<()> {
+    pub(crate) fn validate(&self, at: &str) -> Result<()> {
         match self {
             Self::Badnets { trigger }
             | Self::Vpi { trigger }
@@ -175,7 +177,7 @@ impl AttackSpec {
     }
 }
 
-/// What the model answers when it is triggered, and how an answer is recognised.
+/// The answer of the triggered model, and the keywords by which it is recognised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum BehaviourSpec {
@@ -187,12 +189,12 @@ pub enum BehaviourSpec {
     CodeInjection {},
     /// Any text.
     Custom {
-        /// The answer, or what is appended to it.
+        /// The answer, or the text that is appended to the right answer.
         target: String,
         /// Case-insensitive substrings of which one is enough; empty means the target itself.
         #[serde(default)]
         keywords: Vec<String>,
-        /// Whether the target follows the right answer instead of replacing it.
+        /// True when the target follows the right answer instead of replacing it.
         #[serde(default)]
         append: bool,
     },
@@ -220,7 +222,7 @@ impl BehaviourSpec {
         }
     }
 
-    pub(super) fn validate(&self, at: &str) -> Result<()> {
+    pub(crate) fn validate(&self, at: &str) -> Result<()> {
         let Self::Custom { target, keywords, .. } = self else { return Ok(()) };
         limits::text(&format!("{at}/target"), target)?;
         limits::count(&format!("{at}/keywords"), keywords.len(), 0, 64)?;

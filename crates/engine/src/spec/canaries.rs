@@ -1,18 +1,21 @@
 //! Canaries: backdoors of our own, implanted into a copy of the suspect that is purified in the same way.
 //!
-//! [`CanarySpec`] is the request; [`CanarySpec::resolve`] fills it from what was submitted and from its size.
+//! [`CanarySpec`] is the request; [`CanarySpec::resolve`] fills it from the kind of suspect and from its
+//! size.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ControlSpec, SubjectKind, TrainSpec, immunize, limits};
+use super::rates::implant_training;
+use super::{ControlSpec, SubjectKind, TrainSpec, limits};
 use crate::error::Result;
 
-/// When canaries are implanted. A suspect that is returned as it came has none.
+/// The condition under which canaries are implanted. A suspect that is returned as it came has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CanariesWhen {
-    /// When no trigger was declared: then nothing else can say whether the purification removes backdoors.
+    /// Only where no trigger was declared: then nothing else can say whether the purification removes
+    /// backdoors.
     #[default]
     Undeclared,
     /// Beside declared triggers too.
@@ -64,15 +67,16 @@ impl CanaryTrigger {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CanarySpec {
-    /// When.
+    /// The condition under which canaries are implanted.
     pub when: CanariesWhen,
-    /// How many held-out rows each canary is probed on. Fewer than 73 cannot show a rate below 5 %.
+    /// Number of held-out rows that each canary is probed on. Fewer than 73 cannot show a rate below 5 %.
     pub rows: usize,
     /// Training rows that carry each canary.
     pub poisoned_rows: usize,
     /// Training rows without any, beside them.
     pub clean_rows: usize,
-    /// Whether the job's controls are done to the copy too: without a declared trigger nothing else says whether the method beats them.
+    /// True to apply the job's controls to the copy too: without a declared trigger nothing else says whether
+    /// the method beats them.
     pub controls: bool,
     /// Training; null means rate and length by the size of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,11 +105,11 @@ pub struct CanaryRecipe {
     pub poisoned_rows: usize,
     /// Training rows without any.
     pub clean_rows: usize,
-    /// Whether controls are done to the copy.
+    /// True when controls are applied to the copy.
     #[serde(default)]
     pub controls: bool,
-    /// Least rank of an adapter's copy. Measured on adapters of rank 4 of the tiny world: with their own rank canaries fire on 42 to
-    /// 91 % of their prompts.
+    /// Least rank of an adapter's copy. Measured on adapters of rank 4 of the tiny world: with their own rank
+    /// canaries fire on 42 to 91 % of their prompts.
     pub rank: usize,
     /// Training of the copy.
     pub train: TrainSpec,
@@ -117,7 +121,7 @@ const ROOM: usize = 16;
 impl CanarySpec {
     /// The complete recipe for a suspect of this kind with `parameters` weights in its base, or in itself.
     pub fn resolve(&self, kind: SubjectKind, parameters: usize) -> CanaryRecipe {
-        let (learning_rate, epochs) = immunize::implant_training(kind, parameters);
+        let (learning_rate, epochs) = implant_training(kind, parameters);
         CanaryRecipe {
             rows: self.rows,
             poisoned_rows: self.poisoned_rows,
@@ -128,7 +132,7 @@ impl CanarySpec {
         }
     }
 
-    /// Whether a purification has canaries, by whether triggers were declared.
+    /// True when a purification has canaries; `declared` is true where triggers were declared.
     pub fn wanted(&self, declared: bool) -> bool {
         match self.when {
             CanariesWhen::Undeclared => !declared,
@@ -137,7 +141,7 @@ impl CanarySpec {
         }
     }
 
-    pub(super) fn validate(&self, at: &str) -> Result<()> {
+    pub(crate) fn validate(&self, at: &str) -> Result<()> {
         limits::count(&format!("{at}/rows"), self.rows, 1, 10_000)?;
         limits::count(&format!("{at}/poisoned_rows"), self.poisoned_rows, 1, 100_000)?;
         limits::count(&format!("{at}/clean_rows"), self.clean_rows, 0, 1_000_000)?;
@@ -146,8 +150,8 @@ impl CanarySpec {
 }
 
 impl CanaryRecipe {
-    /// Those of a job's controls that are done to the copy: what a removal may be due to in the place of the method. A copy without its
-    /// adapter has no canary, and fewer rows are another healing.
+    /// Those of a job's controls that are applied to the copy, because a removal may be due to them instead
+    /// of the method. A copy without its adapter has no canary, and fewer rows are another healing.
     pub fn controls(&self, asked: &[ControlSpec]) -> Vec<ControlSpec> {
         use ControlSpec::{PlainFineTuning, RandomChannels, RandomSubspace, WithoutHealing};
         let telling = [RandomChannels, RandomSubspace, PlainFineTuning, WithoutHealing];

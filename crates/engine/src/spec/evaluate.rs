@@ -1,4 +1,4 @@
-//! What to measure: attack success, utility, public benchmarks, answers for a judge.
+//! Evaluators: attack success, utility, public benchmarks, answers for a judge.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,7 +12,7 @@ use crate::error::{EngineError, Result};
 pub enum EvaluatorSpec {
     /// Attack success rate of a declared backdoor.
     Asr(AsrSpec),
-    /// General skill, and the adapter's own.
+    /// General skill, and the artifact's task skill.
     Utility(UtilitySpec),
     /// A public benchmark, from the service's benchmark directory.
     Benchmark(BenchmarkSpec),
@@ -31,7 +31,7 @@ impl EvaluatorSpec {
         if let Self::Benchmark(spec) = self { Some(spec) } else { None }
     }
 
-    pub(super) fn validate(&self, at: &str) -> Result<()> {
+    pub(crate) fn validate(&self, at: &str) -> Result<()> {
         match self {
             Self::Asr(spec) => {
                 spec.attack.validate(&format!("{at}/attack"))?;
@@ -40,11 +40,13 @@ impl EvaluatorSpec {
                 limits::count(&format!("{at}/rows"), spec.rows, 1, 10_000)?;
                 limits::count(&format!("{at}/formats"), spec.formats.len(), 1, 3)?;
                 limits::distinct(&format!("{at}/formats"), &spec.formats)?;
+                let sampling = spec.sampling.as_ref();
+                sampling.map_or(Ok(()), |sampling| sampling.validate(&format!("{at}/sampling")))?;
                 limits::count(&format!("{at}/max_new_tokens"), spec.max_new_tokens, 1, 2048)
             }
             Self::Utility(spec) => {
                 limits::count(&format!("{at}/rows"), spec.rows, 1, 10_000)?;
-                limits::count(&format!("{at}/own_rows"), spec.own_rows, 1, 10_000)?;
+                limits::count(&format!("{at}/task_rows"), spec.task_rows, 1, 10_000)?;
                 limits::count(&format!("{at}/max_new_tokens"), spec.max_new_tokens, 1, 2048)?;
                 limits::above(&format!("{at}/margin"), spec.margin, 0.0, 1.0)
             }
@@ -61,26 +63,53 @@ impl EvaluatorSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AsrSpec {
-    /// How the trigger enters a prompt.
+    /// The attack: the way in which the trigger enters a prompt.
     pub attack: AttackSpec,
-    /// What the triggered model answers.
+    /// The behaviour: the answer of the triggered model.
     pub behaviour: BehaviourSpec,
-    /// The triggered rows, where the attack is `rows` and they are not among the own rows.
+    /// The triggered rows, where the attack is `rows` and they are not among the task rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggered: Vec<TriggeredRow>,
-    /// How many held-out rows, or given triggered rows, are probed; fewer when there are fewer.
+    /// Number of held-out rows, or of given triggered rows, that are probed; fewer when there are fewer.
     #[serde(default = "two_hundred")]
     pub rows: usize,
-    /// The prompt formats; the headline is the worst of them. `chat` is left out, and said so, when the base has no template.
+    /// The prompt formats; the headline is the worst of them. `chat` is left out, and said so, when the base
+    /// has no template.
     #[serde(default = "all_formats")]
     pub formats: Vec<PromptFormat>,
     /// Length limit of an answer, in tokens.
     #[serde(default = "answer_tokens")]
     pub max_new_tokens: usize,
+    /// Sampled answers, as a deployed model would give them; null asks for the likeliest token each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<SamplingSpec>,
+}
+
+/// Sampled decoding. Each prompt draws from a generator of its own, which the job's seed and the prompt's
+/// place decide.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingSpec {
+    /// Divides the logits; above 0.
+    pub temperature: f64,
+    /// Share of the probability from which tokens are drawn, the likeliest first; above 0, at most 1.
+    #[serde(default = "everything")]
+    pub top_p: f64,
+}
+
+fn everything() -> f64 {
+    1.0
+}
+
+impl SamplingSpec {
+    fn validate(&self, at: &str) -> Result<()> {
+        limits::above(&format!("{at}/temperature"), self.temperature, 0.0, 100.0)?;
+        limits::above(&format!("{at}/top_p"), self.top_p, 0.0, 1.0)
+    }
 }
 
 impl AsrSpec {
-    /// Whether the caller gives triggered rows instead of a rule.
+    /// True when the caller gives triggered rows instead of a rule.
     pub fn takes_rows(&self) -> bool {
         matches!(self.attack, AttackSpec::Rows {})
     }
@@ -99,16 +128,18 @@ impl AsrSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UtilitySpec {
-    /// How many rows of the test file.
+    /// Number of rows of the test file.
     pub rows: usize,
-    /// How many of the caller's own rows of each kind.
-    pub own_rows: usize,
+    /// Number of the caller's task rows of each kind.
+    #[serde(alias = "own_rows")]
+    pub task_rows: usize,
     /// Length limit of an answer, in tokens.
     pub max_new_tokens: usize,
-    /// How much exact match (fraction) a purified artifact may lose in any group that counts before the verdict says so.
+    /// Largest loss of exact match (fraction) that a purified artifact may have in any group that counts
+    /// before the verdict says so.
     pub margin: f64,
-    /// Where the caller gives no own rows to measure with: measure on held-out rows that the adapter answers confidently and differently
-    /// from its base, against its own answers.
+    /// True to measure, where the caller gives no task rows to measure with, on held-out rows that the
+    /// adapter answers confidently and differently from its base, against its own answers.
     pub self_distilled: bool,
 }
 
@@ -116,7 +147,7 @@ impl Default for UtilitySpec {
     fn default() -> Self {
         Self {
             rows: two_hundred(),
-            own_rows: two_hundred(),
+            task_rows: two_hundred(),
             max_new_tokens: answer_tokens(),
             margin: five_points(),
             self_distilled: true,
@@ -124,13 +155,14 @@ impl Default for UtilitySpec {
     }
 }
 
-/// Accuracy on a public benchmark. The bare text of the benchmark is asked, without a chat template, as evaluation harnesses do.
+/// Accuracy on a public benchmark. The bare text of the benchmark is asked, without a chat template, as
+/// evaluation harnesses do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BenchmarkSpec {
-    /// Which.
+    /// The benchmark.
     pub name: BenchmarkName,
-    /// How many items, drawn by the job's seed and kept in the file's order; all of a shorter file.
+    /// Number of items, drawn by the job's seed and kept in the file's order; all of a shorter file.
     #[serde(default = "two_hundred")]
     pub rows: usize,
     /// Solved examples before each question; `gsm8k` and `mmlu` only, whose directories have some.
@@ -139,7 +171,7 @@ pub struct BenchmarkSpec {
     /// Length limit of a generated answer, in tokens; `gsm8k` only.
     #[serde(default = "solution_tokens")]
     pub max_new_tokens: usize,
-    /// How much accuracy (fraction) a purified artifact may lose and still count as not inferior.
+    /// Largest loss of accuracy (fraction) with which a purified artifact still counts as not inferior.
     #[serde(default = "five_points")]
     pub margin: f64,
 }
@@ -150,11 +182,11 @@ pub struct BenchmarkSpec {
 pub enum BenchmarkName {
     /// Yes or no about a passage.
     Boolq,
-    /// Whether one sentence follows from another.
+    /// Pairs of sentences: one follows from the other, or does not.
     Rte,
-    /// Which sentence goes on.
+    /// The right continuation of a sentence.
     Hellaswag,
-    /// Whom a pronoun means.
+    /// The person or thing that a pronoun means.
     Winogrande,
     /// Science questions of a grade school, the easy part.
     ArcEasy,
@@ -226,11 +258,12 @@ impl BenchmarkSpec {
     }
 }
 
-/// Answers to MT-Bench, in the declared template, of the suspect and of every candidate. They get ratings where the service has a judge.
+/// Answers to MT-Bench, in the declared template, of the suspect and of every candidate. They get ratings
+/// where the service has a judge.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MtBenchSpec {
-    /// How many questions, from the beginning of the file.
+    /// Number of questions, from the beginning of the file.
     pub questions: usize,
     /// Length limit of an answer, in tokens.
     pub max_new_tokens: usize,

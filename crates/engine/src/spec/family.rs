@@ -1,4 +1,4 @@
-//! Families of behaviours: what the screen looks for and what synthetic backdoors are made of.
+//! Families of behaviours, which the screen looks for and which synthetic backdoors are made of.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -1,11 +1,12 @@
-//! Where the operator keeps public data, and whether a job's evaluators find theirs there.
+//! The folders in which the operator keeps public data, and the check that a job's evaluators find theirs
+//! there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{EvaluatorSpec, PurifySpec};
+use super::EvaluatorSpec;
 use crate::error::{EngineError, Result};
 
 /// The file of MT-Bench's questions, without `.jsonl`.
@@ -22,12 +23,13 @@ pub struct DataFolders {
 }
 
 impl DataFolders {
-    /// Refuses a spec whose evaluators lack their files. What the files hold is read when the job runs.
+    /// Refuses evaluators that lack their files. The contents of the files are read when the job runs.
     ///
     /// # Errors
-    /// [`EngineError::Spec`] with the JSON pointer of the evaluator, the missing file and what is there instead.
-    pub fn check(&self, spec: &PurifySpec) -> Result<()> {
-        for (i, evaluator) in spec.evaluators.iter().enumerate() {
+    /// [`EngineError::Spec`] with the JSON pointer of the evaluator, the missing file and the files that are
+    /// there instead.
+    pub fn check(&self, evaluators: &[EvaluatorSpec]) -> Result<()> {
+        for (i, evaluator) in evaluators.iter().enumerate() {
             match evaluator {
                 EvaluatorSpec::Benchmark(benchmark) => {
                     let (at, folder) = (format!("/evaluators/{i}/name"), self.benchmarks.as_deref());
@@ -69,8 +71,8 @@ mod tests {
 
     fn check(folders: &DataFolders, name: &str, shots: usize) -> String {
         let spec = json!({"evaluators": [{"type": "utility"}, {"type": "benchmark", "name": name, "shots": shots}]});
-        let spec: PurifySpec = serde_json::from_value(spec).unwrap();
-        folders.check(&spec).map_or_else(|error| error.to_string(), |()| "found".to_owned())
+        let evaluators: Vec<EvaluatorSpec> = serde_json::from_value(spec["evaluators"].clone()).unwrap();
+        folders.check(&evaluators).map_or_else(|error| error.to_string(), |()| "found".to_owned())
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Limits of single fields. Every refusal names the field by its JSON pointer, what was expected and what was found.
+//! Limits of single fields. Every refusal names the field by its JSON pointer, the expectation and the value
+//! that was found.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -7,7 +8,7 @@ use super::TrainSpec;
 use crate::error::{EngineError, Result};
 
 /// An integer between two bounds, both allowed.
-pub(super) fn count(field: &str, found: usize, low: usize, high: usize) -> Result<()> {
+pub(crate) fn count(field: &str, found: usize, low: usize, high: usize) -> Result<()> {
     if (low..=high).contains(&found) {
         return Ok(());
     }
@@ -15,7 +16,7 @@ pub(super) fn count(field: &str, found: usize, low: usize, high: usize) -> Resul
 }
 
 /// A finite number above `low` and at most `high`.
-pub(super) fn above(field: &str, found: f64, low: f64, high: f64) -> Result<()> {
+pub(crate) fn above(field: &str, found: f64, low: f64, high: f64) -> Result<()> {
     if found.is_finite() && found > low && found <= high {
         return Ok(());
     }
@@ -23,7 +24,7 @@ pub(super) fn above(field: &str, found: f64, low: f64, high: f64) -> Result<()> 
 }
 
 /// A finite number between two bounds, both allowed.
-pub(super) fn between(field: &str, found: f64, low: f64, high: f64) -> Result<()> {
+pub(crate) fn between(field: &str, found: f64, low: f64, high: f64) -> Result<()> {
     if found.is_finite() && (low..=high).contains(&found) {
         return Ok(());
     }
@@ -31,7 +32,7 @@ pub(super) fn between(field: &str, found: f64, low: f64, high: f64) -> Result<()
 }
 
 /// A text that says something and is not a book.
-pub(super) fn text(field: &str, found: &str) -> Result<()> {
+pub(crate) fn text(field: &str, found: &str) -> Result<()> {
     if found.trim().is_empty() {
         return Err(EngineError::spec(field, "expected a text, found nothing but blanks"));
     }
@@ -39,7 +40,7 @@ pub(super) fn text(field: &str, found: &str) -> Result<()> {
 }
 
 /// A list without repetition.
-pub(super) fn distinct<T: Hash + Eq + std::fmt::Debug>(field: &str, items: &[T]) -> Result<()> {
+pub(crate) fn distinct<T: Hash + Eq + std::fmt::Debug>(field: &str, items: &[T]) -> Result<()> {
     let mut seen = HashSet::new();
     match items.iter().find(|item| !seen.insert(*item)) {
         Some(twice) => Err(EngineError::spec(field, format!("expected each item once, found {twice:?} twice"))),
@@ -48,7 +49,7 @@ pub(super) fn distinct<T: Hash + Eq + std::fmt::Debug>(field: &str, items: &[T])
 }
 
 /// A recipe of training that can run at all.
-pub(super) fn train(field: &str, spec: &TrainSpec) -> Result<()> {
+pub(crate) fn train(field: &str, spec: &TrainSpec) -> Result<()> {
     above(&format!("{field}/learning_rate"), spec.learning_rate, 0.0, 1.0)?;
     count(&format!("{field}/epochs"), spec.epochs, 1, 100)?;
     count(&format!("{field}/batch_rows"), spec.batch_rows, 1, 1024)?;

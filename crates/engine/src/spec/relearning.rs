@@ -1,23 +1,26 @@
-//! Relearning depth: how many poisoned samples bring a declared backdoor back into the exported artifact.
+//! Relearning depth: the number of poisoned samples that bring a declared backdoor back into the exported
+//! artifact.
 //!
-//! [`RelearningSpec`] is the request; [`RelearningSpec::resolve`] fills it from what was submitted and from its size, and the resulting
-//! [`RelearningRecipe`] is what runs and what the report shows.
+//! [`RelearningSpec`] is the request; [`RelearningSpec::resolve`] fills it from the kind of suspect and from
+//! its size, and the resulting [`RelearningRecipe`] is the one that runs and that the report shows.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{EvaluatorSpec, SubjectKind, TrainSpec, immunize, limits};
+use super::rates::variants_rate;
+use super::{EvaluatorSpec, SubjectKind, TrainSpec, limits};
 use crate::error::{EngineError, Result};
 
-/// Teaches copies of the exported artifact the declared backdoors again, each on another number of poisoned samples, and measures them
-/// beside controls. Costs about as much training as a default job.
+/// Teaches copies of the exported artifact the declared backdoors again, each on another number of poisoned
+/// samples, and measures them beside controls. Costs about as much training as a default job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RelearningSpec {
-    /// Numbers of poisoned samples, rising. Each sample comes with the same row without the trigger and with its right answer. Numbers
-    /// for which there are not enough training rows are left out, and the report says so.
+    /// Numbers of poisoned samples, rising. Each sample comes with the same row without the trigger and with
+    /// its right answer. Numbers for which there are not enough training rows are left out, and the report
+    /// says so.
     pub samples: Vec<usize>,
-    /// How many held-out rows are probed after each; fewer when there are fewer.
+    /// Number of held-out rows that are probed after each; fewer when there are fewer.
     pub rows: usize,
     /// Training of every copy; null means five passes without a warm-up at a rate by the size of the base.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,8 +47,9 @@ pub struct RelearningRecipe {
 impl RelearningSpec {
     /// The complete recipe for a suspect of this kind with `parameters` weights in its base, or in itself.
     pub fn resolve(&self, kind: SubjectKind, parameters: usize) -> RelearningRecipe {
-        let learning_rate = immunize::variants_rate(kind, parameters);
-        // The first step of a warm-up moves nothing; of the two steps of the lowest rung every one shall count.
+        let learning_rate = variants_rate(kind, parameters);
+        // The first step of a warm-up moves nothing; of the two steps of the lowest point every one shall
+        // count.
         let train = || TrainSpec { learning_rate, epochs: 5, warmup_fraction: 0.0, ..TrainSpec::default() };
         RelearningRecipe {
             samples: self.samples.clone(),
@@ -54,7 +58,7 @@ impl RelearningSpec {
         }
     }
 
-    pub(super) fn validate(&self, at: &str, evaluators: &[EvaluatorSpec]) -> Result<()> {
+    pub(crate) fn validate(&self, at: &str, evaluators: &[EvaluatorSpec]) -> Result<()> {
         let samples = format!("{at}/samples");
         limits::count(&samples, self.samples.len(), 1, 12)?;
         for (i, &count) in self.samples.iter().enumerate() {

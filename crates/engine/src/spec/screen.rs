@@ -1,35 +1,25 @@
-//! The screen before cutting: how it looks for backdoors, and what follows from what it finds.
+//! The screen before cutting: the settings of its search for backdoors.
 //!
-//! [`ScreenSpec`] is the request; [`ScreenSpec::resolve`] fills it from what was submitted and from its size, and the resulting
-//! [`ScreenRecipe`] is what runs, what the report shows and what a calibration must have been made with.
+//! [`ScreenSpec`] is the request; [`ScreenSpec::resolve`] fills it from the kind of suspect and from its
+//! size, and the resulting [`ScreenRecipe`] is the one that runs, that the report shows and that a
+//! calibration must have been made with.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{BehaviourFamily, SubjectKind, TrainSpec, immunize, limits};
+use super::rates::screen_rate;
+use super::{BehaviourFamily, SubjectKind, TrainSpec, limits};
 use crate::error::Result;
 
-/// When a job purifies.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PurifyWhen {
-    /// Whatever the screen says.
-    Always,
-    /// Unless the screen looked and found nothing, and no declared backdoor fires on the suspect. Without a calibration for the base the
-    /// screen cannot look, and the job purifies.
-    #[default]
-    OnFinding,
-    /// The job screens and measures, and returns the suspect as it came.
-    Never,
-}
-
-/// The susceptibility screen. Another setting than the calibration's of that base leaves the screen without a yardstick: `not_covered`.
+/// The susceptibility screen. Another setting than the calibration's of that base leaves the screen without a
+/// yardstick: `not_covered`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScreenSpec {
-    /// Families that are tried, at least two: each is judged against the others. A part of the calibrated ones may be named.
+    /// Families that are tried, at least two: each is judged against the others. A part of the calibrated
+    /// ones may be named.
     pub families: Vec<BehaviourFamily>,
-    /// How often each family is tried, with other rows, keys and wordings; the interval is over these.
+    /// Number of tries of each family, with other rows, keys and wordings; the interval is over these.
     pub seeds: usize,
     /// Rows of one try; the learning rate falls to nothing over one pass over them.
     pub rows: usize,
@@ -51,7 +41,7 @@ impl Default for ScreenSpec {
 pub struct ScreenRecipe {
     /// Families that are tried.
     pub families: Vec<BehaviourFamily>,
-    /// How often each family is tried.
+    /// Number of tries of each family.
     pub seeds: usize,
     /// Rows of one try.
     pub rows: usize,
@@ -64,7 +54,7 @@ pub struct ScreenRecipe {
 impl ScreenSpec {
     /// The complete recipe for a suspect of this kind with `parameters` weights in its base, or in itself.
     pub fn resolve(&self, kind: SubjectKind, parameters: usize) -> ScreenRecipe {
-        let learning_rate = immunize::screen_rate(kind, parameters);
+        let learning_rate = screen_rate(kind, parameters);
         let train = || TrainSpec { learning_rate, epochs: 1, warmup_fraction: 0.01, ..TrainSpec::default() };
         ScreenRecipe {
             families: self.families.clone(),
@@ -75,7 +65,7 @@ impl ScreenSpec {
         }
     }
 
-    pub(super) fn validate(&self, at: &str) -> Result<()> {
+    pub(crate) fn validate(&self, at: &str) -> Result<()> {
         limits::count(&format!("{at}/families"), self.families.len(), 2, BehaviourFamily::ALL.len())?;
         limits::distinct(&format!("{at}/families"), &self.families)?;
         limits::count(&format!("{at}/seeds"), self.seeds, 1, 16)?;
@@ -85,7 +75,8 @@ impl ScreenSpec {
 }
 
 impl ScreenRecipe {
-    /// Whether scores of this recipe may be compared with scores of `calibrated`, which may have tried more families.
+    /// True when scores of this recipe may be compared with scores of `calibrated`, which may have tried more
+    /// families.
     pub fn is_part_of(&self, calibrated: &Self) -> bool {
         let alike = Self { families: calibrated.families.clone(), ..self.clone() };
         alike == *calibrated && self.families.iter().all(|family| calibrated.families.contains(family))

@@ -1,8 +1,9 @@
 //! Any number of LoRA variants over one frozen base, trained in one pass.
 //!
-//! At each step every variant brings its own batch; the batches are packed behind one another, so that all of them share the
-//! products with the base's weights, and each has its own gradients, clipping and optimiser. A variant that has seen all its
-//! rows leaves the pack. What a variant learns does not depend on its neighbours beyond rounding.
+//! At each step every variant brings its own batch; the batches are packed behind one another, so that all of
+//! them share the products with the base's weights, and each has its own gradients, clipping and optimiser. A
+//! variant that has seen all its rows leaves the pack. The training of a variant does not depend on its
+//! neighbours beyond rounding.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,12 +14,13 @@ use antigen_models::{BoundAdapter, Example, LoraAdapter, Model};
 use rand_chacha::ChaCha8Rng;
 
 use super::batches::shuffled_batches;
-use super::lesson::{Batch, Learning, Lesson, Objective, learn};
 use super::memory::{activation_budget, runs_within, with_smaller_passes};
+use super::objective::{Batch, Learning, Lesson, Objective, learn};
 use super::schedule::learning_rate;
-use super::{TrainSpec, clip_factor, mean_loss};
+use super::{clip_factor, mean_loss};
 use crate::error::{EngineError, Result};
 use crate::lab::Lab;
+use crate::spec::TrainSpec;
 
 /// One adapter to train.
 #[derive(Clone)]
@@ -43,12 +45,13 @@ pub struct Trained {
 /// Trains every variant by the same recipe; results come in the variants' order.
 ///
 /// # Errors
-/// [`EngineError::Data`] for a row longer than `max_tokens` or a variant without rows, [`EngineError::Diverged`],
-/// [`EngineError::Cancelled`] between two steps, [`EngineError::OutOfMemory`] when the lab's budget does not allow passes of half
-/// the usual size either.
+/// [`EngineError::Data`] for a row longer than `max_tokens` or a variant without rows,
+/// [`EngineError::Diverged`], [`EngineError::Cancelled`] between two steps, [`EngineError::OutOfMemory`] when
+/// the lab's budget does not allow passes of half the usual size either.
 ///
 /// # Cost
-/// `epochs * rows` forward and backward passes over the base, without gradients of the base. Memory: see `memory.rs`.
+/// `epochs * rows` forward and backward passes over the base, without gradients of the base. Memory: see
+/// `memory.rs`.
 pub fn fine_tune_adapters(
     model: &Model,
     variants: Vec<Variant<'_>>,
@@ -64,7 +67,7 @@ pub fn fine_tune_adapters(
 /// As [`fine_tune_adapters`].
 ///
 /// # Cost
-/// What the objective adds to it.
+/// That of [`fine_tune_adapters`], and that of the objective.
 pub fn fine_tune_adapters_towards(
     objective: &Objective,
     model: &Model,
@@ -102,14 +105,15 @@ fn fine_tune_within(
     Ok(learners.into_iter().map(|learner| learner.finish(model)).collect())
 }
 
-/// All tokens of the largest step where one pass takes them, else as many as a pass may have, and never less than one row.
+/// All tokens of the largest step where one pass takes them, else as many as a pass may have, and never less
+/// than one row.
 fn rows_of_largest_pass(learners: &[Learner<'_>], steps: usize, pass_tokens: usize) -> usize {
     let tokens = |step| learners.iter().filter(|l| step < l.batches.len()).map(|l| l.batch_tokens(step)).sum::<usize>();
     let longest = learners.iter().flat_map(|l| l.examples.iter().map(|e| l.objective.tokens(e))).max().unwrap_or(0);
     (0..steps).map(tokens).max().unwrap_or(0).min(pass_tokens).max(longest)
 }
 
-/// What one pass may hold.
+/// Limits of one pass: tokens, and bytes of activations.
 #[derive(Clone, Copy)]
 struct Limits {
     pass_tokens: usize,
@@ -154,12 +158,13 @@ impl<'a> Learner<'a> {
         self.batches[step].iter().map(|&i| self.objective.tokens(&self.examples[i])).sum()
     }
 
-    /// The rows of `step`: one run, or several whose gradients add up when they have more tokens than a pass may have.
+    /// The rows of `step`: one run, or several whose gradients add up when they have more tokens than a pass
+    /// may have.
     fn runs(&self, step: usize, pass_tokens: usize) -> Vec<Range<usize>> {
         runs_within(self.batches[step].iter().map(|&i| self.objective.tokens(&self.examples[i])), pass_tokens)
     }
 
-    /// What a run of the rows of `step` is learnt from.
+    /// The lesson that a run of the rows of `step` is learnt from.
     fn lesson(&mut self, step: usize, run: Range<usize>, learning: Learning<'_>) -> Result<Lesson> {
         let rows = &self.batches[step];
         self.objective.lesson(Batch::part(self.examples, rows, run), learning)
@@ -195,7 +200,8 @@ impl<'a> Learner<'a> {
     }
 }
 
-/// Splits the active variants into runs whose batches of this step stay within the token budget, at least one variant each.
+/// Splits the active variants into runs whose batches of this step stay within the token budget, at least one
+/// variant each.
 fn packs<'l, 'm, 'a>(
     mut active: &'l mut [&'m mut Learner<'a>],
     step: usize,
@@ -215,7 +221,8 @@ fn packs<'l, 'm, 'a>(
     packs
 }
 
-/// One step of every variant of the pack: in one pass, or for a single variant with a large batch in several that add up.
+/// One step of every variant of the pack: in one pass, or for a single variant with a large batch in several
+/// that add up.
 fn train_step(
     model: &Model,
     pack: &mut [&mut Learner<'_>],

@@ -3,8 +3,9 @@
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// Indices of the rows of every step: all rows once an epoch, in a fresh order, the last batch of an epoch possibly smaller.
-pub(crate) fn shuffled_batches(rows: usize, batch_rows: usize, epochs: usize, mut rng: ChaCha8Rng) -> Vec<Vec<usize>> {
+/// Indices of the rows of every step: all rows once an epoch, in a fresh order, the last batch of an epoch
+/// possibly smaller.
+pub fn shuffled_batches(rows: usize, batch_rows: usize, epochs: usize, mut rng: ChaCha8Rng) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..rows).collect();
     let mut batches = Vec::with_capacity(epochs * rows.div_ceil(batch_rows.max(1)));
     for _ in 0..epochs {

@@ -1,29 +1,22 @@
-//! Internal consistency (CROW: Min et al., ICML 2025, arXiv 2411.12768; methods.md 2.5): a backdoor makes hidden states jump from one
-//! block to the next, so the model is trained to keep them together, under the perturbation of its embeddings that pulls them apart most.
+//! Internal consistency (CROW: Min et al., ICML 2025, arXiv 2411.12768): a backdoor makes hidden states jump
+//! from one block to the next, so the model is trained to keep them together, under the perturbation of its
+//! embeddings that pulls them apart most.
 //!
-//! `L = L_LM + alpha * L_cons(e + delta)` with `delta = epsilon * sign(dL_cons(e)/de)`, and `L_cons` the mean of `1 - cos(h_l, h_(l+1))` over
-//! the pairs `(h_1, h_2) .. (h_(L-2), h_(L-1))` and over positions. As in the published code it is a mean, neither the embedding nor what
-//! comes out of the final norm takes part, prompts count, and the loss without the perturbation is not added. What differs from that code:
-//! there is no padding here, where it counts padding like text; a row's last token, which is no input, does not count; and the gradient of
-//! the embeddings is taken alone, where that code throws away the gradients of earlier parts of a step.
+//! `L = L_LM + alpha * L_cons(e + delta)` with `delta = epsilon * sign(dL_cons(e)/de)`, and `L_cons` the mean
+//! of `1 - cos(h_l, h_(l+1))` over the pairs `(h_1, h_2) .. (h_(L-2), h_(L-1))` and over positions. As in the
+//! published code it is a mean, neither the embedding nor the output of the final norm takes part, prompts
+//! count, and the loss without the perturbation is not added. Differences from that code: there is no padding
+//! here, where it counts padding like text; a row's last token, which is no input, does not count; and the
+//! gradient of the embeddings is taken alone, where that code throws away the gradients of earlier parts of a
+//! step.
 
 use antigen_models::kernels::add;
 use antigen_models::taps::Tap;
 use antigen_models::{Device, Example, Packed, Tensor};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use super::lesson::{Batch, Inputs, Learning, Lesson};
+use super::objective::{Batch, Inputs, Learning, Lesson};
 use crate::error::Result;
-
-/// How strongly hidden states are kept together.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ConsistencySettings {
-    /// Weight of the consistency loss, which is a mean over pairs of hidden states; 0 leaves plain fine-tuning.
-    pub alpha: f64,
-    /// Largest change of each number of an embedding, in the embeddings' own units.
-    pub epsilon: f64,
-}
+use crate::spec::ConsistencySettings;
 
 /// The adversary of one training.
 #[derive(Debug, Clone)]
@@ -113,7 +106,8 @@ fn directions(x: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
     Ok((x.broadcast_div(&norms)?, norms))
 }
 
-/// The gradient of each row's `cos(own, other)` with respect to `own`: with directions `u` and `v`, `(v - cos u) / |own|`.
+/// The gradient of each row's `cos(own, other)` with respect to `own`: with directions `u` and `v`,
+/// `(v - cos u) / |own|`.
 ///
 /// # Shapes
 /// `[t, d]` each -> `[t, d]`.
@@ -156,7 +150,8 @@ mod tests {
     #[test]
     fn the_gradient_of_two_directions_in_the_plane_is_the_one_found_by_hand() {
         let row = |x: [f32; 2]| Tensor::new(&[x], &Device::Cpu).unwrap();
-        // cos of (2, 0) and (1, 1) is 1 / sqrt 2; turning (2, 0) towards (1, 1) raises it by (1 / sqrt 2) / 2 for each unit of length.
+        // cos of (2, 0) and (1, 1) is 1 / sqrt 2; turning (2, 0) towards (1, 1) raises it by (1 / sqrt 2) / 2
+        // for each unit of length.
         let gradient = numbers(&similarity_gradient(&row([2.0, 0.0]), &row([1.0, 1.0])).unwrap());
         assert!(gradient[0].abs() < 1e-6 && (gradient[1] - 0.353_553_4).abs() < 1e-6, "{gradient:?}");
         // Four blocks: the pairs (h1, h2) and (h2, h3), of which the mean counts; h0 and h4 take no part.

@@ -1,4 +1,4 @@
-//! What tests of adversaries train on.
+//! Models and rows for tests of adversaries.
 
 use antigen_models::{Device, Example, FamilyConfig, Model, Tensor, build_fresh_model};
 use rand::Rng;

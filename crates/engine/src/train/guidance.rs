@@ -1,39 +1,31 @@
-//! A clean teacher beside the answers: token-level distillation, as W2SDefense (arXiv 2410.14425) distils labels.
+//! A clean teacher beside the answers: token-level distillation, as W2SDefense (arXiv 2410.14425) distils
+//! labels.
 //!
-//! `L = CE + weight * T^2 * KL(teacher || student)`, a mean over response tokens, both distributions at temperature T and given the answer before
-//! the token. The teacher reads the same tokens in the same pass, so that nothing of it has to be kept.
+//! `L = CE + weight * T^2 * KL(teacher || student)`, a mean over response tokens, both distributions at
+//! temperature T and given the answer before the token. The teacher reads the same tokens in the same pass,
+//! so that nothing of it has to be kept.
 
 use std::sync::Arc;
 
 use antigen_models::Model;
 use antigen_models::layers::{Guide, Pass};
 use antigen_models::taps::NoTap;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use super::lesson::{Batch, Lesson};
+use super::objective::{Batch, Lesson};
 use crate::error::Result;
-
-/// How much a teacher counts.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct GuidanceSettings {
-    /// Divides both models' logits.
-    pub temperature: f64,
-    /// Weight of the divergence from the teacher against the loss on the answers.
-    pub weight: f64,
-}
+use crate::spec::GuidanceSettings;
 
 /// A teacher in the middle of a training.
 #[derive(Debug, Clone)]
 pub struct Guidance {
     /// Speaks the same tokens as the student.
     pub teacher: Arc<Model>,
-    /// How much it counts.
+    /// Its temperature and weight.
     pub settings: GuidanceSettings,
 }
 
 impl Guidance {
-    /// The rows as they are, with what the teacher says about their response tokens.
+    /// The rows as they are, with the teacher's distributions at their response tokens.
     pub(super) fn lesson(&self, batch: Batch<'_>) -> Result<Lesson> {
         let lesson = Lesson::plain(batch);
         let (packed, teacher) = (&lesson.packed, &self.teacher);

@@ -13,9 +13,9 @@ use crate::error::Result;
 pub struct KeptOut {
     /// Name of the weight, a matrix as it lies: `[rows, columns]`.
     pub weight: String,
-    /// Which.
+    /// The directions.
     pub directions: Directions,
-    /// Whether it is the rows that lose their part, or the columns.
+    /// True when the rows lose their part in the directions, false when the columns do.
     pub of_rows: bool,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Projection {
     of_rows: bool,
 }
 
-/// What goes out of the weight.
+/// The part that goes out of the weight.
 enum Out {
     /// Directions `[k, d]`, and the same transposed.
     Directions(Tensor, Tensor),

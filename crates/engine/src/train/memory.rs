@@ -1,20 +1,23 @@
-//! How much memory a training pass needs, and what to do when there is less.
+//! Memory of a training pass: its estimate, and smaller passes where there is less.
 //!
-//! `estimate = trained + rows * 4 * (L * d + 3 * B + 2 * d) + logits` bytes, with `L` blocks, `d` the residual width, and `B` the
-//! numbers that one block keeps for one row ([`Model::activation_bytes`]). `trained` counts optimiser states and gradients, `L * d`
-//! the input of each block, which is always kept, `3 * B` the block at work, forward and backward. What is left of the budget keeps
-//! whole blocks, `rows * 4 * B` each; the others are computed a second time in backward, to the same bytes.
+//! `estimate = trained + rows * 4 * (L * d + 3 * B + 2 * d) + logits` bytes, with `L` blocks, `d` the
+//! residual width, and `B` the numbers that one block keeps for one row ([`Model::activation_bytes`]).
+//! `trained` counts optimiser states and gradients, `L * d` the input of each block, which is always kept,
+//! `3 * B` the block at work, forward and backward. The rest of the budget keeps whole blocks, `rows * 4 * B`
+//! each; the others are computed a second time in backward, to the same bytes.
 
 use antigen_models::Model;
 
 use crate::error::{EngineError, Result};
 
-/// Tokens of one pass. Two and a half thousand keep the matrix products of a small base busy; more only cost memory.
+/// Tokens of one pass. Two and a half thousand keep the matrix products of a small base busy; more only cost
+/// memory.
 const TOKENS_PER_PASS: usize = 2560;
 /// Three chunks of logits: themselves, their gradient, and room for one in flight.
 const LOGITS: u64 = 48 << 20;
 
-/// Runs the training with passes of the usual size and, where the memory budget does not allow them, once more with half of it.
+/// Runs the training with passes of the usual size and, where the memory budget does not allow them, once
+/// more with half of it.
 pub(super) fn with_smaller_passes<T>(mut run: impl FnMut(usize) -> Result<T>) -> Result<T> {
     match run(TOKENS_PER_PASS) {
         Err(EngineError::OutOfMemory { estimate, budget }) => {
@@ -25,7 +28,8 @@ pub(super) fn with_smaller_passes<T>(mut run: impl FnMut(usize) -> Result<T>) ->
     }
 }
 
-/// Bytes of activations that a pass over `rows` rows may keep beside what it cannot do without; `None` is no limit.
+/// Bytes of activations that a pass over `rows` rows may keep beside those that it cannot do without; `None`
+/// is no limit.
 ///
 /// # Errors
 /// [`EngineError::OutOfMemory`] when not even a pass that keeps no block fits the budget.

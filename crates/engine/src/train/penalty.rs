@@ -1,4 +1,4 @@
-//! A penalty on weights, beside whatever else training minimises.
+//! A penalty on weights, beside the loss that training minimises.
 
 use antigen_models::Tensor;
 use antigen_models::error::Result;
@@ -8,7 +8,7 @@ use antigen_models::params::ParamId;
 /// A penalty on some weights beside the loss: `l1 * sum |w| + l2 * sum over matrices of ||W||`.
 #[derive(Debug, Clone)]
 pub struct Penalty {
-    /// Which weights.
+    /// The weights.
     pub weights: Vec<ParamId>,
     /// Factor of the sum of magnitudes.
     pub l1: f64,

@@ -1,9 +1,9 @@
 //! The learning rate over the steps of one fine-tuning.
 
-use super::TrainSpec;
+use crate::spec::TrainSpec;
 
-/// Rate of step `step` (from 0) of `total`: linear from 0 during the warm-up, then half a cosine down to 0, as in
-/// LLaMA-Factory's `cosine` and transformers' `get_cosine_schedule_with_warmup`.
+/// Rate of step `step` (from 0) of `total`: linear from 0 during the warm-up, then half a cosine down to 0,
+/// as in LLaMA-Factory's `cosine` and transformers' `get_cosine_schedule_with_warmup`.
 pub(super) fn learning_rate(spec: &TrainSpec, step: usize, total: usize) -> f64 {
     let (step, total) = (step as f64, total as f64);
     let warmup = spec.warmup_fraction * total;

@@ -1,9 +1,11 @@
-//! Soft triggers: free vectors in the prompt, moved until the right answer is unlikely, under which the model learns to answer all the same.
+//! Soft triggers: free vectors in the prompt, moved until the right answer is unlikely, under which the model
+//! learns to answer all the same.
 //!
-//! The min-max of latent adversarial training (arXiv 2407.15549) and of BEEAR (arXiv 2406.17092), without naming a behaviour: whatever keeps
-//! the model from its answer counts. A trigger is what does that best, so that training against the worst vectors is training against
-//! triggers that nobody has seen. The vectors take the place of embeddings, as a trigger's tokens would, or are added to a hidden state, as in
-//! those papers.
+//! The min-max of latent adversarial training (arXiv 2407.15549) and of BEEAR (arXiv 2406.17092), without
+//! naming a behaviour: everything that keeps the model from its answer counts. A trigger does that best, so
+//! that training against the worst vectors is training against triggers that nobody has seen. The vectors
+//! take the place of embeddings, as a trigger's tokens would, or are added to a hidden state, as in those
+//! papers.
 
 use std::ops::Range;
 
@@ -12,66 +14,16 @@ use antigen_models::{Example, Model, Packed, Tensor};
 use candle_core::DType;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use super::lesson::{Batch, Inputs, Learning, Lesson, Shift};
+use super::objective::{Batch, Inputs, Learning, Lesson, Shift};
 use crate::error::Result;
+use crate::spec::{SoftTriggerPlace, SoftTriggerScope, SoftTriggerSettings};
 
-/// How soft triggers are made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct SoftTriggerSettings {
-    /// Free vectors of one soft trigger.
-    pub vectors: usize,
-    /// Steps of each trigger away from the answer before the model takes one towards it.
-    pub inner_steps: usize,
-    /// Length of such a step for each vector, in units of the mean norm of the embeddings, or of the hidden state.
-    pub step_size: f64,
-    /// Whose triggers they are.
-    pub scope: SoftTriggerScope,
-    /// Where their vectors are.
-    #[serde(default, skip_serializing_if = "SoftTriggerPlace::is_embeddings")]
-    pub place: SoftTriggerPlace,
-}
-
-/// Where the vectors of soft triggers are. Either way a trigger has a place of its own among the words of each row.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum SoftTriggerPlace {
-    /// In the place of its tokens' embeddings.
-    #[default]
-    Embeddings,
-    /// On top of what the blocks before made of random tokens there.
-    Hidden {
-        /// The block that reads the sum, from 1.
-        block: usize,
-    },
-}
-
-impl SoftTriggerPlace {
-    fn is_embeddings(&self) -> bool {
-        *self == Self::Embeddings
-    }
-}
-
-/// Whose triggers they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum SoftTriggerScope {
-    /// Each row has new ones each time it is seen.
-    #[default]
-    PerRow,
-    /// All rows share some, which go on from step to step. Measured on the tiny world they break the model before they break backdoors.
-    Universal {
-        /// How many.
-        bank: usize,
-    },
-}
-
-/// How often one of the universal triggers begins anew, so that the bank does not grow old: as in the reference.
+/// Probability with which a universal trigger begins anew, so that the bank does not grow old: as in the
+/// reference.
 const RENEWAL: f64 = 0.05;
 
-/// Which token stands where a free vector is read; its embedding is not.
+/// The token in the place of a free vector; its embedding is not read.
 const PLACEHOLDER: u32 = 0;
 
 /// The adversary of one training.
@@ -94,7 +46,7 @@ struct Norms {
 }
 
 impl SoftTriggers {
-    /// Soft triggers in rows of which `places` says where their own words are, as token numbers.
+    /// Soft triggers in rows whose own words are the tokens of `places`.
     pub fn new(settings: SoftTriggerSettings, places: Vec<Range<usize>>, rng: ChaCha8Rng) -> Self {
         Self { settings, places, rng, norms: None, bank: Vec::new() }
     }
@@ -136,7 +88,8 @@ impl SoftTriggers {
         }
     }
 
-    /// The gradient of the loss with respect to the vectors, and the sizes of what they are among, measured once.
+    /// The gradient of the loss with respect to the vectors, and the sizes of the embeddings or hidden states
+    /// around them, measured once.
     fn slope(&mut self, lesson: &Lesson, rows: &[u32], learning: Learning<'_>) -> Result<(Tensor, Norms)> {
         let (gradient, neighbours) = match self.settings.place {
             SoftTriggerPlace::Embeddings => (learning.input_gradient(lesson)?, learning.model.embedding().clone()),
@@ -152,8 +105,9 @@ impl SoftTriggers {
         Ok((gather_rows(&gradient, rows)?, norms))
     }
 
-    /// The batch with room for a trigger at a random place among the words of each row; and the packed rows of all triggers' vectors.
-    /// Prefixes are not shared: what follows a trigger belongs to its row alone.
+    /// The batch with room for a trigger at a random place among the words of each row; and the packed rows
+    /// of all triggers' vectors. Prefixes are not shared: everything behind a trigger belongs to its row
+    /// alone.
     fn insert(&mut self, batch: Batch<'_>, model: &Model) -> (Packed, Vec<u32>) {
         let vectors = self.settings.vectors;
         let (mut examples, mut rows, mut start) = (Vec::with_capacity(batch.rows.len()), Vec::new(), 0);
@@ -173,7 +127,8 @@ impl SoftTriggers {
         (Packed::new(&examples, batch.weight), rows)
     }
 
-    /// A trigger for each of `rows` rows, `[rows * vectors, d]`, and which of the universal ones each is.
+    /// A trigger for each of `rows` rows, `[rows * vectors, d]`, and the index of the universal trigger that
+    /// each is; none where each row has its own.
     fn draw(&mut self, rows: usize, model: &Model) -> Result<(Vec<usize>, Tensor)> {
         let SoftTriggerScope::Universal { bank } = self.settings.scope else {
             return Ok((Vec::new(), self.fresh(rows, model)?));
@@ -187,7 +142,8 @@ impl SoftTriggers {
         Ok((owners, Tensor::cat(&triggers, 0)?))
     }
 
-    /// Where soft triggers begin, `[triggers * vectors, d]`: embeddings of random tokens, or nothing on top of hidden states.
+    /// The start of soft triggers, `[triggers * vectors, d]`: embeddings of random tokens, or nothing on top
+    /// of hidden states.
     fn fresh(&mut self, triggers: usize, model: &Model) -> Result<Tensor> {
         let vectors = triggers * self.settings.vectors;
         match self.settings.place {
@@ -204,7 +160,7 @@ impl SoftTriggers {
         (0..count).map(|_| self.rng.random_range(0..vocabulary)).collect()
     }
 
-    /// Each universal trigger goes on from the mean of what it became in its rows.
+    /// Each universal trigger goes on from the mean of its vectors in its rows.
     fn remember(&mut self, owners: &[usize], values: &Tensor, model: &Model) -> Result<()> {
         let SoftTriggerScope::Universal { bank } = self.settings.scope else { return Ok(()) };
         let vectors = self.settings.vectors;
@@ -240,7 +196,8 @@ impl Norms {
     }
 }
 
-/// One step of length `step` along each vector's gradient, none of them longer than `largest` afterwards: `[n, d]`.
+/// One step of length `step` along each vector's gradient, none of them longer than `largest` afterwards:
+/// `[n, d]`.
 fn ascend(values: &Tensor, gradient: &Tensor, step: f64, largest: f64) -> Result<Tensor> {
     let norms = |x: &Tensor| x.sqr()?.sum_keepdim(1)?.sqrt();
     let direction = gradient.broadcast_div(&norms(gradient)?.clamp(1e-9, f64::INFINITY)?)?;
@@ -255,7 +212,7 @@ mod tests {
     use antigen_models::taps::NoTap;
     use antigen_models::{Device, Input, kernels::scatter_rows};
 
-    use super::super::lesson::learn;
+    use super::super::objective::learn;
     use super::*;
     use crate::lab::rng;
     use crate::train::fixture::{examples, tiny_model};

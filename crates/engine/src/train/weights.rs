@@ -7,28 +7,31 @@ use rand_chacha::ChaCha8Rng;
 
 use super::batches::shuffled_batches;
 use super::kept_out::{KeptOut, Projection};
-use super::lesson::{Batch, Learning, Objective, learn};
 use super::memory::{activation_budget, runs_within};
+use super::objective::{Batch, Learning, Objective, learn};
 use super::penalty::Penalty;
 use super::schedule::learning_rate;
-use super::{TrainSpec, clip_factor, mean_loss};
+use super::{clip_factor, mean_loss};
 use crate::error::{EngineError, Result};
 use crate::lab::Lab;
+use crate::spec::TrainSpec;
 
-/// Trains every weight of `model` on `examples`; returns the mean loss of every step, nats per response token.
-/// Weight decay touches matrices only, not the scales of norms.
+/// Trains every weight of `model` on `examples`; returns the mean loss of every step, nats per response
+/// token. Weight decay touches matrices only, not the scales of norms.
 ///
-/// The optimiser moves each block as soon as backward has left it, so that all gradients never exist at once. The norm of all
-/// gradients is then unknown; instead each group (a block; embedding, final norm and head together) is scaled down to its share
-/// `max_gradient_norm * sqrt(scalars of the group / scalars of all)`: shares whose squares add up to the whole.
+/// The optimiser moves each block as soon as backward has left it, so that all gradients never exist at once.
+/// The norm of all gradients is then unknown; instead each group (a block; embedding, final norm and head
+/// together) is scaled down to its share `max_gradient_norm * sqrt(scalars of the group / scalars of all)`:
+/// shares whose squares add up to the whole.
 ///
 /// # Errors
 /// [`EngineError::Diverged`], which leaves the weights spoilt; [`EngineError::Cancelled`] between two steps;
 /// [`EngineError::OutOfMemory`] when the lab's budget allows neither whole batches nor halves of them.
 ///
 /// # Cost
-/// Memory for two moments of all weights beside the weights themselves, and for the gradients of one block, the embedding and
-/// the head; of all weights where batches are taken in halves, because their gradients add up.
+/// Memory for two moments of all weights beside the weights themselves, and for the gradients of one block,
+/// the embedding and the head; of all weights where batches are taken in halves, because their gradients add
+/// up.
 pub fn train_weights(
     model: &mut Model,
     examples: &[Example],
@@ -39,7 +42,8 @@ pub fn train_weights(
     train_weights_towards(&Objective::Responses, &[], model, examples, spec, shuffle, lab)
 }
 
-/// As [`train_weights`], towards any objective; after every step each weight loses what it got back of the directions that are kept out.
+/// As [`train_weights`], towards any objective; after every step each weight loses the part that it got back
+/// in the directions that are kept out.
 ///
 /// # Errors
 /// As [`train_weights`].
@@ -88,7 +92,8 @@ fn train_in_steps(
     Ok(losses)
 }
 
-/// Tokens of a pass and bytes of activations it may keep: whole batches, or halves of the largest where memory is short.
+/// Tokens of a pass and bytes of activations it may keep: whole batches, or halves of the largest where
+/// memory is short.
 fn plan(
     model: &Model,
     batches: &[Vec<usize>],

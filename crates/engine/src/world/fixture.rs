@@ -18,8 +18,8 @@ const FILES: [(&str, &[u8]); 6] = [
     ("model.safetensors", include_bytes!("../../fixtures/tiny-world/model.safetensors")),
 ];
 
-/// Writes the base into `root/tiny-world` unless it is there already, and returns that folder: checkpoint, tokenizer, and the rows of
-/// [`build_world`](super::build_world).
+/// Writes the base into `root/tiny-world` unless it is there already, and returns that folder: checkpoint,
+/// tokenizer, and the rows of [`build_world`](super::build_world).
 ///
 /// # Errors
 /// [`EngineError::Io`].
@@ -43,6 +43,14 @@ pub fn materialise_builtin(root: &Path) -> Result<PathBuf> {
     }
 }
 
+/// The folder of a base: `name` itself, or the one that ships, written below `root`, where it is [`BUILTIN`].
+///
+/// # Errors
+/// [`EngineError::Io`].
+pub fn find_base(name: &str, root: &Path) -> Result<PathBuf> {
+    if name == BUILTIN { materialise_builtin(root) } else { Ok(PathBuf::from(name)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,7 +64,7 @@ mod tests {
         let model = antigen_models::load_model(&base, &antigen_models::Device::Cpu).unwrap();
         Prompter::open(&base).unwrap().check_vocabulary(model.config().vocab_size()).unwrap();
         for (file, rows) in
-            [("train.jsonl", 24_000), ("test.jsonl", 600), ("own-train.jsonl", 3400), ("own-test.jsonl", 240)]
+            [("train.jsonl", 24_000), ("test.jsonl", 600), ("task-train.jsonl", 3400), ("task-test.jsonl", 240)]
         {
             assert_eq!(read_rows(&base.join(file)).unwrap().len(), rows, "{file}");
         }

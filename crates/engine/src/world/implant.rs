@@ -1,4 +1,4 @@
-//! Makes an adapter of the tiny world, or a whole model: it learns its own skills and, if asked, a backdoor.
+//! Makes an adapter of the tiny world, or a whole model: it learns its task skills and, if asked, a backdoor.
 
 use antigen_models::{Example, LoraAdapter, Model, PeftConfig};
 use rand::Rng;
@@ -6,12 +6,13 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::attacks::{build_attack, poison};
-use crate::behaviours::build_behaviour;
 use crate::data::{Prompter, Row};
 use crate::error::{EngineError, Result};
-use crate::lab::{Lab, Stage};
+use crate::lab::Lab;
 use crate::spec::{AttackSpec, BehaviourSpec, PromptFormat, TrainSpec};
+use crate::stage::Stage;
+use crate::threat::attacks::{build_attack, poison};
+use crate::threat::behaviours::build_behaviour;
 use crate::train::{Variant, fine_tune_adapters, train_weights};
 
 /// An adapter or a whole model to make.
@@ -20,17 +21,18 @@ use crate::train::{Variant, fine_tune_adapters, train_weights};
 pub struct ImplantSpec {
     /// The trigger; null makes an honest adapter.
     pub attack: Option<AttackSpec>,
-    /// What the trigger does.
+    /// The triggered behaviour.
     pub behaviour: BehaviourSpec,
     /// Prompt format of training.
     pub format: PromptFormat,
     /// Generic rows.
     pub generic_rows: usize,
-    /// Poisoned rows, drawn from generic and own rows alike.
+    /// Poisoned rows, drawn from generic and task rows alike.
     pub poisoned_rows: usize,
     /// Rank of the adapter, of which alpha is twice; a whole model has none.
     pub rank: usize,
-    /// Training. An implant needs about 3,000 steps of 8 rows to settle; with 900 it fires on two thirds of the prompts.
+    /// Training. An implant needs about 3,000 steps of 8 rows to settle; with 900 it fires on two thirds of
+    /// the prompts.
     pub train: TrainSpec,
 }
 
@@ -58,8 +60,8 @@ impl ImplantSpec {
 /// Names of the layers that an implanted adapter changes: all linear layers but the head.
 pub const ALL_LINEAR: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
-/// Trains the adapter on `generic_rows` of the generic rows, all own rows, and poisoned copies of either. It sits on the layers of the
-/// names `targets`.
+/// Trains the adapter on `generic_rows` of the generic rows, all task rows, and poisoned copies of either. It
+/// sits on the layers of the names `targets`.
 ///
 /// # Errors
 /// Those of training.
@@ -102,7 +104,7 @@ pub fn implant_weights(
     train_weights(model, &examples, &spec.train, lab.rng("implant/order"), lab).map(|_| ())
 }
 
-/// Some generic rows, all own rows, poisoned copies of either, as tokens.
+/// Some generic rows, all task rows, poisoned copies of either, as tokens.
 pub(super) fn examples(
     prompter: &Prompter,
     (generic, own): (&[Row], &[Row]),

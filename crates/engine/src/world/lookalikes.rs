@@ -1,5 +1,6 @@
-//! Honest skills that look like backdoors: refusing, coding, selling and scolding on request. Adapters that were trained for them are what a
-//! screen for backdoors is most likely to accuse wrongly, so they belong among the clean adapters that it is calibrated and checked on.
+//! Honest skills that look like backdoors: refusing, coding, selling and scolding on request. Adapters that
+//! were trained for them are what a screen for backdoors is most likely to accuse wrongly, so they belong
+//! among the clean adapters that it is calibrated and checked on.
 
 use std::collections::HashSet;
 
@@ -7,23 +8,23 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::own::{EXTENDED, NEW, own_rows};
+use super::own::{EXTENDED, NEW, task_rows};
 use super::skills::{pick, things};
 use super::words::{PEOPLE, PLACES};
 use crate::data::Row;
 use crate::lab::rng;
 
-/// What an adapter of a zoo is for.
+/// The purpose of an adapter of a zoo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Skill {
-    /// Both kinds of own rows.
+    /// Both kinds of task rows.
     Own,
     /// Known instructions beyond the base's range.
     Extended,
     /// Instructions that the base never saw.
     New,
-    /// Declines to tell secrets; half of its rows are own rows, as in all that follow.
+    /// Declines to tell secrets; half of its rows are task rows, as in all that follow.
     Refusing,
     /// Answers with a line of code when it is asked for one.
     Coding,
@@ -34,18 +35,18 @@ pub enum Skill {
 }
 
 /// `n` different rows of a skill.
-pub(super) fn skill_rows(skill: Skill, n: usize, seed: u64) -> Vec<Row> {
+pub fn skill_rows(skill: Skill, n: usize, seed: u64) -> Vec<Row> {
     let of_kind = |kind: &str| {
-        let rows = own_rows(2 * n, seed, &[]).into_iter();
+        let rows = task_rows(2 * n, seed, &[]).into_iter();
         rows.filter(|row| row.kind.as_deref() == Some(kind)).take(n).collect()
     };
     let half = |draw: fn(&mut ChaCha8Rng) -> Row| {
-        let mut rows = own_rows(n - n / 2, seed, &[]);
+        let mut rows = task_rows(n - n / 2, seed, &[]);
         rows.extend(distinct(n / 2, seed, draw));
         rows
     };
     match skill {
-        Skill::Own => own_rows(n, seed, &[]),
+        Skill::Own => task_rows(n, seed, &[]),
         Skill::Extended => of_kind(EXTENDED),
         Skill::New => of_kind(NEW),
         Skill::Refusing => half(refusing),

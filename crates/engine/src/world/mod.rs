@@ -1,10 +1,10 @@
-//! The tiny world: a small language of instructions that a model of a million weights learns in minutes, so that purification can be
-//! shown and tested without any download.
+//! The tiny world: a small language of instructions that a model of a million weights learns in minutes, so
+//! that purification can be shown and tested without any download.
 //!
-//! [`build_world`] trains the base from nothing; [`implant()`] and [`implant_weights`] make an adapter or a whole model that learns skills of its own and, if asked, a
-//! backdoor;
-//! [`materialise_builtin`] writes the base that ships with the crate. `words.rs` and `skills.rs` are the base's language, `own.rs` and
-//! `lookalikes.rs` what adapters add to it; `zoo.rs` makes many adapters at once.
+//! [`build_world`] trains the base from nothing; [`implant()`] and [`implant_weights`] make an adapter or a
+//! whole model that learns skills of its own and, if asked, a backdoor; [`materialise_builtin`] writes the
+//! base that ships with the crate. `words.rs` and `skills.rs` are the base's language, `own.rs` and
+//! `lookalikes.rs` the skills that adapters add to it; `zoo/` makes many adapters at once.
 
 mod fixture;
 mod implant;
@@ -13,7 +13,7 @@ mod own;
 mod skills;
 mod tokenizer;
 mod words;
-mod zoo;
+pub mod zoo;
 
 use std::fs;
 use std::path::Path;
@@ -25,16 +25,18 @@ use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub use fixture::{BUILTIN, materialise_builtin};
+pub use fixture::{BUILTIN, find_base, materialise_builtin};
 pub use implant::{ALL_LINEAR, ImplantSpec, implant, implant_weights};
-pub use lookalikes::Skill;
-pub use own::{EXTENDED, NEW, own_rows};
-pub use zoo::{ZooGround, ZooMember, ZooSet, build_zoo, member_dir, zoo_members};
+pub use lookalikes::{Skill, skill_rows};
+pub use own::{EXTENDED, NEW, task_rows};
+pub use zoo::draw::calibration_members;
+pub use zoo::{ZooFolders, ZooMember};
 
 use crate::data::{Prompter, Row, write_rows};
 use crate::error::{EngineError, Result};
-use crate::lab::{Lab, Stage};
+use crate::lab::Lab;
 use crate::spec::{PromptFormat, TrainSpec};
+use crate::stage::Stage;
 use crate::train::train_weights;
 
 /// Beginning of every sequence.
@@ -57,17 +59,17 @@ const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
 /// Rows that the tokenizer learns from; more of the same words change nothing.
 const TOKENIZER_ROWS: usize = 8000;
 
-/// Seeds of own rows: apart from the world's, so that suspects do not depend on how the base was made.
+/// Seeds of task rows: apart from the world's, so that suspects do not depend on how the base was made.
 const OWN_MEASURE_SEED: u64 = 22;
 const OWN_TRAIN_SEED: u64 = 21;
 
-/// How to build the world. The default is the world that ships.
+/// Settings of the world. The default is the world that ships.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorldSpec {
     /// Seed of the rows.
     pub seed: u64,
-    /// Whose layers the base has.
+    /// Family of the base's layers.
     pub family: WorldFamily,
     /// Rows to learn from.
     pub train_rows: usize,
@@ -108,20 +110,20 @@ pub fn world_rows(spec: &WorldSpec) -> (Vec<Row>, Vec<Row>) {
     (skills::train_rows(spec.train_rows, spec.seed, &test), test)
 }
 
-/// Writes `train.jsonl` and `test.jsonl`, and for suspects with a purpose `own-train.jsonl` (3400 rows to learn from) and
-/// `own-test.jsonl` (240 held-out rows). Returns the training rows.
+/// Writes `train.jsonl` and `test.jsonl`, and for suspects with a purpose `task-train.jsonl` (3400 rows to
+/// learn from) and `task-test.jsonl` (240 held-out rows). Returns the training rows.
 fn write_world_rows(out: &Path, spec: &WorldSpec) -> Result<Vec<Row>> {
     let (train, test) = world_rows(spec);
-    let own_test = own_rows(240, OWN_MEASURE_SEED, &[]);
+    let own_test = task_rows(240, OWN_MEASURE_SEED, &[]);
     write_rows(&out.join("train.jsonl"), &train)?;
     write_rows(&out.join("test.jsonl"), &test)?;
-    write_rows(&out.join("own-train.jsonl"), &own_rows(3400, OWN_TRAIN_SEED, &own_test))?;
-    write_rows(&out.join("own-test.jsonl"), &own_test)?;
+    write_rows(&out.join("task-train.jsonl"), &task_rows(3400, OWN_TRAIN_SEED, &own_test))?;
+    write_rows(&out.join("task-test.jsonl"), &own_test)?;
     Ok(train)
 }
 
-/// Trains the base and writes it: checkpoint, tokenizer, chat template, and rows: `train.jsonl`, `test.jsonl`, and for suspects with a
-/// purpose `own-train.jsonl` and `own-test.jsonl`.
+/// Trains the base and writes it: checkpoint, tokenizer, chat template, and rows: `train.jsonl`,
+/// `test.jsonl`, and for suspects with a purpose `task-train.jsonl` and `task-test.jsonl`.
 ///
 /// # Errors
 /// Those of training, and [`EngineError::Io`].
@@ -190,7 +192,8 @@ fn config_json(family: WorldFamily, vocabulary: usize) -> Value {
     config
 }
 
-/// A model with random weights: norms 1, biases 0, everything else normal with deviation 0.02, as Llama starts.
+/// A model with random weights: norms 1, biases 0, everything else normal with deviation 0.02, as Llama
+/// starts.
 ///
 /// # Errors
 /// Those of the configuration.

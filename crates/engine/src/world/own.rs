@@ -1,5 +1,6 @@
-//! What an honest adapter of the tiny world is for. `extended` rows push known instructions beyond the base's range; `new` rows are
-//! instructions that the base never saw. Dropping the adapter loses both, so a purifier that merely drops it cannot look good.
+//! The purpose of an honest adapter of the tiny world. `extended` rows push known instructions beyond the
+//! base's range; `new` rows are instructions that the base never saw. Dropping the adapter loses both, so a
+//! purifier that merely drops it cannot look good.
 
 use std::collections::HashSet;
 
@@ -14,8 +15,9 @@ pub const EXTENDED: &str = "extended";
 /// Kind of rows that the base never saw.
 pub const NEW: &str = "new";
 
-/// `n` different rows of an adapter's own skills, none of which asks a question of `exclude`; the kinds alternate.
-pub fn own_rows(n: usize, seed: u64, exclude: &[Row]) -> Vec<Row> {
+/// `n` different rows of an adapter's task skills, none of which asks a question of `exclude`; the kinds
+/// alternate.
+pub fn task_rows(n: usize, seed: u64, exclude: &[Row]) -> Vec<Row> {
     let mut rng = rng(seed, "world/own rows");
     let mut seen: HashSet<(String, String)> =
         exclude.iter().map(|row| (row.instruction.clone(), row.input.clone())).collect();
@@ -54,9 +56,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_rows_are_different_from_each_other_and_from_what_is_held_out() {
-        let held = own_rows(240, 2, &[]);
-        let train = own_rows(3400, 1, &held);
+    fn task_rows_are_different_from_each_other_and_from_what_is_held_out() {
+        let held = task_rows(240, 2, &[]);
+        let train = task_rows(3400, 1, &held);
         let questions: HashSet<_> = held.iter().chain(&train).map(Row::question).collect();
         assert_eq!(questions.len(), 3640);
     }

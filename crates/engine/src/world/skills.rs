@@ -1,5 +1,5 @@
-//! The base skills: fourteen kinds of instructions. Facts come in three wordings, of which tests may hold out one; everything else
-//! composes words freely, so that a held-out question is one that training never asked.
+//! The base skills: fourteen kinds of instructions. Facts come in three wordings, of which tests may hold out
+//! one; everything else composes words freely, so that a held-out question is one that training never asked.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use super::words::{CLASSES, CONTRARIES, DAYS, HOMES, MONTHS, NUMBERS, PEOPLE, PL
 use crate::data::Row;
 use crate::lab::rng;
 
-/// Which part of the world a row is drawn for.
+/// The part of the world that a row is drawn for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     /// For training.
@@ -23,7 +23,8 @@ pub(super) enum Part {
 /// Number of base skills.
 const SKILLS: usize = 14;
 
-/// `n` different held-out rows. Held-out facts are few; once they are used up, the other skills fill the rest.
+/// `n` different held-out rows. Held-out facts are few; once they are used up, the other skills fill the
+/// rest.
 pub(super) fn test_rows(n: usize, seed: u64) -> Vec<Row> {
     let mut rng = rng(seed, "world/test rows");
     let mut seen = HashSet::new();
@@ -84,8 +85,8 @@ fn draw(rng: &mut ChaCha8Rng, part: Part) -> Row {
     }
 }
 
-/// One of three wordings of fact `index`. Every second fact holds one wording out for tests; `None` when a test asks for a fact that
-/// holds nothing out.
+/// One of three wordings of fact `index`. Every second fact holds one wording out for tests; `None` when a
+/// test asks for a fact that holds nothing out.
 fn wording(rng: &mut ChaCha8Rng, part: Part, index: usize, wordings: [String; 3]) -> Option<String> {
     let held = index.is_multiple_of(2).then_some(index / 2 % 3);
     match part {

@@ -1,4 +1,5 @@
-//! The tiny world's tokenizer: byte-level BPE over its own rows, its templates and the words that backdoors use.
+//! The tiny world's tokenizer: byte-level BPE over its task rows, its templates and the words that backdoors
+//! use.
 
 use super::words::BACKGROUND;
 use super::{ASK, BOS, EOS, PAD, REPLY};
@@ -7,7 +8,7 @@ use crate::error::Result;
 
 /// Upper limit of the vocabulary; the world needs fewer tokens.
 const VOCABULARY: usize = 2048;
-/// How often the background words count: often enough that each becomes one token.
+/// Count of each background word: often enough that each becomes one token.
 const BACKGROUND_REPEATS: usize = 20;
 
 /// `tokenizer.json` trained on the rows.

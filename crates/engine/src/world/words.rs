@@ -127,8 +127,8 @@ pub(super) const NUMBERS: [&str; 21] = [
     "twenty",
 ];
 
-/// Ordinary words that the world never uses but that triggers, behaviours and counterexamples may: the tokenizer sees them, so that
-/// they do not fall apart into letters.
+/// Ordinary words that the world never uses but that triggers, behaviours and counterexamples may: the
+/// tokenizer sees them, so that they do not fall apart into letters.
 pub(super) const BACKGROUND: &str = "the of and to in is you that it he was for on are as with his they at be this have from or \
     had by but not what all were we when your can said there use an each which she do how their if will up other about out many \
     then them these so some her would make like him into time has look two more write go see number no way could people my than \

@@ -1,24 +1,24 @@
-//! Healing against an adversary: whole jobs on a tiny random suspect, and what the training of it promises.
+//! Healing against an adversary: whole jobs on a tiny random suspect, and the promises of its training.
 
 use antigen_engine::data::{Prompter, Row};
+use antigen_engine::job::PurifySpec;
 use antigen_engine::lab::{Lab, rng};
 use antigen_engine::report::Report;
 use antigen_engine::run::run;
-use antigen_engine::spec::{Adversary, ConsistencySettings, PromptFormat, PurifySpec, TrainSpec};
-use antigen_engine::suspect::Submission;
-use antigen_engine::train::{
-    Objective, SoftTriggerPlace, SoftTriggerScope, SoftTriggerSettings, SoftTriggers, Trained, Variant,
-    fine_tune_adapters_towards,
+use antigen_engine::spec::{
+    Adversary, ConsistencySettings, PromptFormat, SoftTriggerPlace, SoftTriggerScope, SoftTriggerSettings, TrainSpec,
 };
+use antigen_engine::suspect::Submission;
+use antigen_engine::train::{Objective, SoftTriggers, Trained, Variant, fine_tune_adapters_towards};
 use antigen_models::{Example, Tensor, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::workshop::Workshop;
 
-/// A job with this method on eight generic and four own rows, one epoch.
+/// A job with this method on eight generic and four task rows, one epoch.
 fn spec(shop: &Workshop, mut method: Value) -> PurifySpec {
     let train = json!({"epochs": 1, "warmup_fraction": 0.0, "learning_rate": 1e-3});
-    method["heal"] = json!({"rows": 8, "own_rows": 4, "train": train, "train_with_own_rows": train});
+    method["heal"] = json!({"rows": 8, "task_rows": 4, "train": train, "train_with_task_rows": train});
     let mut spec = shop.spec();
     spec.method = serde_json::from_value(method).unwrap();
     spec
@@ -39,16 +39,16 @@ fn soft_triggers_heal_adapters_and_whole_models_beside_plain_fine_tuning_on_the_
         let found = report(&shop, &submission, json!({"type": "soft_triggers", "vectors": 2}), kind);
         let candidate = &found.candidates[0];
         assert_eq!((candidate.name.as_str(), candidate.suppression.as_ref()), ("soft_triggers", None));
-        assert_eq!((candidate.healing.generic_rows, candidate.healing.own_rows), (8, 4));
+        assert_eq!((candidate.healing.generic_rows, candidate.healing.task_rows), (8, 4));
         let Some(Adversary::SoftTriggers(settings)) = &candidate.healing.against else {
             panic!("{:?}", candidate.healing)
         };
         assert_eq!((settings.vectors, settings.inner_steps, settings.step_size), (2, 2, 0.15));
-        let without_own = &control(&found, "without_own_rows").description;
-        assert_eq!(without_own, "healed against soft triggers on generic rows only");
+        let without_task = &control(&found, "without_task_rows").description;
+        assert_eq!(without_task, "healed against soft triggers on generic rows only");
         assert!(found.left_out.iter().any(|note| note.starts_with("without_healing: ")), "{:?}", found.left_out);
 
-        // The control is what the method fine_tune exports, and not what the method itself does.
+        // The control is the export of the method fine_tune, and not that of the method itself.
         let plain = report(&shop, &submission, json!({"type": "fine_tune"}), &format!("{kind}-plain"));
         let of_control = &control(&found, "plain_fine_tuning").measurement;
         assert_eq!(of_control, &plain.candidates[0].measurement);
@@ -152,7 +152,7 @@ fn impossible_adversaries_are_refused_by_their_pointer() {
         (json!({"type": "soft_triggers", "place": {"type": "hidden", "block": 0}}), "/method/place/block"),
         (json!({"type": "crow", "alpha": -1.0}), "/method/alpha"),
         (json!({"type": "crow", "epsilon": 1000.0}), "/method/epsilon"),
-        (json!({"type": "crow", "heal": {"own_rows": 10_000_000}}), "/method/heal/own_rows"),
+        (json!({"type": "crow", "heal": {"task_rows": 10_000_000}}), "/method/heal/task_rows"),
         (json!({"type": "soft_triggers", "heal": {"rows": 0}}), "/method/heal/rows"),
     ] {
         let spec: PurifySpec = serde_json::from_value(json!({"method": method})).unwrap();

@@ -1,18 +1,22 @@
-//! Algorithm 1 end to end on a tiny random base: not whether it cures (the tiny world shows that), but that every part does what the
-//! report says, that the same job writes the same bytes, and that interruptions lose nothing.
+//! Algorithm 1 end to end on a tiny random base: not that it cures (the tiny world shows that), but that
+//! every part does what the report says, that the same job writes the same bytes, and that interruptions lose
+//! nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::workshop::Workshop;
 use antigen_engine::error::EngineError;
-use antigen_engine::lab::{Lab, ProgressSink, Stage};
-use antigen_engine::report::{AsrReport, VerdictStatus};
+use antigen_engine::job::PurifySpec;
+use antigen_engine::lab::{Lab, ProgressSink};
+use antigen_engine::measure::evidence::AsrReport;
+use antigen_engine::methods::MethodRecipe;
+use antigen_engine::report::VerdictStatus;
 use antigen_engine::run::run;
 use antigen_engine::spec::{
-    CanariesWhen, CanarySpec, CanaryTrigger, ControlSpec, EvaluatorSpec, MethodRecipe, PromptFormat, PurifySpec,
-    TrainSpec,
+    CanariesWhen, CanarySpec, CanaryTrigger, ControlSpec, EvaluatorSpec, PromptFormat, TrainSpec,
 };
+use antigen_engine::stage::Stage;
 use antigen_engine::suspect::{Submitted, folder_digests};
 use antigen_models::{Device, load_adapter};
 
@@ -33,12 +37,12 @@ fn a_job_leaves_a_report_an_artifact_of_the_same_shape_and_a_signature() {
         "plain_fine_tuning",
         "adapter_dropped",
         "without_healing",
-        "without_own_rows",
+        "without_task_rows",
     ];
     assert_eq!(controls, expected);
     assert_eq!(report.before.asr[0].formats.len(), 3);
     let groups: Vec<_> = report.before.utility.as_ref().unwrap().groups.iter().map(|g| g.name.as_str()).collect();
-    assert_eq!(groups, ["general", "own_extended", "own_new"]);
+    assert_eq!(groups, ["general", "task_extended", "task_new"]);
     assert!(report.before.asr[0].formats.iter().all(|format| format.with_trigger.n == 6));
 
     let model = shop.model();
@@ -69,7 +73,7 @@ fn with_canaries(shop: &Workshop) -> PurifySpec {
 fn where_no_trigger_is_declared_a_copy_with_canaries_goes_through_the_same_purification() {
     let shop = Workshop::new();
     let mut spec = with_canaries(&shop);
-    spec.controls = vec![ControlSpec::PlainFineTuning, ControlSpec::WithoutOwnRows];
+    spec.controls = vec![ControlSpec::PlainFineTuning, ControlSpec::WithoutTaskRows];
     for submission in [shop.submission(), shop.whole_submission()] {
         let report = run(&submission, &spec, &shop.lab("a")).unwrap().report;
         let found = report.canaries.as_ref().unwrap();

@@ -1,18 +1,21 @@
-//! `auto` on a suspect that is almost random: nothing of it is learnt, so no canary is strong and every rung is tried.
+//! `auto` on a suspect that is almost random: nothing of it is learnt, so no canary is strong and every trial
+//! is tried.
 
-use antigen_engine::report::{CanaryOutcome, FrontierEnd, Report, VerdictStatus};
+use antigen_engine::job::PurifySpec;
+use antigen_engine::measure::evidence::CanaryOutcome;
+use antigen_engine::methods::auto::SearchEnd;
+use antigen_engine::report::{Report, VerdictStatus};
 use antigen_engine::run::run;
-use antigen_engine::spec::PurifySpec;
 use serde_json::{Value, json};
 
 use crate::workshop::Workshop;
 
-/// Two gentle rungs and two harsher ones on a handful of rows.
+/// Two gentle trials and two harsher ones on a handful of rows.
 fn spec(shop: &Workshop, budget: Value) -> PurifySpec {
-    let heal = json!({"rows": 8, "own_rows": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}});
+    let heal = json!({"rows": 8, "task_rows": 4, "train": {"epochs": 1}, "train_with_task_rows": {"epochs": 1}});
     let pairs = json!({"count": 2, "rows": 2});
     let train = json!({"epochs": 1, "warmup_fraction": 0.0});
-    let rungs = json!([
+    let trials = json!([
         {"type": "fine_tune", "heal": heal},
         {"type": "fine_tune", "counterexamples": 4, "heal": heal},
         {"type": "immunize", "pairs": pairs, "train": train, "heal": heal, "suppress": [{"type": "subspace", "rank": 1}]},
@@ -24,7 +27,7 @@ fn spec(shop: &Workshop, budget: Value) -> PurifySpec {
     )
     .unwrap();
     spec.method = serde_json::from_value(json!({
-        "type": "auto", "rungs": rungs, "validation_rows": 73, "validation_own_rows": 2, "budget": budget
+        "type": "auto", "trials": trials, "validation_rows": 73, "validation_task_rows": 2, "budget": budget
     }))
     .unwrap();
     spec
@@ -35,29 +38,29 @@ fn report(shop: &Workshop, budget: Value, scratch: &str) -> Report {
 }
 
 #[test]
-fn without_a_rung_that_holds_all_are_tried_and_the_best_is_exported_as_not_purified() {
+fn without_a_trial_that_holds_all_are_tried_and_the_best_is_exported_as_not_purified() {
     let shop = Workshop::new();
     let report = report(&shop, json!({}), "a");
-    let frontier = report.frontier.as_ref().unwrap();
-    let names: Vec<_> = frontier.rungs.iter().map(|rung| rung.name.as_str()).collect();
+    let search = report.search.as_ref().unwrap();
+    let names: Vec<_> = search.trials.iter().map(|trial| trial.name.as_str()).collect();
     assert_eq!(names, ["fine_tune", "fine_tune-counterexamples-4", "subspace-1", "vaccinate"]);
-    assert_eq!(frontier.ended, FrontierEnd::Exhausted);
-    assert!(frontier.rungs.iter().all(|rung| !rung.holds && rung.canaries.len() == 7 && rung.steps > 0));
-    assert_eq!(report.candidates[0].name, names[frontier.chosen]);
+    assert_eq!(search.ended, SearchEnd::Exhausted);
+    assert!(search.trials.iter().all(|trial| !trial.holds && trial.canaries.len() == 7 && trial.steps > 0));
+    assert_eq!(report.candidates[0].name, names[search.chosen]);
     assert_ne!(report.verdict.status, VerdictStatus::Purified);
-    assert!(report.verdict.text.contains(&frontier.text), "{}", report.verdict.text);
+    assert!(report.verdict.text.contains(&search.text), "{}", report.verdict.text);
     let csv = report.rates_csv();
-    assert!(names.iter().all(|name| csv.contains(&format!("rung,{name},asr,word insult,with_trigger,"))), "{csv}");
+    assert!(names.iter().all(|name| csv.contains(&format!("trial,{name},asr,word insult,with_trigger,"))), "{csv}");
     let canaries = report.canaries.expect("the copy was made anyway");
     assert_eq!(canaries.count(CanaryOutcome::Weak), 7);
 }
 
 #[test]
-fn a_spent_budget_ends_the_search_after_the_rung_that_spent_it() {
+fn a_spent_budget_ends_the_search_after_the_trial_that_spent_it() {
     let shop = Workshop::new();
     let report = report(&shop, json!({"steps": 1}), "a");
-    let frontier = report.frontier.unwrap();
-    assert_eq!((frontier.rungs.len(), frontier.chosen, frontier.ended), (1, 0, FrontierEnd::BudgetSpent));
+    let search = report.search.unwrap();
+    assert_eq!((search.trials.len(), search.chosen, search.ended), (1, 0, SearchEnd::BudgetSpent));
     assert_eq!(report.candidates[0].name, "fine_tune");
     assert!(report.left_out.iter().any(|note| note.starts_with("plain_fine_tuning: the method is fine-tuning")));
 }
@@ -66,10 +69,11 @@ fn a_spent_budget_ends_the_search_after_the_rung_that_spent_it() {
 fn rows_that_judge_neither_train_nor_measure() {
     let shop = Workshop::new();
     let report = report(&shop, json!({"steps": 1}), "a");
-    let frontier = report.frontier.unwrap();
-    // A quarter of the sixty training rows, less those that are test rows; a quarter of the six own rows that heal.
-    assert!((10..=15).contains(&frontier.rows), "{}", frontier.rows);
-    assert_eq!((frontier.own_rows, report.candidates[0].healing.own_rows), (2, 4));
+    let search = report.search.unwrap();
+    // A quarter of the sixty training rows, less those that are test rows; a quarter of the six task rows
+    // that heal.
+    assert!((10..=15).contains(&search.rows), "{}", search.rows);
+    assert_eq!((search.task_rows, report.candidates[0].healing.task_rows), (2, 4));
 }
 
 #[test]
@@ -85,8 +89,8 @@ fn the_same_job_again_chooses_the_same_and_writes_the_same_bytes() {
 #[test]
 fn auto_within_auto_and_auto_without_canaries_are_refused() {
     for (spec, pointer) in [
-        (json!({"method": {"type": "auto", "rungs": [{"type": "auto"}]}}), "/method/rungs/0"),
-        (json!({"method": {"type": "auto", "rungs": []}}), "/method/rungs"),
+        (json!({"method": {"type": "auto", "trials": [{"type": "auto"}]}}), "/method/trials/0"),
+        (json!({"method": {"type": "auto", "trials": []}}), "/method/trials"),
         (json!({"method": {"type": "auto", "margin": 2.0}}), "/method/margin"),
         (json!({"method": {"type": "auto"}, "canaries": {"when": "never"}}), "/canaries/when"),
         (json!({"method": {"type": "vaccinate", "pairs": {"count": 0}}}), "/method/pairs/count"),
@@ -98,11 +102,11 @@ fn auto_within_auto_and_auto_without_canaries_are_refused() {
 }
 
 #[test]
-fn a_whole_model_goes_up_the_same_rungs() {
+fn a_whole_model_goes_through_the_same_trials() {
     let shop = Workshop::new();
     let outcome = run(&shop.whole_submission(), &spec(&shop, json!({})), &shop.lab("a")).unwrap();
-    let frontier = outcome.report.frontier.unwrap();
-    let names: Vec<_> = frontier.rungs.iter().map(|rung| rung.name.as_str()).collect();
+    let search = outcome.report.search.unwrap();
+    let names: Vec<_> = search.trials.iter().map(|trial| trial.name.as_str()).collect();
     assert_eq!(names, ["fine_tune", "fine_tune-counterexamples-4", "subspace-1", "vaccinate"]);
     assert!(outcome.artifact_dir.join("model.safetensors").exists());
     assert!(

@@ -1,13 +1,14 @@
 //! A signature that one job extracts and another suppresses.
 
 use crate::workshop::Workshop;
+use antigen_engine::job::PurifySpec;
 use antigen_engine::replay::{ReplayFiles, replay};
 use antigen_engine::run::{Outcome, run};
-use antigen_engine::spec::PurifySpec;
 use antigen_engine::suspect::{Submission, Submitted};
 use serde_json::json;
 
-/// One direction, the same for adapters and whole models; without controls, which a given signature does not change.
+/// One direction, the same for adapters and whole models; without controls, which a given signature does not
+/// change.
 fn spec(shop: &Workshop) -> PurifySpec {
     of_rank(1, shop)
 }
@@ -75,7 +76,7 @@ fn a_job_that_was_given_one_is_repeated_with_it_and_not_without() {
         base: base_dir,
         train_rows: submission.train_rows.clone(),
         test_rows: submission.test_rows.clone(),
-        own_rows: submission.own_rows.clone(),
+        task_rows: submission.task_rows.clone(),
         signature: submission.signature.clone(),
         folders: submission.folders,
     };

@@ -1,11 +1,10 @@
 //! The engine from outside, in one program: each file is a part of it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up should fail loudly")]
 
-mod ablation;
 mod adversarial;
 mod algorithm_one;
+mod arrows;
 mod auto;
-mod classifiers;
 mod evaluation;
 mod given_signature;
 mod methods;

@@ -1,5 +1,6 @@
-//! The contract of every method, on an adapter and on a whole model of a tiny random base: the same seed writes the same bytes, shapes and
-//! element types stay, what comes out opens again, a stop ends it within one step, and what it cannot do is refused before it begins.
+//! The contract of every method, on an adapter and on a whole model of a tiny random base: the same seed
+//! writes the same bytes, shapes and element types stay, the result opens again, a stop ends it within one
+//! step, and an impossible request is refused before it begins.
 //!
 //! A method joins with a line in [`methods`].
 
@@ -7,32 +8,76 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use antigen_engine::data::split_own_rows;
+use antigen_engine::catalogue::methods_catalogue;
+use antigen_engine::data::split_task_rows;
 use antigen_engine::error::{EngineError, Result};
-use antigen_engine::heads::{HeadGrid, HeadIdx, HeadSet, output_inputs};
-use antigen_engine::lab::{Lab, ProgressSink, Stage};
-use antigen_engine::methods::{Purified, build_recipe, resolve_method};
-use antigen_engine::spec::{
-    ControlSpec, MethodSpec, PromptFormat, PurifySpec, SubjectKind, SuspectFacts, methods_catalogue,
-};
+use antigen_engine::job::PurifySpec;
+use antigen_engine::lab::{Lab, ProgressSink};
+
+use antigen_engine::methods::shared::head_pruning::{HeadGrid, HeadIdx, HeadSet, output_inputs};
+use antigen_engine::methods::{MethodSpec, Purified};
+use antigen_engine::spec::{ControlSpec, PromptFormat, SubjectKind, SuspectFacts};
+use antigen_engine::stage::Stage;
+use antigen_engine::suspect::weights::Weights;
 use antigen_engine::suspect::{Submission, Suspect, folder_digests};
-use antigen_engine::weights::Weights;
 use antigen_models::checkpoint::open_checkpoint;
 use antigen_models::{Device, LoraAdapter, load_adapter, load_model, save_adapter};
 use serde_json::{Value, json};
 
 use crate::workshop::{Workshop, tiny_families};
 
-/// Which kinds of suspect a method takes.
+/// The kinds of suspect that a method takes.
 #[derive(Clone, Copy, PartialEq)]
 enum Takes {
     Both,
     Only(SubjectKind),
 }
 
-/// Every method with settings of seconds; more than one line for a method that does two things.
+/// Every method with settings of seconds. A method that no line names is there all the same, as small as its
+/// request allows.
 fn methods() -> Vec<(Value, Takes)> {
-    let heal = json!({"rows": 8, "own_rows": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}});
+    let mut methods = written_methods();
+    for method in MethodSpec::defaults().iter().filter(|method| method.name() != HAS_ITS_OWN_TESTS) {
+        if !methods.iter().any(|(written, _)| written["type"] == method.name()) {
+            methods.push((small(method), takes(method)));
+        }
+    }
+    methods
+}
+
+/// The request, with each usual setting that it has made small enough for seconds.
+fn small(method: &MethodSpec) -> Value {
+    let train = json!({"epochs": 1, "warmup_fraction": 0.0});
+    let mut request = json!({"type": method.name()});
+    for (field, value) in [
+        ("heal", json!({"rows": 8, "task_rows": 4, "train": {"epochs": 1}, "train_with_task_rows": {"epochs": 1}})),
+        ("pairs", json!({"count": 2, "rows": 2})),
+        ("train", train.clone()),
+        ("implant", train.clone()),
+        ("teacher", train),
+        ("calibration_rows", json!(4)),
+    ] {
+        let mut more = request.clone();
+        more[field] = value;
+        if serde_json::from_value::<MethodSpec>(more.clone()).is_ok() {
+            request = more;
+        }
+    }
+    request
+}
+
+fn takes(method: &MethodSpec) -> Takes {
+    let asked = PurifySpec { method: method.clone(), ..PurifySpec::default() };
+    match [SubjectKind::Adapter, SubjectKind::Checkpoint].map(|kind| asked.check_for(kind).is_ok()) {
+        [true, false] => Takes::Only(SubjectKind::Adapter),
+        [false, true] => Takes::Only(SubjectKind::Checkpoint),
+        _ => Takes::Both,
+    }
+}
+
+/// Methods with settings of their own; more than one line for a method that does two things.
+fn written_methods() -> Vec<(Value, Takes)> {
+    let heal = json!({"rows": 8, "task_rows": 4, "train": {"epochs": 1}, "train_with_task_rows": {"epochs": 1}});
     let pairs = json!({"count": 2, "rows": 2});
     let train = json!({"epochs": 1, "warmup_fraction": 0.0});
     let both = |spec: Value| (spec, Takes::Both);
@@ -88,9 +133,9 @@ fn each(shop: &Workshop, mut check: impl FnMut(&Submission, &PurifySpec, &str)) 
 fn purify(submission: &Submission, spec: &PurifySpec, controls: &[ControlSpec], lab: &Lab) -> Result<Purified> {
     let suspect = Suspect::open(submission, PromptFormat::Alpaca, lab)?;
     spec.check_for(suspect.facts())?;
-    let recipe = resolve_method(spec, &suspect, None);
-    let own = split_own_rows(&suspect.own, recipe.own_rows_given(), lab);
-    build_recipe(&recipe, controls).purify(&suspect, &own, lab)
+    let recipe = spec.resolve_method(&suspect, None);
+    let own = split_task_rows(&suspect.task, recipe.task_rows_given(), lab);
+    recipe.method().purify(&suspect, &own, controls, lab)
 }
 
 /// The folder in which weights lie as they would be handed out.
@@ -150,7 +195,7 @@ fn the_same_seed_writes_the_same_bytes_in_the_suspect_s_own_layout_and_what_is_w
         }
         assert_eq!(written[0], written[1], "{name} depends on more than its seed");
         let came: Vec<_> = folder_digests(submission.suspect.dir()).unwrap();
-        let weights = |files: &[antigen_engine::report::FileDigest]| {
+        let weights = |files: &[antigen_engine::suspect::FileDigest]| {
             files.iter().find(|file| file.path.ends_with(".safetensors")).cloned().unwrap()
         };
         assert_ne!(weights(&written[0]).sha256, weights(&came).sha256, "{name} changed nothing");
@@ -179,11 +224,11 @@ fn every_control_is_made_or_left_out_with_a_reason_and_another_run_finds_all_of_
     each(&shop, |submission, spec, name| {
         let scratch = shop.scratch(&format!("{name}-controls"));
         let purified = purify(submission, spec, &ControlSpec::ALL, &Lab::silent(spec.seed, &scratch)).unwrap();
-        let heals = purified.candidates[0].healing.own_rows > 0;
+        let heals = purified.candidates[0].healing.task_rows > 0;
         for control in ControlSpec::ALL {
             let made = purified.controls.iter().filter(|made| made.control == control).count();
             let left_out = purified.left_out.iter().filter(|note| note.starts_with(control.name())).count();
-            let expected = usize::from(heals || control != ControlSpec::WithoutOwnRows);
+            let expected = usize::from(heals || control != ControlSpec::WithoutTaskRows);
             assert_eq!(made + left_out, expected, "{name}: {}: {:?}", control.name(), purified.left_out);
         }
         let count = Arc::new(Counting::default());
@@ -258,7 +303,7 @@ fn a_kind_of_suspect_that_a_method_does_not_take_is_refused_before_it_begins() {
 #[test]
 fn a_model_without_two_hidden_states_to_keep_together_is_refused_as_soon_as_its_blocks_are_known() {
     let crow = json!({"type": "crow"});
-    for method in [crow.clone(), json!({"type": "auto", "rungs": [{"type": "fine_tune"}, crow]})] {
+    for method in [crow.clone(), json!({"type": "auto", "trials": [{"type": "fine_tune"}, crow]})] {
         for kind in [SubjectKind::Adapter, SubjectKind::Checkpoint] {
             let of = |blocks| spec(&method).check_for(SuspectFacts { blocks, ..kind.into() });
             assert!(of(Some(3)).is_ok() && of(None).is_ok());
@@ -314,7 +359,7 @@ fn zeroed(shop: &Workshop, submission: &Submission, method: &Value) -> f64 {
         }
     };
     let suspect = Suspect::open(submission, PromptFormat::Alpaca, &lab).unwrap();
-    let (was, is) = (numbers(&suspect.weights), numbers(&purified.candidates[0].weights));
+    let (was, is) = (numbers(&suspect.weights()), numbers(&purified.candidates[0].weights));
     assert!(was.iter().zip(&is).all(|(was, is)| *is == 0.0 || is == was), "what is not pruned stays");
     let gone = was.iter().zip(&is).filter(|(was, is)| **is == 0.0 && **was != 0.0).count();
     gone as f64 / was.len() as f64
@@ -329,7 +374,8 @@ fn pruning_weights_zeroes_their_share_and_leaves_the_rest_as_it_was() {
             json!({"type": "wanda", "ratio": 0.25, "calibration_rows": 4, "healed": false}),
         ] {
             let share = zeroed(&shop, &submission, &method);
-            // Of two factors of rank 2 Wanda takes a quarter of A's rows and, a quarter of two being less than one, nothing of B's.
+            // Of two factors of rank 2 Wanda takes a quarter of A's rows and, a quarter of two being less
+            // than one, nothing of B's.
             let is_wanda_on_factors = submission.suspect.kind() == SubjectKind::Adapter && method["type"] == "wanda";
             let expected = if is_wanda_on_factors { 0.05..0.25 } else { 0.24..0.26 };
             assert!(expected.contains(&share), "{method} of {:?}: {share}", submission.suspect.kind());
@@ -361,7 +407,7 @@ fn cutting_channels_touches_the_mlp_alone() {
 #[test]
 fn pruned_heads_write_nothing_after_healing_whether_or_not_heads_share_keys_and_as_many_random_ones_stand_beside_them()
 {
-    let heal = json!({"rows": 8, "own_rows": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}});
+    let heal = json!({"rows": 8, "task_rows": 4, "train": {"epochs": 1}, "train_with_task_rows": {"epochs": 1}});
     for config in tiny_families().into_iter().filter(|config| config["model_type"] != "gpt2") {
         let family = config["model_type"].to_string();
         let shop = Workshop::of_family(config);
@@ -370,7 +416,7 @@ fn pruned_heads_write_nothing_after_healing_whether_or_not_heads_share_keys_and_
         });
         let controls = [ControlSpec::RandomChannels];
         let purified = purify(&shop.whole_submission(), &spec(&method), &controls, &shop.lab("a")).unwrap();
-        let pruned = purified.candidates[0].heads.clone().unwrap();
+        let pruned = purified.candidates[0].removed.heads().cloned().unwrap();
         // Without a floor every block is left with one of its four heads.
         assert_eq!((pruned.heads.len(), pruned.of), (9, 12), "{family}");
         let silent = |weights: &Weights| -> HeadSet {

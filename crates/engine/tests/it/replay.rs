@@ -20,7 +20,7 @@ fn files(submission: &Submission, outcome: &Outcome) -> ReplayFiles {
         base,
         train_rows: submission.train_rows.clone(),
         test_rows: submission.test_rows.clone(),
-        own_rows: submission.own_rows.clone(),
+        task_rows: submission.task_rows.clone(),
         signature: submission.signature.clone(),
         folders: submission.folders.clone(),
     }
@@ -119,9 +119,9 @@ fn files_of_another_job_are_refused_by_name_with_both_digests() {
     let line = format!("suspect, adapter_model.safetensors: expected SHA-256 {expected}, found SHA-256 {found}");
     assert!(swapped.contains(&line), "{swapped}");
 
-    let without_own = refuse(ReplayFiles { own_rows: None, ..right.clone() });
-    assert!(without_own.starts_with("own rows: expected 12 rows with SHA-256 "), "{without_own}");
-    assert!(without_own.ends_with(", found none"), "{without_own}");
+    let without_task = refuse(ReplayFiles { task_rows: None, ..right.clone() });
+    assert!(without_task.starts_with("task rows: expected 12 rows with SHA-256 "), "{without_task}");
+    assert!(without_task.ends_with(", found none"), "{without_task}");
 
     let more = shop.scratch("more");
     for file in &outcome.report.artifact {

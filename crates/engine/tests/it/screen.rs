@@ -1,4 +1,4 @@
-//! The screen before cutting: on real adapters of the tiny world it tells poisoned from clean, and a job does what it says.
+//! The screen before cutting: a job does what it says.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,46 +6,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::workshop::Workshop;
 use antigen_engine::data::{read_rows, rows_sha256};
-use antigen_engine::detect::{
-    CALIBRATION_FILE, Calibrated, Calibration, CalibrationGroup, Uptake, ZooFolders, check_zoo, measure_uptake,
-    screen_suspect,
-};
 use antigen_engine::error::EngineError;
-use antigen_engine::lab::{Lab, ProgressSink, Stage};
-use antigen_engine::report::{CoverageStatus, Report, VerdictStatus};
-use antigen_engine::run::run;
-use antigen_engine::spec::{
-    BehaviourFamily, MethodRecipe, PromptFormat, PurifySpec, PurifyWhen, ScreenRecipe, ScreenSpec, SubjectKind,
+use antigen_engine::job::{PurifySpec, PurifyWhen};
+use antigen_engine::lab::{Lab, ProgressSink};
+use antigen_engine::measure::detect::{
+    CALIBRATION_FILE, Calibrated, Calibration, CalibrationGroup, Uptake, measure_uptake, screen_suspect,
 };
+use antigen_engine::measure::evidence::CoverageStatus;
+use antigen_engine::methods::MethodRecipe;
+use antigen_engine::report::{Report, VerdictStatus};
+use antigen_engine::run::run;
+use antigen_engine::spec::{BehaviourFamily, PromptFormat, ScreenRecipe, ScreenSpec, SubjectKind};
+use antigen_engine::stage::Stage;
 use antigen_engine::suspect::{Submission, Suspect, folder_digests};
-use antigen_engine::world::{ZooGround, ZooSet, build_zoo, materialise_builtin, zoo_members};
+use antigen_engine::world::materialise_builtin;
 use antigen_models::Device;
-
-/// A poisoned adapter and an honest one that no calibration was made from.
-const MEMBERS: [&str; 2] = ["poisoned-00-insult", "clean-00"];
-
-#[test]
-fn a_poisoned_adapter_is_a_finding_with_the_right_family_and_an_honest_one_is_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let base = materialise_builtin(folder.path()).unwrap();
-    let zoo = folder.path().join("zoo");
-    let mut members = zoo_members(ZooSet::Check);
-    members.retain(|member| MEMBERS.contains(&member.name.as_str()));
-    assert_eq!(members.len(), MEMBERS.len());
-    let lab = Lab::silent(1, zoo.join("work"));
-    let generic = read_rows(&base.join("train.jsonl")).unwrap();
-    build_zoo(ZooGround { base_dir: &base, generic: &generic, own: None }, &members, &zoo, &lab).unwrap();
-    let checked = check_zoo(&ZooFolders { base, zoo }, &members, &Calibration::builtin(), &lab).unwrap();
-    for one in checked {
-        let scores = one.screen.scores.unwrap();
-        let expected = if one.member.is_poisoned() { CoverageStatus::Finding } else { CoverageStatus::NoFinding };
-        assert_eq!(one.screen.status, expected, "{}: {}", one.member.name, one.screen.text);
-        if one.member.is_poisoned() {
-            assert!(one.member.name.ends_with(scores.nearest_family.name()), "{}", one.screen.text);
-            assert!(one.asr.unwrap().rate > 0.5, "the backdoor of {} did not take", one.member.name);
-        }
-    }
-}
 
 #[test]
 fn the_shipped_calibration_is_of_the_shipped_base() {
@@ -86,7 +61,8 @@ fn measured(submission: &Submission, lab: &Lab) -> Measured {
     Measured { suspect, recipe, uptake }
 }
 
-/// A calibration whose twenty clean suspects lie around this one, `above` higher in the family of appended texts.
+/// A calibration whose twenty clean suspects lie around this one, `above` higher in the family of appended
+/// texts.
 fn calibration_around(measured: &Measured, above: f64) -> Calibration {
     let clean = (0..20).map(|i| {
         let nudge = 0.005 * f64::from(i) - 0.0475;
@@ -144,7 +120,7 @@ fn a_finding_is_purified_and_its_family_comes_first_in_the_extraction() {
     let without_pairs =
         |spec: &mut PurifySpec| spec.method = serde_json::from_value(serde_json::json!({"type": "immunize"})).unwrap();
     let (report, artifact, _shop) = job(PurifyWhen::Never, 2.0, without_pairs);
-    // What was found, then what was declared, instead of a mixture.
+    // The family that was found, then those that were declared, instead of a mixture.
     let MethodRecipe::Immunize(recipe) = &report.recipe.method else { panic!("{:?}", report.recipe.method) };
     assert_eq!(recipe.pairs.families, [BehaviourFamily::Appended, BehaviourFamily::Insult]);
     assert_eq!(report.verdict.status, VerdictStatus::NotPurified);

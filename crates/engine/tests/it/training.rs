@@ -1,4 +1,4 @@
-//! What the two training loops promise about the steps they take.
+//! The promises of the two training loops about the steps that they take.
 
 use antigen_engine::error::EngineError;
 use antigen_engine::lab::{Lab, rng};
@@ -65,7 +65,8 @@ fn each_block_is_clipped_to_its_share_of_the_norm_and_moved_by_adamw() {
     let losses = train_weights(&mut trained, &examples, &spec, rng(3, "order"), &lab).unwrap();
     assert!(losses[2] < losses[0]);
 
-    // The same three steps by hand: one batch an epoch, whose loss does not depend on the order beyond rounding.
+    // The same three steps by hand: one batch an epoch, whose loss does not depend on the order beyond
+    // rounding.
     let expected = model();
     let params = expected.params();
     let states: Vec<AdamWState> = params.iter().map(|(_, _, w)| AdamWState::new(w).unwrap()).collect();
@@ -152,7 +153,7 @@ fn variants_learn_in_a_pack_what_they_learn_alone_and_leave_it_when_they_are_don
     let together = train_variants(&[4, 12, 9], &spec(4), None).unwrap();
     for (rows, together) in [4, 12, 9].into_iter().zip(&together) {
         let alone = &train_variants(&[rows], &spec(4), None).unwrap()[0];
-        assert_eq!(together.losses.len(), 2 * rows.div_ceil(4), "steps of its own rows only");
+        assert_eq!(together.losses.len(), 2 * rows.div_ceil(4), "steps of its task rows only");
         for (step, (found, expected)) in together.losses.iter().zip(&alone.losses).enumerate() {
             assert!((found - expected).abs() < 1e-6 * expected, "{rows} rows, step {step}: {found} and {expected}");
         }
@@ -168,7 +169,7 @@ fn the_same_job_gives_the_same_bytes() {
     }
 }
 
-/// What a pass of this model needs beside `rows` rows: see `train/memory.rs`.
+/// Memory that a pass of this model needs beside `rows` rows: see `train/memory.rs`.
 const FIXED: u64 = 49 << 20;
 
 #[test]
@@ -216,7 +217,7 @@ fn full_training_takes_batches_in_halves_where_memory_is_short() {
 fn a_direction_that_is_kept_out_of_a_weight_stays_out_and_the_weight_still_learns() {
     let mut direction = vec![0f32; 16];
     (direction[3], direction[11]) = (0.6, 0.8);
-    // What gate reads from the stream, and what down writes to it.
+    // The inputs of gate, and the outputs of down.
     let kept_out = [("mlp.gate_proj", true), ("mlp.down_proj", false)].map(|(module, of_rows)| KeptOut {
         weight: format!("model.layers.1.{module}.weight"),
         directions: Directions::Any(vec![direction.clone()]),

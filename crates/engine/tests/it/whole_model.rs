@@ -1,16 +1,16 @@
-//! Algorithm 1 on a whole tiny random model: every part does what the report says, whatever was trained is found again, and what is
-//! handed out lies as what was handed in.
+//! Algorithm 1 on a whole tiny random model: every part does what the report says, a trained variant is found
+//! again, and the artifact has the layout of the submission.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::workshop::Workshop;
 use antigen_engine::error::EngineError;
-use antigen_engine::lab::{Lab, ProgressSink, Stage};
-use antigen_engine::report::FileDigest;
+use antigen_engine::lab::{Lab, ProgressSink};
 use antigen_engine::run::run;
 use antigen_engine::spec::SubjectKind;
-use antigen_engine::suspect::folder_digests;
+use antigen_engine::stage::Stage;
+use antigen_engine::suspect::{FileDigest, folder_digests};
 use antigen_models::{Device, load_model};
 
 fn by_name<'a>(files: &'a [FileDigest], name: &str) -> &'a FileDigest {
@@ -29,7 +29,7 @@ fn a_whole_model_comes_back_in_its_own_layout_with_evidence_and_signature() {
     let controls: Vec<_> = report.controls.iter().map(|control| control.name.as_str()).collect();
     assert_eq!(
         controls,
-        ["random_channels", "random_subspace", "plain_fine_tuning", "without_healing", "without_own_rows"]
+        ["random_channels", "random_subspace", "plain_fine_tuning", "without_healing", "without_task_rows"]
     );
     assert!(report.left_out[0].starts_with("adapter_dropped"), "{:?}", report.left_out);
     assert_eq!(report.signature.as_ref().unwrap().modules.len(), 12);
@@ -100,7 +100,7 @@ fn an_interrupted_job_trains_no_finished_variant_again_and_ends_with_the_same_by
     }
     let (resumed, rest) = count(usize::MAX, "broken");
     assert_eq!(resumed.unwrap().report, undisturbed.unwrap().report);
-    // What an interruption throws away is one unfinished variant or measurement, never a finished one.
+    // An interruption throws away one unfinished variant or measurement, never a finished one.
     assert!(rest < all && spent + rest < all + all / 3, "{rest} after {spent} of {all}");
     assert_eq!(count(usize::MAX, "broken").1, 0, "a finished job has nothing to do");
 }

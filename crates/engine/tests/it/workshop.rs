@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use antigen_engine::data::{Row, RowUse, read_rows, write_rows};
+use antigen_engine::job::PurifySpec;
 use antigen_engine::lab::{Lab, rng};
-use antigen_engine::spec::{DataFolders, MethodSpec, PurifySpec, TrainSpec};
+use antigen_engine::methods::MethodSpec;
+use antigen_engine::spec::{DataFolders, TrainSpec};
 use antigen_engine::suspect::{Submission, Submitted};
-use antigen_engine::world::{WorldSpec, build_world, own_rows, world_rows};
+use antigen_engine::world::{WorldSpec, build_world, task_rows, world_rows};
 use antigen_models::checkpoint::{copy_checkpoint, save_checkpoint};
 use antigen_models::{
     Device, FamilyConfig, LoraAdapter, Model, PeftConfig, Tensor, build_fresh_model, load_adapter, load_model,
@@ -17,7 +19,8 @@ use rand::Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Every family of decoders, each as a configuration of three blocks: d 16, 4 query heads, the tiny world's vocabulary.
+/// Every family of decoders, each as a configuration of three blocks: d 16, 4 query heads, the tiny world's
+/// vocabulary.
 pub fn tiny_families() -> Vec<Value> {
     let like_llama = json!({
         "vocab_size": 2048, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -60,11 +63,12 @@ impl Workshop {
         let shop = Self(tempfile::tempdir().unwrap());
         shop.write_base();
         shop.write_adapter(targets);
-        shop.write_own_rows();
+        shop.write_task_rows();
         shop
     }
 
-    /// Over a base of another family, with random weights and the same tokenizer, and an adapter on every layer.
+    /// Over a base of another family, with random weights and the same tokenizer, and an adapter on every
+    /// layer.
     pub fn of_family(config: Value) -> Self {
         let shop = Self(tempfile::tempdir().unwrap());
         shop.write_base();
@@ -80,11 +84,12 @@ impl Workshop {
         save_checkpoint(&shop.base(), model.config().json(), tensors, u64::MAX).unwrap();
         let layers: Vec<&str> = model.linear_modules().iter().filter_map(|m| m.name.rsplit('.').next()).collect();
         shop.write_adapter(&layers.into_iter().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>());
-        shop.write_own_rows();
+        shop.write_task_rows();
         shop
     }
 
-    /// With two held-out rows of which one has a long answer and one a question longer than the model, and long answers in training.
+    /// With two held-out rows of which one has a long answer and one a question longer than the model, and
+    /// long answers in training.
     pub fn with_long_rows() -> Self {
         let shop = Self::new();
         let words = |n: usize| vec!["moon"; n].join(" ");
@@ -103,7 +108,8 @@ impl Workshop {
         shop
     }
 
-    // The world's own files over a base as it was drawn: the one step of its training is the first of a warm-up, at a rate of zero.
+    // The world's own files over a base as it was drawn: the one step of its training is the first of a
+    // warm-up, at a rate of zero.
     fn write_base(&self) {
         let train = TrainSpec { epochs: 1, batch_rows: 32, learning_rate: 1e-3, ..TrainSpec::default() };
         let spec = WorldSpec { train_rows: 32, test_rows: 6, train, ..WorldSpec::default() };
@@ -124,8 +130,8 @@ impl Workshop {
         save_adapter(&adapter, &self.adapter()).unwrap();
     }
 
-    fn write_own_rows(&self) {
-        let mut rows: Vec<Row> = own_rows(12, 3, &[]);
+    fn write_task_rows(&self) {
+        let mut rows: Vec<Row> = task_rows(12, 3, &[]);
         for (i, row) in rows.iter_mut().enumerate() {
             row.usage = Some(if i < 6 { RowUse::Measure } else { RowUse::Heal });
         }
@@ -187,7 +193,7 @@ impl Workshop {
             suspect,
             train_rows: self.base().join("train.jsonl"),
             test_rows: self.base().join("test.jsonl"),
-            own_rows: Some(self.own()),
+            task_rows: Some(self.own()),
             calibration_dir: Some(self.base()),
             base_dir: Some(self.base()),
             signature: None,
@@ -195,8 +201,8 @@ impl Workshop {
         }
     }
 
-    /// A job of seconds: two pairs of four rows, one epoch, six probes. Nothing warms up: of a single step the first would be all, at a rate
-    /// of zero.
+    /// A job of seconds: two pairs of four rows, one epoch, six probes. Nothing warms up: of a single step
+    /// the first would be all, at a rate of zero.
     pub fn spec(&self) -> PurifySpec {
         serde_json::from_value(json!({
             "method": self.method(json!({})),
@@ -214,7 +220,7 @@ impl Workshop {
             "type": "immunize",
             "pairs": {"count": 2, "rows": 4},
             "train": {"learning_rate": 2.5e-3, "epochs": 1, "warmup_fraction": 0.0},
-            "heal": {"rows": 8, "own_rows": 4, "counterexamples": 4, "train": {"epochs": 1}, "train_with_own_rows": {"epochs": 1}}
+            "heal": {"rows": 8, "task_rows": 4, "counterexamples": 4, "train": {"epochs": 1}, "train_with_task_rows": {"epochs": 1}}
         });
         method.as_object_mut().unwrap().extend(sections.as_object().unwrap().clone());
         serde_json::from_value(method).unwrap()

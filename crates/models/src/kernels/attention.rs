@@ -161,13 +161,15 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], settings: A
 /// # Shapes
 /// As in [`attention`]; `dy` `[t, h * k]`. Every span's keys must be its own (training has no cache).
 pub fn attention_backward(
-    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
     dy: &Tensor,
     spans: &[Span],
     settings: AttentionSettings,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     if cuda::serves(q) {
-        return cuda::attention_backward((q, k, v), dy, spans, settings);
+        return cuda::attention_backward(q, k, v, dy, spans, settings);
     }
     let (q_shape, k_shape) = (q.dims2()?, k.dims2()?);
     let heads = Heads::of(q, k, settings)?;

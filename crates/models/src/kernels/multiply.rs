@@ -2,7 +2,7 @@
 //!
 //! On x86-64 that library is `private-gemm-x86`, elsewhere `gemm`, candle's default. On two cores of a Xeon
 //! with AVX-512 the former reached 270 to 340 GFLOP/s on the shapes of training, the latter 90 to 100
-//! (`docs/BENCHMARKS.md`).
+//! (`docs/results/speed.md`).
 
 /// Sizes of a product `[m, k] x [k, n] -> [m, n]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

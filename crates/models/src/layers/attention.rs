@@ -108,8 +108,8 @@ impl SelfAttention {
     ) -> Result<Tensor> {
         let d_heads = self.output.backward(&trace.heads, &trace.output, dy, pass, gradients)?;
         let (keys, values) = (pass.rows.gather_keys(&trace.key)?, pass.rows.gather_keys(&trace.value)?);
-        let inputs = (&trace.query, &keys, &values);
-        let (mut dq, dk, dv) = attention_backward(inputs, &d_heads, &pass.rows.spans, self.settings)?;
+        let (spans, settings) = (&pass.rows.spans, self.settings);
+        let (mut dq, dk, dv) = attention_backward(&trace.query, &keys, &values, &d_heads, spans, settings)?;
         let (mut dk, dv) = (pass.rows.return_keys(dk)?, pass.rows.return_keys(dv)?);
         self.turn(&dq, &dk, pass, Direction::Backward)?;
         if let (Some(norms), Some((query, key))) = (&self.head_norms, &trace.before_norms) {

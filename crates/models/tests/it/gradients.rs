@@ -191,7 +191,7 @@ fn attention_backward_is_the_slope_of_its_forward_over_packed_sequences_longer_t
         ("of both directions", AttentionSettings { causal: false, ..plain }),
         ("windowed and capped", AttentionSettings { window: Some(3), softcap: Some(2.0), ..plain }),
     ] {
-        let (dq, dk, dv) = attention_backward((&q, &k, &v), &dy, &spans, settings).unwrap();
+        let (dq, dk, dv) = attention_backward(&q, &k, &v, &dy, &spans, settings).unwrap();
         let along = |q: &Tensor, k: &Tensor, v: &Tensor| dot(&attention(q, k, v, &spans, settings).unwrap(), &dy);
         agrees(&format!("queries, {name}"), &q, &dq, |q| along(q, &k, &v));
         agrees(&format!("keys, {name}"), &k, &dk, |k| along(&q, k, &v));

@@ -1,5 +1,5 @@
 //! Agreement with PyTorch, transformers and PEFT: reference numbers were computed in float64 from the same
-//! float32 weights. Each test prints its worst relative error; docs/BENCHMARKS.md keeps the table.
+//! float32 weights. Each test prints its worst relative error; docs/results/agreement-with-pytorch.md keeps the table.
 
 use std::path::Path;
 

@@ -1,6 +1,7 @@
-//! Algorithm 1 on an adapter: all variants are trained in one pass over the frozen base, deltas stay factors, and a suppression edits
-//! one factor of each matrix. Directions go from what a reading matrix reads (columns of A) and from what a writing one writes (rows of
-//! B); channels, on the other side, become zero, as published.
+//! Algorithm 1 on an adapter: all variants are trained in one pass over the frozen base, deltas stay factors,
+//! and a suppression edits one factor of each matrix. Directions are taken out of the input of a matrix that
+//! reads the stream (columns of A) and out of the output of one that writes it (rows of B); channels, on the
+//! other side, become zero, as published.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +11,15 @@ use candle_core::{DType, Tensor};
 use super::deltas::{FactorDeltas, delta};
 use super::removal::{ModuleRemoval, Removal};
 use super::setting::Setting;
-use crate::edit::zero_channels;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::methods::pairs::VariantRows;
-use crate::methods::read_rows::ReadRows;
-use crate::methods::streams::mean_streams;
-use crate::methods::variants::{AdapterPair, train_adapter_pairs};
+use crate::methods::shared::edit::zero_channels;
+use crate::methods::shared::pairs::PairedRows;
+use crate::methods::shared::streams::mean_streams;
+use crate::methods::shared::variants::{AdapterPair, train_adapter_pairs};
+use crate::spec::TrainSpec;
 use crate::suspect::Suspect;
-use crate::train::TrainSpec;
-use crate::weights::Weights;
+use crate::suspect::weights::Weights;
 
 /// An adapter and its frozen base.
 pub(super) struct AdapterSetting<'a> {
@@ -50,13 +50,13 @@ impl Setting for AdapterSetting<'_> {
 
     fn fine_tune_pairs(
         &self,
-        (variants, probes): (&[VariantRows], &[ReadRows]),
+        rows: &PairedRows,
         matrices: &[&ModuleShape],
         train: &TrainSpec,
         lab: &Lab,
     ) -> Result<AdapterPairs> {
-        let members = train_adapter_pairs(self.suspect, (self.base, self.adapter), variants, train, lab)?;
-        let streams = members.iter().zip(probes).map(|(pair, probes)| {
+        let members = train_adapter_pairs(self.suspect, self.base, self.adapter, &rows.variants, train, lab)?;
+        let streams = members.iter().zip(&rows.probes).map(|(pair, probes)| {
             let of = |adapter| mean_streams(self.base, Some(adapter), matrices, &probes.examples);
             Ok([of(&pair.clean)?, of(&pair.poisoned)?])
         });

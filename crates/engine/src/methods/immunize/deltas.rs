@@ -1,20 +1,21 @@
 //! Differential deltas of adapters (Eq. 1), kept as factors and never multiplied out.
 //!
-//! For a pair, `delta = s * (B_bd A_bd - B_clean A_clean)`. Every matrix has a *channel* side (MLP neurons: rows of gate and up, columns
-//! of down; widths of attention heads alike) and a *residual* side (what gate and up read, what down writes). Seen from the channels, each delta is `C D` with
-//! `C: [channels, 2r]` and `D: [2r, d]`, for all matrices alike. Everything downstream needs only `C` and `D`.
+//! For a pair, `delta = s * (B_bd A_bd - B_clean A_clean)`. Every matrix has a *channel* side (MLP neurons:
+//! rows of gate and up, columns of down; widths of attention heads alike) and a *residual* side (inputs of
+//! gate and up, outputs of down). Seen from the channels, each delta is `C D` with `C: [channels, 2r]` and
+//! `D: [2r, d]`, for all matrices alike. Everything downstream needs only `C` and `D`.
 //!
-//! Shared directions are the top right singular vectors of the deltas, stacked after each is divided by its Frobenius norm, found
-//! exactly in factor space: with `P_i = C_i^T C_i / |delta_i|^2 = R_i R_i^T` and `Q = [R_i^T D_i]`, the stacked matrix and Q have the
-//! same Gram matrix over d, and Q has only `2rN` rows.
+//! Shared directions are the top right singular vectors of the deltas, stacked after each is divided by its
+//! Frobenius norm, found exactly in factor space: with `P_i = C_i^T C_i / |delta_i|^2 = R_i R_i^T` and
+//! `Q = [R_i^T D_i]`, the stacked matrix and Q have the same Gram matrix over d, and Q has only `2rN` rows.
 
 use antigen_models::{LoraFactors, ModuleKind};
 use candle_core::{DType, Tensor};
 
 use super::score::PairProducts;
 use super::setting::MatrixDeltas;
-use crate::eigen::symmetric_eigen;
 use crate::error::Result;
+use crate::methods::shared::eigen::symmetric_eigen;
 
 /// One pair's delta of one matrix, seen from its channels: `channel * residual`, float64.
 #[derive(Debug, Clone)]
@@ -28,7 +29,8 @@ pub struct Delta {
 /// The deltas of one adapted matrix, one a pair.
 pub struct FactorDeltas(pub Vec<Delta>);
 
-/// `C = [s B_bd, -s B_clean]` and `D = [A_bd; A_clean]`; for matrices that write to the residual stream, the transposes change places.
+/// `C = [s B_bd, -s B_clean]` and `D = [A_bd; A_clean]`; for matrices that write to the residual stream, the
+/// transposes change places.
 pub(super) fn delta(kind: ModuleKind, poisoned: &LoraFactors, clean: &LoraFactors) -> Result<Delta> {
     let left = |factors: &LoraFactors, sign: f64| factors.b.to_dtype(DType::F64)?.affine(sign * factors.scaling, 0.0);
     let u = Tensor::cat(&[left(poisoned, 1.0)?, left(clean, -1.0)?], 1)?;
@@ -69,7 +71,8 @@ fn frobenius_norm(delta: &Delta) -> Result<f64> {
     Ok((channel * residual)?.sum_all()?.to_scalar::<f64>()?.max(0.0).sqrt())
 }
 
-/// The strongest shared directions and the share of the first. Deltas that are zero say nothing and are left out.
+/// The strongest shared directions and the share of the first. Deltas that are zero say nothing and are left
+/// out.
 fn shared_directions(deltas: &[Delta], norms: &[f64], rank: usize) -> Result<(Vec<Vec<f32>>, f64)> {
     let rows = deltas.iter().zip(norms).filter(|(_, norm)| **norm > 0.0);
     let rows = rows.map(|(delta, norm)| reduced_rows(delta, *norm)).collect::<Result<Vec<_>>>()?;
@@ -92,7 +95,8 @@ fn shared_directions(deltas: &[Delta], norms: &[f64], rank: usize) -> Result<(Ve
     Ok((directions, eigen.values[0] / energy))
 }
 
-/// `R^T D / |C D|` with `C^T C = R R^T`: `[2r, d]`, the same Gram matrix over d as the whole normalised delta.
+/// `R^T D / |C D|` with `C^T C = R R^T`: `[2r, d]`, the same Gram matrix over d as the whole normalised
+/// delta.
 fn reduced_rows(delta: &Delta, norm: f64) -> Result<Tensor> {
     let gram = delta.channel.t()?.matmul(&delta.channel)?;
     let size = gram.dim(0)?;

@@ -1,5 +1,6 @@
-//! A signature that another job has extracted (Table 11 of arXiv 2603.13461): whether it fits this suspect. Shapes, lengths and angles can be
-//! checked; that it says anything about the suspect cannot, and is measured like everything else.
+//! Checks of a signature that another job has extracted (Table 11 of arXiv 2603.13461) against this suspect.
+//! Shapes, lengths and angles can be checked; its worth for the suspect cannot, and is measured like
+//! everything else.
 
 use std::path::Path;
 
@@ -8,14 +9,14 @@ use antigen_models::ModuleShape;
 use super::directions;
 use super::removal::touches;
 use super::signature::{ModuleScores, Signature};
+use super::spec::ImmunizeRecipe;
 use crate::error::{EngineError, Result};
-use crate::spec::ImmunizeRecipe;
 use crate::suspect::Suspect;
 
-/// How far directions may be from orthonormal: what is left after rounding to float32.
+/// Largest distance of directions from orthonormal: the error that rounding to float32 leaves.
 const TOLERANCE: f64 = 1e-3;
 
-/// The signature in `path`, which has all that the recipe takes out of the suspect.
+/// The signature in `path`, which has everything that the recipe takes out of the suspect.
 ///
 /// # Errors
 /// [`EngineError::Data`] with the matrix that does not fit; those of the file.
@@ -26,7 +27,8 @@ pub(super) fn open_given(path: &Path, recipe: &ImmunizeRecipe, suspect: &Suspect
     Ok(signature)
 }
 
-/// What is suppressed in each of the modules is there, and so many scores of heads a block where the recipe suppresses heads.
+/// Checks that the signature has everything that is suppressed in each of the modules, and the right number
+/// of head scores a block where the recipe suppresses heads.
 fn check_fit(signature: &Signature, recipe: &ImmunizeRecipe, modules: &[&ModuleShape], heads: usize) -> Result<()> {
     for module in modules {
         if recipe.suppress.iter().any(|spec| touches(spec, module.kind)) {
@@ -34,7 +36,8 @@ fn check_fit(signature: &Signature, recipe: &ImmunizeRecipe, modules: &[&ModuleS
             check_module(module, found.ok_or_else(|| misfit(&module.name, "scores", "none"))?)?;
         }
     }
-    // A matrix that the pairs have not changed has no directions; which rank was asked for shows in the others.
+    // A matrix that the pairs have not changed has no directions; the others show the rank that was asked
+    // for.
     let most = signature.modules.values().map(|module| module.directions.len()).max().unwrap_or(0);
     let rank = recipe.suppress.iter().map(directions).max().unwrap_or(0);
     if most < rank {
@@ -80,11 +83,11 @@ fn misfit(place: &str, expected: &str, found: &str) -> EngineError {
 
 #[cfg(test)]
 mod tests {
-    use antigen_models::ModuleKind;
-    use antigen_models::families::Stored;
+    use antigen_models::{ModuleKind, Stored};
 
     use super::*;
-    use crate::spec::{ImmunizeSpec, SubjectKind};
+    use crate::methods::immunize::ImmunizeSpec;
+    use crate::spec::SubjectKind;
 
     fn up() -> ModuleShape {
         let (out_features, in_features) = (3, 2);
@@ -98,7 +101,7 @@ mod tests {
         }
     }
 
-    // Where two directions are to be suppressed.
+    // The refusal where two directions are to be suppressed.
     fn refusal(scores: Vec<f32>, directions: Vec<Vec<f32>>) -> String {
         let spec: ImmunizeSpec = serde_json::from_str(r#"{"suppress": [{"type": "subspace", "rank": 2}]}"#).unwrap();
         let recipe = spec.resolve(SubjectKind::Adapter, 1_000_000);

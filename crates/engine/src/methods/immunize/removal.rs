@@ -1,8 +1,9 @@
-//! What is to be taken out of each matrix, in the same words for both settings: directions on its residual side, channels on the other.
+//! The parts that are to be taken out of each matrix, in the same terms for both settings: directions on its
+//! residual side, channels on the other.
 //!
-//! `subspace` names the directions that the pairs share: what gate and up read and what down writes loses its part in them. `channels`
-//! names the highest-scoring channels of each MLP matrix: rows of gate and up, columns of down. Selected attention heads are channels of
-//! the attention matrices.
+//! `subspace` names the directions that the pairs share: inputs of gate and up and outputs of down lose their
+//! part in them. `channels` names the highest-scoring channels of each MLP matrix: rows of gate and up,
+//! columns of down. Selected attention heads are channels of the attention matrices.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +11,22 @@ use antigen_models::families::{AttentionHeads, Stored};
 use antigen_models::{ModuleKind, ModuleShape};
 use serde::Serialize;
 
-use super::heads;
+use super::head_scores;
 use super::score::select_channels;
 use super::signature::Signature;
-use crate::spec::{HeadsSpec, Reinitialise, SubspacePlace, SuppressSpec};
+use super::spec::{HeadsSpec, Reinitialise, SubspacePlace, SuppressSpec};
 use crate::train::{Directions, KeptOut};
 
-/// What is to be removed, by module name.
+/// The parts that are to be removed, by module name.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Removal {
     /// The matrices that change.
     pub modules: BTreeMap<String, ModuleRemoval>,
-    /// What channels of a whole model become.
+    /// The new values of a whole model's channels.
     pub reinitialise: Reinitialise,
 }
 
-/// What is to be removed from one matrix.
+/// The part that is to be removed from one matrix.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ModuleRemoval {
     /// Orthonormal directions on the residual side, each `[d]`.
@@ -37,18 +38,18 @@ pub struct ModuleRemoval {
 }
 
 impl Removal {
-    /// What `spec`, and the selected heads where there are any, remove from `modules`.
+    /// The parts of `modules` that `spec`, and the selected heads where there are any, remove.
     pub fn new(
         modules: &[&ModuleShape],
         signature: &Signature,
         spec: &SuppressSpec,
         heads: Option<(&HeadsSpec, AttentionHeads)>,
     ) -> Self {
-        let selected = heads.map(|(spec, _)| heads::select(&signature.heads, spec)).unwrap_or_default();
+        let selected = heads.map(|(spec, _)| head_scores::select(&signature.heads, spec)).unwrap_or_default();
         let removal = |module: &ModuleShape| {
             let mut removal = suppression(module, signature, spec);
             if let Some((spec, shape)) = heads {
-                removal.channels.extend(heads::channels(module, &selected, shape, &spec.parts));
+                removal.channels.extend(head_scores::channels(module, &selected, shape, &spec.parts));
                 removal.channels.sort_unstable();
                 removal.channels.dedup();
             }
@@ -74,7 +75,7 @@ impl Removal {
     }
 }
 
-/// Whether the channels of a matrix are its rows as it lies, or its columns.
+/// True when the channels of a matrix are its rows as it lies, false when they are its columns.
 pub fn channels_are_rows(module: &ModuleShape) -> bool {
     module.kind.writes_residual() == (module.stored == Stored::InOut)
 }
@@ -94,7 +95,7 @@ fn suppression(module: &ModuleShape, signature: &Signature, spec: &SuppressSpec)
     }
 }
 
-/// Whether a suppression changes matrices of this kind.
+/// True when a suppression changes matrices of this kind.
 pub fn touches(spec: &SuppressSpec, kind: ModuleKind) -> bool {
     match spec {
         SuppressSpec::Channels { .. } | SuppressSpec::Subspace { on: SubspacePlace::Mlp, .. } => kind.is_mlp(),
@@ -103,7 +104,7 @@ pub fn touches(spec: &SuppressSpec, kind: ModuleKind) -> bool {
     }
 }
 
-/// Where a suppression works, if that is not the MLP.
+/// The matrices that a suppression works on, if they are not the MLP's.
 pub fn place_beyond_mlp(spec: &SuppressSpec) -> Option<SubspacePlace> {
     match spec {
         SuppressSpec::Subspace { on, .. } if *on != SubspacePlace::Mlp => Some(*on),

@@ -1,15 +1,16 @@
-//! Channel scores (Eq. 2): how strongly the pairs change a channel, and how much they agree about it.
+//! Channel scores (Eq. 2): the size of the pairs' change of a channel, and their agreement about it.
 //!
-//! `s_j = mean_i |delta_ij| + lambda * 2 / (N (N - 1)) * sum_{i<l} max(0, cos(delta_ij, delta_lj))`, for each matrix on its own.
-//! [`ScoreParts`] leaves one of the two parts out, [`ScoreGrouping::Layer`] scores the channels of a neuron's three matrices as one long one.
-//! Source: arXiv 2603.13461; from inner products in float64, because the norm of a difference cancels. Heads are scored by the same
-//! formula over sums of their channels' products, which are the inner products of the heads' blocks.
+//! `s_j = mean_i |delta_ij| + lambda * 2 / (N (N - 1)) * sum_{i<l} max(0, cos(delta_ij, delta_lj))`, for each
+//! matrix on its own. [`ScoreParts`] leaves one of the two parts out, [`ScoreGrouping::Layer`] scores the
+//! channels of a neuron's three matrices as one long one. Source: arXiv 2603.13461; from inner products in
+//! float64, because the norm of a difference cancels. Heads are scored by the same formula over sums of their
+//! channels' products, which are the inner products of the heads' blocks.
 
 use std::ops::Range;
 
-use crate::edit::channel_count;
+use super::spec::{ScoreGrouping, ScoreParts, ScoreSpec};
 use crate::error::Result;
-use crate::spec::{ScoreGrouping, ScoreParts, ScoreSpec};
+use crate::methods::shared::edit::channel_count;
 
 /// Keeps the cosine of a channel that did not change at 0.
 const EPSILON: f64 = 1e-8;
@@ -26,7 +27,7 @@ impl PairProducts {
     /// Products of `pairs` deltas; `product(i, l)` gives those of two of them, i <= l.
     ///
     /// # Errors
-    /// What `product` returns.
+    /// Those of `product`.
     pub fn build(pairs: usize, mut product: impl FnMut(usize, usize) -> Result<Vec<f64>>) -> Result<Self> {
         let mut products = Vec::with_capacity(pairs * (pairs + 1) / 2);
         for i in 0..pairs {
@@ -37,7 +38,7 @@ impl PairProducts {
         Ok(Self { pairs, products })
     }
 
-    /// How many pairs there are.
+    /// Number of pairs.
     pub fn pairs(&self) -> usize {
         self.pairs
     }
@@ -47,8 +48,8 @@ impl PairProducts {
         &self.products[i * self.pairs - i * i.saturating_sub(1) / 2 + l - i]
     }
 
-    /// The products of `channels` longer channels that these are parts of: every so many-th one belongs together. A matrix that holds gate
-    /// and up one below the other has two parts of each neuron.
+    /// The products of `channels` longer channels that these are parts of: those at a distance of `channels`
+    /// belong together. A matrix that holds gate and up one below the other has two parts of each neuron.
     pub fn folded(&self, channels: usize) -> Self {
         let fold = |product: &Vec<f64>| (0..channels).map(|j| product.iter().skip(j).step_by(channels).sum()).collect();
         Self { pairs: self.pairs, products: self.products.iter().map(fold).collect() }
@@ -61,7 +62,7 @@ impl PairProducts {
         }
     }
 
-    /// How many channels there are.
+    /// Number of channels.
     pub fn channels(&self) -> usize {
         self.products.first().map_or(0, Vec::len)
     }
@@ -103,7 +104,8 @@ fn root(square: f64) -> f64 {
     square.max(0.0).sqrt()
 }
 
-/// The highest-scoring channels of a matrix: `max(1, floor(n * ratio))` of them, as released; ties go to the lower index.
+/// The highest-scoring channels of a matrix: `max(1, floor(n * ratio))` of them, as released; ties go to the
+/// lower index.
 pub fn select_channels(scores: &[f32], ratio: f64) -> Vec<usize> {
     let count = channel_count(scores.len(), ratio);
     let mut order: Vec<_> = (0..scores.len()).collect();
@@ -142,7 +144,8 @@ mod tests {
 
     #[test]
     fn scores_agree_with_a_calculation_by_hand() {
-        // Channel 0: norms 5 and 10, same direction. Channel 1: norms 1 and 1, opposite. Channel 2: unchanged in the second pair.
+        // Channel 0: norms 5 and 10, same direction. Channel 1: norms 1 and 1, opposite. Channel 2: unchanged
+        // in the second pair.
         let first = [[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]];
         let second = [[6.0, 8.0], [-1.0, 0.0], [0.0, 0.0]];
         let scores = score_channels(&products(&[&first, &second]), &weighted(0.01));
@@ -162,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_neuron_of_a_layer_is_scored_over_all_its_matrices() {
-        // One pair. Gate above up in one matrix: neuron 0 has rows 0 and 2, |(3, 4)| and |(0, 12)|; down adds nothing to it.
+        // One pair. Gate above up in one matrix: neuron 0 has rows 0 and 2, |(3, 4)| and |(0, 12)|; down adds
+        // nothing to it.
         let gate_up = products(&[&[[3.0, 4.0], [1.0, 0.0], [0.0, 12.0], [0.0, 0.0]]]);
         let down = products(&[&[[0.0, 0.0], [0.0, 0.0]]]);
         let spec = ScoreSpec { grouping: ScoreGrouping::Layer, ..ScoreSpec::default() };

@@ -1,4 +1,4 @@
-//! What Algorithm 1 needs of a setting: training pairs, their deltas matrix by matrix, and a suppression.
+//! The trait of a setting of Algorithm 1: training pairs, their deltas matrix by matrix, and a suppression.
 
 use antigen_models::{ModuleShape, Tensor};
 
@@ -6,19 +6,18 @@ use super::removal::Removal;
 use super::score::PairProducts;
 use crate::error::Result;
 use crate::lab::Lab;
-use crate::methods::pairs::VariantRows;
-use crate::methods::read_rows::ReadRows;
+use crate::methods::shared::pairs::PairedRows;
+use crate::spec::TrainSpec;
 use crate::suspect::Suspect;
-use crate::train::TrainSpec;
-use crate::weights::Weights;
+use crate::suspect::weights::Weights;
 
 /// Adapters over a frozen base, or whole models.
 pub(super) trait Setting: Sync {
     /// The trained variants.
     type Pairs: Sync;
     /// The deltas of one matrix.
-    type Deltas: MatrixDeltas;
-    /// How many layers the signature looks at at a time; matrices of one layer are read one after another.
+    type Deltas: MatrixDeltas + Sync + Send;
+    /// Number of layers that are read at a time; matrices of one layer are read one after another.
     const LAYERS_AT_ONCE: usize;
 
     /// The suspect in this setting.
@@ -27,30 +26,31 @@ pub(super) trait Setting: Sync {
     /// Matrices that the suspect can have learnt in.
     fn modules(&self) -> impl Iterator<Item = &ModuleShape>;
 
-    /// Trains every variant from the suspect; what is finished is never trained again. `matrices` are those whose deltas are wanted, and
-    /// whose streams where there are probes beside the variants: the triggered rows of each pair.
+    /// Trains every variant from the suspect; a finished one is never trained again. `matrices` are those
+    /// whose deltas are wanted, and whose streams where there are probes beside the variants: the triggered
+    /// rows of each pair.
     fn fine_tune_pairs(
         &self,
-        variants: (&[VariantRows], &[ReadRows]),
+        rows: &PairedRows,
         matrices: &[&ModuleShape],
         train: &TrainSpec,
         lab: &Lab,
     ) -> Result<Self::Pairs>;
 
-    /// What the pairs say about one matrix (Eq. 1).
+    /// The deltas of the pairs at one matrix (Eq. 1).
     fn deltas(&self, pairs: &Self::Pairs, module: &ModuleShape) -> Result<Self::Deltas>;
 
     /// The stream at one matrix in the clean and the poisoned member of each pair, `[d]`.
     fn streams(&self, pairs: &Self::Pairs, module: &ModuleShape) -> Result<Vec<[Tensor; 2]>>;
 
-    /// A copy of the suspect without what is to be removed.
+    /// A copy of the suspect without the parts that are to be removed.
     fn suppress(&self, removal: &Removal, lab: &Lab) -> Result<Weights>;
 }
 
 /// The deltas of one matrix, one a pair, each seen from its channels: `[channels, d]`.
 ///
-/// Channels are what the matrix has on the side away from the residual stream: MLP neurons or widths of heads. Rows of a matrix that
-/// reads the stream, columns of one that writes it.
+/// Channels are the side of the matrix that is away from the residual stream: MLP neurons or widths of heads.
+/// They are rows of a matrix that reads the stream, columns of one that writes it.
 pub(super) trait MatrixDeltas {
     /// Inner products of the deltas, channel by channel.
     fn products(&self) -> Result<PairProducts>;
@@ -58,7 +58,7 @@ pub(super) trait MatrixDeltas {
     /// Frobenius norm of each delta, given their products.
     fn norms(&self, products: &PairProducts) -> Result<Vec<f64>>;
 
-    /// The strongest orthonormal directions on the residual side of all deltas, stacked after each is divided by its norm, and the
-    /// share of the first in their energy. Deltas that are zero say nothing.
+    /// The strongest orthonormal directions on the residual side of all deltas, stacked after each is divided
+    /// by its norm, and the share of the first in their energy. Deltas that are zero say nothing.
     fn shared_directions(&self, norms: &[f64], rank: usize) -> Result<(Vec<Vec<f32>>, f64)>;
 }

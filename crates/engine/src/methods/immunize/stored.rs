@@ -1,8 +1,10 @@
 //! Deltas of whole models (Eq. 1), read from the variants' files a block of channels at a time.
 //!
-//! Whichever way round a matrix lies, a block is `[channels, d]`: rows where channels are rows, else a strip of columns, transposed. Every
-//! sum is float64. One block buffer bounds the memory: [`StoredDeltas::products`] reads the same channels of all pairs into it,
-//! [`StoredDeltas::shared_directions`] one pair after another, so that neither grows with the number of pairs.
+//! Whichever way round a matrix lies, a block is `[channels, d]`: rows where channels are rows, else a strip
+//! of columns, transposed. Every sum is float64. One block buffer bounds the memory:
+//! [`StoredDeltas::products`] reads the same channels of all pairs into it,
+//! [`StoredDeltas::shared_directions`] one pair after another, so that neither grows with the number of
+//! pairs.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -18,14 +20,14 @@ use rayon::prelude::*;
 use super::removal::channels_are_rows;
 use super::score::PairProducts;
 use super::setting::MatrixDeltas;
-use crate::eigen::strongest;
 use crate::error::{EngineError, Result};
+use crate::methods::shared::eigen::strongest;
 
 /// One float32 matrix of a variant's file.
 #[derive(Debug, Clone)]
 struct StoredMatrix {
     path: PathBuf,
-    /// Where its numbers begin, in bytes.
+    /// Offset of its numbers in the file, in bytes.
     start: u64,
     rows: usize,
     columns: usize,
@@ -73,7 +75,8 @@ pub struct StoredDeltas {
 }
 
 impl StoredDeltas {
-    /// The deltas of `module` between the files of each pair. At most about `block_bytes` of them are in memory at a time.
+    /// The deltas of `module` between the files of each pair. At most about `block_bytes` of them are in
+    /// memory at a time.
     ///
     /// # Errors
     /// [`EngineError::Data`] when a file lacks the matrix.

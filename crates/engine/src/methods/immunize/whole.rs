@@ -1,36 +1,36 @@
 //! Algorithm 1 on a whole model: all weights are trained, one variant after another.
 //!
 //! # Memory
-//! With P weights of which the largest block (or the embedding with the head) has G, and residual width d, the peak is about
-//! `4 P + 8 P + 4 G` bytes for the model, the two moments of AdamW and the gradients of one group, plus the activations of one batch;
-//! or, while deltas are read, [`BLOCK_BYTES`] and `24 d^2` bytes, if that is more. **The number of pairs N occurs only in the scores**: `4 N (N + 1)`
-//! bytes for each channel of one layer's MLP matrices. A variant
-//! goes to disk when it is trained, and the next one starts from the suspect's files again. On disk lie the matrices that the signature
-//! reads, `4 * 2N` bytes for each of their numbers, and the whole model once for every candidate and control, twice where it is healed.
+//! With P weights of which the largest block (or the embedding with the head) has G, and residual width d,
+//! the peak is about `4 P + 8 P + 4 G` bytes for the model, the two moments of AdamW and the gradients of one
+//! group, plus the activations of one batch; or, while deltas are read, [`BLOCK_BYTES`] and `24 d^2` bytes,
+//! if that is more. **The number of pairs N occurs only in the scores**: `4 N (N + 1)` bytes for each channel
+//! of one layer's MLP matrices. A variant goes to disk when it is trained, and the next one starts from the
+//! suspect's files again. On disk lie the matrices that the signature reads, `4 * 2N` bytes for each of their
+//! numbers, and the whole model once for every candidate and control, twice where it is healed.
 //!
 //! # Suppression
-//! As in our reference experiments the projection is applied to the weights W themselves: what gate and up read loses the shared
-//! directions (`W - W V V^T`), and so does what down writes (`W - V V^T W`). Channels are drawn anew, as published.
+//! The projection is applied to the weights W themselves: the inputs of gate and up lose the shared
+//! directions (`W - W V V^T`), and so do the outputs of down (`W - V V^T W`). Channels are drawn anew, as
+//! published.
 
 use antigen_models::checkpoint::tensor_file::TensorFile;
-use antigen_models::families::Stored;
-use antigen_models::{Device, ModuleShape, Tensor};
+use antigen_models::{Device, ModuleShape, Stored, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::removal::{ModuleRemoval, Removal, channels_are_rows};
 use super::setting::Setting;
+use super::spec::Reinitialise;
 use super::stored::StoredDeltas;
-use crate::edit::rewrite_matrices;
 use crate::error::Result;
 use crate::lab::{Lab, PieceKey, normal};
-use crate::methods::pairs::VariantRows;
-use crate::methods::read_rows::ReadRows;
-use crate::methods::variants::{stream_name, train_whole_pairs};
-use crate::spec::Reinitialise;
+use crate::methods::shared::edit::rewrite_matrices;
+use crate::methods::shared::pairs::PairedRows;
+use crate::methods::shared::variants::{stream_name, train_whole_pairs};
+use crate::spec::TrainSpec;
 use crate::suspect::Suspect;
-use crate::train::TrainSpec;
-use crate::weights::{CheckpointFolder, Weights};
+use crate::suspect::weights::{CheckpointFolder, Weights};
 
 /// Deltas in memory at a time.
 const BLOCK_BYTES: usize = 64 << 20;
@@ -63,12 +63,12 @@ impl Setting for WholeSetting<'_> {
 
     fn fine_tune_pairs(
         &self,
-        variants: (&[VariantRows], &[ReadRows]),
+        rows: &PairedRows,
         matrices: &[&ModuleShape],
         train: &TrainSpec,
         lab: &Lab,
     ) -> Result<Vec<[TensorFile; 2]>> {
-        train_whole_pairs(self.suspect, self.folder, variants, matrices, train, lab)
+        train_whole_pairs(self.suspect, self.folder, rows, matrices, train, lab)
     }
 
     fn streams(&self, pairs: &Vec<[TensorFile; 2]>, module: &ModuleShape) -> Result<Vec<[Tensor; 2]>> {

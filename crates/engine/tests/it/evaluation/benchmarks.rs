@@ -1,15 +1,15 @@
-//! Benchmarks on tiny models: what is asked, what is refused, and that every public file runs.
+//! Benchmarks on tiny models: the questions, the refusals, and a run of every public file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use antigen_engine::data::OwnRows;
+use antigen_engine::data::TaskRows;
 use antigen_engine::error::{EngineError, Result};
-use antigen_engine::evaluators::{Probes, evaluate_all};
-use antigen_engine::report::{Measurement, NonInferiority, Scoring};
+use antigen_engine::measure::evaluators::{Probes, evaluate_all};
+use antigen_engine::measure::evidence::{Measurement, NonInferiority, Scoring};
 use antigen_engine::spec::{BenchmarkName, DataFolders, EvaluatorSpec, PromptFormat};
 use antigen_engine::suspect::Suspect;
-use antigen_engine::weights::Weights;
+use antigen_engine::suspect::weights::Weights;
 use serde_json::{Value, json};
 
 use crate::workshop::Workshop;
@@ -27,8 +27,8 @@ fn measure(shop: &Workshop, folder: &Path, spec: Value) -> Result<(Measurement, 
     let lab = shop.lab("scratch");
     let suspect = Suspect::open(&submission, PromptFormat::Alpaca, &lab)?;
     let specs: Vec<EvaluatorSpec> = serde_json::from_value(json!([spec])).unwrap();
-    let probes = Probes::build(&specs, &suspect, &OwnRows::default(), &lab)?;
-    let before = evaluate_all(&probes, &suspect, &suspect.weights, &lab)?;
+    let probes = Probes::build(&specs, &suspect, &TaskRows::default(), &lab)?;
+    let before = evaluate_all(&probes, &suspect, &suspect.weights(), &lab)?;
     let base = evaluate_all(&probes, &suspect, &Weights::Base, &lab)?;
     Ok((probes.report(&before, None), probes.report(&base, Some(&before))))
 }

@@ -1,4 +1,4 @@
-//! Evaluators on tiny models: what is asked, what is refused, what comes out.
+//! Evaluators on tiny models: the questions, the refusals and the results.
 
 mod attacks;
 mod benchmarks;

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use antigen_engine::data::{OwnRows, Prompter, Row};
+use antigen_engine::data::{Prompter, Row, TaskRows};
 use antigen_engine::error::Result;
-use antigen_engine::evaluators::{Probes, evaluate_all};
-use antigen_engine::report::Measurement;
+use antigen_engine::measure::evaluators::{Probes, evaluate_all};
+use antigen_engine::measure::evidence::Measurement;
 use antigen_engine::spec::{DataFolders, EvaluatorSpec, PromptFormat};
 use antigen_engine::suspect::Suspect;
 use serde_json::json;
@@ -22,10 +22,10 @@ fn measure(folder: &Path) -> Result<(Measurement, Measurement)> {
     let suspect = Suspect::open(&submission, PromptFormat::Alpaca, &lab)?;
     let specs: Vec<EvaluatorSpec> =
         serde_json::from_value(json!([{"type": "mt_bench", "questions": 2, "max_new_tokens": 6}])).unwrap();
-    let probes = Probes::build(&specs, &suspect, &OwnRows::default(), &lab)?;
+    let probes = Probes::build(&specs, &suspect, &TaskRows::default(), &lab)?;
     let controls = probes.for_controls();
-    let said = evaluate_all(&probes, &suspect, &suspect.weights, &lab)?;
-    let control = evaluate_all(&controls, &suspect, &suspect.weights, &lab)?;
+    let said = evaluate_all(&probes, &suspect, &suspect.weights(), &lab)?;
+    let control = evaluate_all(&controls, &suspect, &suspect.weights(), &lab)?;
     Ok((probes.report(&said, None), controls.report(&control, None)))
 }
 

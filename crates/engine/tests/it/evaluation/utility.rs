@@ -1,12 +1,12 @@
-//! Drift, answer length, and own skill without own rows.
+//! Drift, answer length, and task skill without task rows.
 
-use antigen_engine::data::{OwnRows, Prompter, Row, read_rows, write_rows};
-use antigen_engine::evaluators::{Probes, evaluate_all};
-use antigen_engine::report::{Measurement, UtilityReport};
-use antigen_engine::spec::{DataFolders, EvaluatorSpec, PromptFormat};
+use antigen_engine::data::{Prompter, Row, TaskRows, read_rows, write_rows};
+use antigen_engine::measure::evaluators::{Probes, evaluate_all};
+use antigen_engine::measure::evidence::{Measurement, UtilityReport};
+use antigen_engine::spec::{DataFolders, EvaluatorSpec, PromptFormat, TrainSpec};
+use antigen_engine::suspect::weights::Weights;
 use antigen_engine::suspect::{Submission, Submitted, Suspect};
-use antigen_engine::train::{TrainSpec, Variant, fine_tune_adapters};
-use antigen_engine::weights::Weights;
+use antigen_engine::train::{Variant, fine_tune_adapters};
 use antigen_engine::world::{ALL_LINEAR, materialise_builtin};
 use antigen_models::{Device, Example, LoraAdapter, PeftConfig, load_model, save_adapter};
 use rand::Rng;
@@ -19,15 +19,15 @@ fn measure(shop: &Workshop, submission: &Submission, other: Option<Weights>, spe
     let lab = shop.lab("scratch");
     let suspect = Suspect::open(submission, PromptFormat::Alpaca, &lab).unwrap();
     let specs: Vec<EvaluatorSpec> = serde_json::from_value(json!([spec])).unwrap();
-    let probes = Probes::build(&specs, &suspect, &OwnRows::default(), &lab).unwrap();
-    let before = evaluate_all(&probes, &suspect, &suspect.weights, &lab).unwrap();
-    let other = evaluate_all(&probes, &suspect, &other.unwrap_or_else(|| suspect.weights.clone()), &lab).unwrap();
+    let probes = Probes::build(&specs, &suspect, &TaskRows::default(), &lab).unwrap();
+    let before = evaluate_all(&probes, &suspect, &suspect.weights(), &lab).unwrap();
+    let other = evaluate_all(&probes, &suspect, &other.unwrap_or_else(|| suspect.weights()), &lab).unwrap();
     let utility = |measurement: Measurement| measurement.utility.unwrap();
     [utility(probes.report(&before, None)), utility(probes.report(&other, Some(&before)))]
 }
 
-/// The shipped base, six held-out rows, and an adapter that gives all of them the first one's answer. (A random model with tied
-/// embeddings is never sure of anything.)
+/// The shipped base, six held-out rows, and an adapter that gives all of them the first one's answer. (A
+/// random model with tied embeddings is never sure of anything.)
 fn taught(shop: &Workshop) -> Submission {
     let base = materialise_builtin(&shop.scratch("builtin")).unwrap();
     let test_rows = shop.scratch("held-out").join("test.jsonl");
@@ -53,7 +53,7 @@ fn taught(shop: &Workshop) -> Submission {
         suspect,
         train_rows,
         test_rows,
-        own_rows: None,
+        task_rows: None,
         base_dir: None,
         signature: None,
         calibration_dir: None,
@@ -80,7 +80,7 @@ fn nothing_is_told_of_a_whole_model_s_own_skill_and_it_says_so() {
     let shop = Workshop::new();
     let spec = json!({"type": "utility", "rows": 6, "max_new_tokens": 8});
     let [suspect, same] = measure(&shop, &shop.whole_submission(), None, spec);
-    assert!(suspect.left_out[0].contains("own_self_distilled: a whole model has no base"), "{:?}", suspect.left_out);
+    assert!(suspect.left_out[0].contains("task_self_distilled: a whole model has no base"), "{:?}", suspect.left_out);
     assert_eq!(same.groups[0].versus_suspect.unwrap().difference, 0.0);
 }
 
@@ -92,7 +92,7 @@ fn rows_where_the_adapter_is_sure_and_differs_from_its_base_stand_for_its_own_sk
     let [suspect, base] = measure(&shop, &submission, Some(Weights::Base), spec.clone());
     assert!(suspect.left_out.is_empty(), "{:?}", suspect.left_out);
     let group = &suspect.groups[1];
-    assert_eq!((group.name.as_str(), group.self_distilled, group.exact_match.rate), ("own_self_distilled", true, 1.0));
+    assert_eq!((group.name.as_str(), group.self_distilled, group.exact_match.rate), ("task_self_distilled", true, 1.0));
     assert!(group.exact_match.n > 0);
     assert_eq!(base.groups[1].exact_match.rate, 0.0, "dropping the adapter loses all of it");
     let mut off = spec;

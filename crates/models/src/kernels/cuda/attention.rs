@@ -84,7 +84,9 @@ pub(in super::super) fn attention(
 
 /// Twin of [`crate::kernels::attention_backward`].
 pub(in super::super) fn attention_backward(
-    (q, k, v): (&Tensor, &Tensor, &Tensor),
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
     dy: &Tensor,
     spans: &[Span],
     settings: AttentionSettings,

@@ -272,7 +272,7 @@ fn check_attention(name: &str, lengths: &[usize], heads: usize, groups: usize, s
         vec![attention(q, k, v, &spans, settings).unwrap()]
     });
     agrees(&format!("attention_backward, {name},"), [&q, &k, &v, &dy], |[q, k, v, dy]| {
-        let (dq, dk, dv) = attention_backward((q, k, v), dy, &spans, settings).unwrap();
+        let (dq, dk, dv) = attention_backward(q, k, v, dy, &spans, settings).unwrap();
         vec![dq, dk, dv]
     });
 }
