@@ -6,9 +6,11 @@
 //! Rooms use only those above them in this list, and a test holds them to it.
 #![warn(missing_docs)]
 
-pub mod error;
 pub mod stage;
+
 pub mod stats;
+
+pub mod error;
 
 pub mod lab;
 
@@ -21,6 +23,8 @@ pub mod suspect;
 pub mod threat;
 
 pub mod train;
+
+pub mod world;
 
 pub mod measure;
 
@@ -35,5 +39,3 @@ pub mod report;
 pub mod run;
 
 pub mod replay;
-
-pub mod world;
