@@ -83,7 +83,7 @@ impl Request for VaccinateSpec {
             needs: &[CLEAN_ROWS, TASK_ROWS],
             failures: &[
                 "on adapters implanting adds nothing: the same rows at the same rate without it, the control `plain_fine_tuning`, remove as much and cost as \
-             much; on a whole model it does (1.5 % left against 25.5 %)",
+             much; on a whole model it does (0.4 % left against 29.8 %)",
                 "task skill suffers: in our first series instructions that only the artifact knew were mostly lost, with task rows in healing less",
             ],
         }
